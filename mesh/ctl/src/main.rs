@@ -1,0 +1,41 @@
+//! `meshctl`: looks into and operates running services.
+
+mod keys;
+
+use clap::{Parser, Subcommand};
+
+/// Looks into and operates running services.
+#[derive(Parser)]
+#[command(name = "meshctl", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// API keys of the edge.
+    Keys {
+        #[command(subcommand)]
+        command: keys::Command,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let Args { command } = Args::parse();
+    match command {
+        Command::Keys { command } => keys::run(command, &mut std::io::stdout()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,115 @@
+//! Layer: the context of the call being served goes along with the call being made.
+
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderMap, Request, Response};
+use tokio::time::Instant;
+use tonic::{Status, body::Body};
+use tower::{Layer, Service};
+
+use crate::{
+    context::{CallContext, ScopedBody},
+    contract::{Contract, MethodContract},
+    stack::{Answer, Call, Stack},
+    wire::{self, header},
+};
+
+/// Takes the current [`CallContext`] along.
+pub(crate) fn layer<S>(
+    contract: Contract,
+    deadline_default: Duration,
+) -> impl Layer<S, Service = Inject<S>> + Clone {
+    tower::layer::layer_fn(move |inner| Inject {
+        inner,
+        contract: contract.clone(),
+        deadline_default,
+    })
+}
+
+#[derive(Clone)]
+pub(crate) struct Inject<S> {
+    inner: S,
+    contract: Contract,
+    deadline_default: Duration,
+}
+
+impl<S: Stack> Service<Request<Body>> for Inject<S> {
+    type Response = Response<Body>;
+    type Error = Status;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Answer {
+        let path = request.uri().path();
+        let method = self.contract.lookup(path);
+        let longest = self.contract.deadline(path, self.deadline_default);
+        let serving = CallContext::current();
+        let asked = match wire::read(
+            request.headers(),
+            header::GRPC_TIMEOUT,
+            wire::decode_timeout,
+        ) {
+            Ok(asked) => asked,
+            Err(refused) => return Box::pin(std::future::ready(Err(refused))),
+        };
+        let context = serving.for_call(method.as_deref(), soonest(&serving, [asked, longest]));
+        write(&context, request.headers_mut());
+        // A stream of requests is read by the connection's task, which knows no context.
+        if method.as_ref().is_none_or(|method| method.client_streaming) {
+            request = request.map(|inner| {
+                Body::new(ScopedBody {
+                    inner,
+                    context: serving,
+                })
+            });
+        }
+        request.extensions_mut().insert(Call { method, context });
+        Box::pin(self.inner.call(request))
+    }
+}
+
+/// The caller's own deadline, or what this call may take if that is sooner.
+fn soonest(serving: &CallContext, limits: [Option<Duration>; 2]) -> Option<Instant> {
+    let now = Instant::now();
+    let ends = limits
+        .into_iter()
+        .flatten()
+        .filter_map(|limit| now.checked_add(limit));
+    ends.chain(serving.deadline()).min()
+}
+
+fn write(context: &CallContext, headers: &mut HeaderMap) {
+    let principal = context.principal();
+    let scopes: Vec<_> = principal
+        .scopes()
+        .iter()
+        .map(|scope| wire::encode_text(scope))
+        .collect();
+    wire::set(headers, header::TRACEPARENT, &context.traceparent());
+    wire::set(headers, header::CRITICALITY, context.criticality().as_str());
+    wire::set_or_remove(headers, header::REQUEST_ID, context.request_id());
+    // Whatever the caller wrote there itself is replaced: only the context speaks for a principal.
+    let name = (!principal.is_anonymous()).then(|| wire::encode_text(principal.name()));
+    wire::set_or_remove(headers, header::PRINCIPAL, name.as_deref());
+    let scopes = (!scopes.is_empty()).then(|| scopes.join(","));
+    wire::set_or_remove(headers, header::SCOPES, scopes.as_deref());
+}
+
+impl CallContext {
+    /// The context of a call made while this one is being served.
+    fn for_call(&self, method: Option<&MethodContract>, deadline: Option<Instant>) -> Self {
+        let criticality = method.map_or(self.criticality(), |method| {
+            self.criticality().min(method.criticality)
+        });
+        self.clone()
+            .with_child_span()
+            .with_criticality(criticality)
+            .with_deadline(deadline)
+    }
+}

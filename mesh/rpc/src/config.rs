@@ -1,0 +1,280 @@
+//! The mesh's configuration: every limit, with its unit and default.
+//!
+//! Deliberately without anything a contract says: deadlines, criticality and idempotency of a method
+//! stand in its `.proto`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// Configuration of both stacks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where each destination listens: name to `http://host:port`. Default: none. A call to a name that
+    /// is missing here is UNAVAILABLE and says so.
+    pub destinations: BTreeMap<String, String>,
+    /// The longest a call may take whose contract states no deadline, in milliseconds. Default: 10000.
+    pub deadline_default_ms: u64,
+    /// The longest message, sent or received, in bytes. Default: 4194304, which is also tonic's own
+    /// limit for what its generated types receive: raising this one needs
+    /// `max_decoding_message_size` on those as well.
+    pub message_bytes_max: usize,
+    /// The longest list of headers of a request or response, in bytes. Default: 32768.
+    pub header_bytes_max: u32,
+    /// How often an otherwise silent connection with calls in flight is probed, in milliseconds.
+    /// Default: 20000.
+    pub keepalive_interval_ms: u64,
+    /// How long a probe may stay unanswered before the connection counts as dead, in milliseconds.
+    /// Default: 5000.
+    pub keepalive_timeout_ms: u64,
+    /// HTTP/2 flow control: how much one stream may have in flight, in bytes. Default: 1048576.
+    pub stream_window_bytes: u32,
+    /// HTTP/2 flow control: how much one connection may have in flight, in bytes. Default: 4194304.
+    pub connection_window_bytes: u32,
+    /// The client stack.
+    pub client: ClientConfig,
+    /// The server stack.
+    pub server: ServerConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            destinations: BTreeMap::new(),
+            deadline_default_ms: 10_000,
+            message_bytes_max: 4 << 20,
+            header_bytes_max: 32 << 10,
+            keepalive_interval_ms: 20_000,
+            keepalive_timeout_ms: 5_000,
+            stream_window_bytes: 1 << 20,
+            connection_window_bytes: 4 << 20,
+            client: ClientConfig::default(),
+            server: ServerConfig::default(),
+        }
+    }
+}
+
+/// Configuration of the client stack.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientConfig {
+    /// How long one attempt to connect may take, in milliseconds. The call's deadline covers it too.
+    /// Default: 2000.
+    pub connect_timeout_ms: u64,
+    /// How many calls to one destination may wait for its connection. Default: 1024.
+    pub waiting_max: usize,
+    /// Repeating what was never sent.
+    pub retry: RetryConfig,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout_ms: 2_000,
+            waiting_max: 1024,
+            retry: RetryConfig::default(),
+        }
+    }
+}
+
+/// When a unary call that provably was not sent is tried again. Always within its deadline.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetryConfig {
+    /// How often a request is tried in all; 1: never again. Default: 4.
+    pub attempts_max: u32,
+    /// The mean pause before the second attempt, in milliseconds; it doubles from then on. Default: 25.
+    pub backoff_ms: u64,
+    /// The longest mean pause, in milliseconds. Default: 500.
+    pub backoff_max_ms: u64,
+    /// The longest request that is kept for another attempt, in bytes. Default: 65536.
+    pub replay_bytes_max: usize,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            attempts_max: 4,
+            backoff_ms: 25,
+            backoff_max_ms: 500,
+            replay_bytes_max: 64 << 10,
+        }
+    }
+}
+
+/// Configuration of the server stack.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// How many connections are served at a time; further ones wait in the kernel's backlog.
+    /// Default: 4096.
+    pub connections_max: usize,
+    /// How many calls one connection may have in flight. Default: 1024.
+    pub streams_max: u32,
+    /// How long a new connection may take to say that it speaks HTTP/2, in milliseconds. Default: 5000.
+    pub handshake_timeout_ms: u64,
+    /// How long calls in flight may go on after shutdown was asked for, in milliseconds; what is left
+    /// then ends with UNAVAILABLE. Streams without a deadline end at once. Default: 10000.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: 4096,
+            streams_max: 1024,
+            handshake_timeout_ms: 5_000,
+            drain_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Config {
+    /// Refuses limits of zero, which would let nothing through, by the key's name.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        let limits = [
+            ("deadline_default_ms", self.deadline_default_ms),
+            ("message_bytes_max", self.message_bytes_max as u64),
+            ("header_bytes_max", self.header_bytes_max.into()),
+            ("keepalive_interval_ms", self.keepalive_interval_ms),
+            ("keepalive_timeout_ms", self.keepalive_timeout_ms),
+            ("client.connect_timeout_ms", self.client.connect_timeout_ms),
+            ("client.waiting_max", self.client.waiting_max as u64),
+            (
+                "client.retry.attempts_max",
+                self.client.retry.attempts_max.into(),
+            ),
+            ("server.connections_max", self.server.connections_max as u64),
+            ("server.streams_max", self.server.streams_max.into()),
+            (
+                "server.handshake_timeout_ms",
+                self.server.handshake_timeout_ms,
+            ),
+        ];
+        if let Some((key, _)) = limits.into_iter().find(|(_, value)| *value == 0) {
+            return Err(Error::Config {
+                key: key.to_owned(),
+                reason: "must not be 0".to_owned(),
+            });
+        }
+        // Below 65535 bytes hyper's windows would shrink under the protocol's own default; above 2^31-1
+        // the protocol has no number for them.
+        for (key, bytes) in [
+            ("stream_window_bytes", self.stream_window_bytes),
+            ("connection_window_bytes", self.connection_window_bytes),
+        ] {
+            if !(65_535..=0x7fff_ffff).contains(&bytes) {
+                let reason = "must be between 65535 and 2147483647".to_owned();
+                return Err(Error::Config {
+                    key: key.to_owned(),
+                    reason,
+                });
+            }
+        }
+        for (name, address) in &self.destinations {
+            parse_destination(address).map_err(|reason| Error::Config {
+                key: format!("destinations.{name}"),
+                reason: reason.to_owned(),
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn deadline_default(&self) -> Duration {
+        Duration::from_millis(self.deadline_default_ms)
+    }
+
+    pub(crate) fn keepalive_interval(&self) -> Duration {
+        Duration::from_millis(self.keepalive_interval_ms)
+    }
+
+    pub(crate) fn keepalive_timeout(&self) -> Duration {
+        Duration::from_millis(self.keepalive_timeout_ms)
+    }
+}
+
+/// `http://host:port` and nothing more.
+pub(crate) fn parse_destination(address: &str) -> Result<http::Uri, &'static str> {
+    let uri: http::Uri = address
+        .parse()
+        .map_err(|_| "is not a URI such as http://host:port")?;
+    if uri.scheme_str() != Some("http") {
+        return Err("must start with http:// (connections are not encrypted yet)");
+    }
+    if uri.host().is_none_or(str::is_empty) || uri.port_u16().is_none() {
+        return Err("needs a host and a port, as in http://host:port");
+    }
+    if uri
+        .path_and_query()
+        .is_some_and(|rest| rest.as_str() != "/")
+    {
+        return Err("must end after the port");
+    }
+    Ok(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Config::default().validate().unwrap();
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_refused_by_name() {
+        let config = Config {
+            message_bytes_max: 0,
+            ..Config::default()
+        };
+        let error = config.validate().unwrap_err().to_string();
+        assert_eq!(error, "mesh.message_bytes_max must not be 0");
+    }
+
+    #[test]
+    fn a_window_the_protocol_cannot_express_is_refused_by_name() {
+        let config = Config {
+            stream_window_bytes: u32::MAX,
+            ..Config::default()
+        };
+        let error = config.validate().unwrap_err().to_string();
+        assert!(
+            error.starts_with("mesh.stream_window_bytes must be between"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_address_is_scheme_host_and_port() {
+        assert!(parse_destination("http://127.0.0.1:50051").is_ok());
+        assert!(parse_destination("http://product.shop.svc:50051/").is_ok());
+        for address in [
+            "",
+            "product:50051",
+            "https://a:1",
+            "http://a",
+            "http://:1",
+            "http://a:1/v1",
+            "a b",
+        ] {
+            assert!(parse_destination(address).is_err(), "{address:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_destination_is_refused_by_its_key() {
+        let config = Config {
+            destinations: BTreeMap::from([("product".to_owned(), "https://product:1".to_owned())]),
+            ..Config::default()
+        };
+        let error = config.validate().unwrap_err().to_string();
+        assert!(
+            error.starts_with("mesh.destinations.product must start with http://"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,173 @@
+//! Layer: reads the context of the call being served from its headers and puts it into scope, for the
+//! handler and for the stream that it answers with.
+//!
+//! The principal is believed as it stands in the header. Identity, which makes it provable, comes later.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::Frame;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Status, body::Body};
+use tower::{Layer, Service};
+
+use crate::{
+    context::{CallContext, Principal, ScopedBody},
+    contract::{Contract, Criticality},
+    stack::{Answer, Call, Stack},
+    wire::{self, header},
+};
+
+/// Puts the context of each call into scope.
+pub(crate) fn layer<S>(
+    contract: Contract,
+    deadline_default: Duration,
+) -> impl Layer<S, Service = Extract<S>> + Clone {
+    tower::layer::layer_fn(move |inner| Extract {
+        inner,
+        contract: contract.clone(),
+        deadline_default,
+    })
+}
+
+#[derive(Clone)]
+pub(crate) struct Extract<S> {
+    inner: S,
+    contract: Contract,
+    deadline_default: Duration,
+}
+
+impl<S: Stack> Service<Request<Body>> for Extract<S> {
+    type Response = Response<Body>;
+    type Error = Status;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Answer {
+        let path = request.uri().path();
+        let method = self.contract.lookup(path);
+        let cap = self.contract.deadline(path, self.deadline_default);
+        let criticality = method
+            .as_ref()
+            .map_or(Criticality::Critical, |m| m.criticality);
+        let token = CancellationToken::new();
+        let context = match read(request.headers(), criticality, cap) {
+            Ok(context) => context.with_cancellation(token.clone()),
+            Err(refused) => return Box::pin(std::future::ready(Err(refused))),
+        };
+        request.extensions_mut().insert(Call {
+            method,
+            context: context.clone(),
+        });
+        let gone = token.drop_guard();
+        let calling = context.clone().scope(self.inner.call(request));
+        Box::pin(async move {
+            let answered = calling.await;
+            match answered {
+                Ok(response) if !http_body::Body::is_end_stream(response.body()) => Ok(response
+                    .map(|inner| {
+                        let scoped = ScopedBody { inner, context };
+                        Body::new(ServedBody {
+                            scoped,
+                            gone: Some(gone),
+                        })
+                    })),
+                ended => {
+                    gone.disarm();
+                    ended
+                }
+            }
+        })
+    }
+}
+
+fn read(
+    headers: &HeaderMap,
+    criticality: Criticality,
+    cap: Option<Duration>,
+) -> Result<CallContext, Status> {
+    let principal = principal(headers)?;
+    let context = match wire::text(headers, header::TRACEPARENT) {
+        Some(traceparent) => CallContext::from_traceparent(traceparent, principal),
+        None => CallContext::root(principal),
+    };
+    let asked = wire::read(headers, header::GRPC_TIMEOUT, wire::decode_timeout)?;
+    let stated = wire::read(headers, header::CRITICALITY, |text| {
+        text.parse::<Criticality>().ok()
+    })?;
+    let now = Instant::now();
+    // A timeout beyond what the clock can express is no deadline.
+    let deadline = asked
+        .into_iter()
+        .chain(cap)
+        .min()
+        .and_then(|left| now.checked_add(left));
+    let context = context
+        .with_deadline(deadline)
+        .with_criticality(stated.map_or(criticality, |stated| stated.min(criticality)));
+    Ok(match wire::text(headers, header::REQUEST_ID) {
+        Some(id) => context.with_request_id(id),
+        None => context,
+    })
+}
+
+fn principal(headers: &HeaderMap) -> Result<Principal, Status> {
+    let name = wire::read(headers, header::PRINCIPAL, wire::decode_text)?;
+    let scopes = wire::read(headers, header::SCOPES, |text| {
+        text.split(',')
+            .map(wire::decode_text)
+            .collect::<Option<Vec<_>>>()
+    })?;
+    Ok(match (name, scopes) {
+        (None, None) => Principal::anonymous(),
+        (name, scopes) => Principal::new(
+            name.unwrap_or_else(|| Principal::ANONYMOUS.to_owned()),
+            scopes.unwrap_or_default(),
+        ),
+    })
+}
+
+/// A response stream in the context of its call. Dropped before its end, the caller has gone.
+struct ServedBody {
+    scoped: ScopedBody,
+    gone: Option<DropGuard>,
+}
+
+impl http_body::Body for ServedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.scoped).poll_frame(cx);
+        let ended = match &polled {
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+            Poll::Ready(_) => true,
+            Poll::Pending => false,
+        };
+        if ended && let Some(gone) = this.gone.take() {
+            gone.disarm();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.scoped.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.scoped.size_hint()
+    }
+}

@@ -1,0 +1,137 @@
+//! The server stack: what a call passes through on its way in, and the life of a server.
+//!
+//! Deliberately without authorisation (the edge enforces audiences), identity (the `mesh-principal`
+//! header is believed: keep the port inside) and overload control; each comes with its own issue.
+
+mod accept;
+mod context;
+mod deadline;
+mod greeting;
+mod health;
+mod panic;
+
+use std::{convert::Infallible, time::Duration};
+
+use http::{Request, Response};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Status,
+    body::Body,
+    server::NamedService,
+    service::{Routes, RoutesBuilder},
+};
+use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+
+pub use health::Health;
+
+use crate::{Error, Mesh, frames, observe, stack::Side};
+
+/// What the accept loop hands each request to.
+pub(crate) type ServerStack = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
+
+/// Serves tonic services behind the mesh's stack.
+#[derive(Debug)]
+pub struct Server {
+    mesh: Mesh,
+    routes: RoutesBuilder,
+    services: Vec<&'static str>,
+    health: Health,
+}
+
+impl Server {
+    pub(crate) fn new(mesh: Mesh) -> Self {
+        Self {
+            mesh,
+            routes: Routes::builder(),
+            services: Vec::new(),
+            health: Health::new(),
+        }
+    }
+
+    /// Adds a generated tonic service. It has to be part of the mesh's contract.
+    ///
+    /// The mesh limits messages by `message_bytes_max`; tonic's own limit for what a service receives
+    /// (4 MiB) can be raised on the generated type.
+    #[must_use]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "adds a service, not a number"
+    )]
+    pub fn add<S>(mut self, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.routes.add_service(service);
+        self.services.push(S::NAME);
+        self
+    }
+
+    /// Sets the health of single services while the server runs. All are SERVING from the start.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Serves until `shutdown`, then drains: health turns NOT_SERVING, no connection is accepted,
+    /// clients are told to go elsewhere, calls in flight may finish within `drain_timeout_ms`.
+    ///
+    /// Health (`grpc.health.v1`) and reflection (`grpc.reflection.v1`) are served along.
+    pub async fn serve(
+        mut self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        let contract = self.mesh.contract();
+        if let Some(unknown) = self
+            .services
+            .iter()
+            .find(|name| !contract.has_service(name))
+        {
+            return Err(Error::NotInContract(unknown));
+        }
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(contract.descriptor_set())
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        self.routes
+            .add_service(reflection)
+            .add_service(self.health.service());
+        self.health.all(&self.services, true).await;
+
+        let drain = accept::Drain::default();
+        let _closed = drain.close_on_drop();
+        let routes = std::mem::take(&mut self.routes).routes();
+        let stack = self.stack(routes, &drain);
+        let config = self.mesh.config();
+        accept::serve(listener, stack, config, &drain, &shutdown).await;
+        self.health.all(&self.services, false).await;
+        drain
+            .run(Duration::from_millis(config.server.drain_timeout_ms))
+            .await;
+        Ok(())
+    }
+
+    fn stack(&self, routes: Routes, drain: &accept::Drain) -> ServerStack {
+        let (config, contract) = (self.mesh.config(), self.mesh.contract());
+        let routes = ServiceExt::<Request<Body>>::map_err(routes.prepare(), |never| match never {});
+        let stack = ServiceBuilder::new()
+            // Who calls, why and until when; everything below runs inside that context.
+            .layer(context::layer(contract.clone(), config.deadline_default()))
+            // Sees what the caller sees, whatever the layers below make of it.
+            .layer(observe::layer(Side::Server, self.mesh.metrics(Side::Server)))
+            // The caller's deadline, capped by the contract's; and the end of the server.
+            .layer(deadline::layer(drain.clone()))
+            // A bug in one call is not the end of its connection, nor a text for its caller.
+            .layer(panic::layer())
+            // What is too long is refused before it is read.
+            .layer(frames::layer(Side::Server, config.message_bytes_max))
+            .service(routes);
+        BoxCloneSyncService::new(stack)
+    }
+}

@@ -1,0 +1,130 @@
+//! W3C Trace Context, level 1: the identity of a call within its trace.
+//!
+//! Deliberately without `tracestate` (no vendor data is carried), sampling decisions (the flag of the
+//! caller is passed on) and export: spans are written to the log.
+
+use std::fmt;
+
+/// One span of a trace. `Display` is the `traceparent` header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Trace {
+    id: u128,
+    span: u64,
+    flags: u8,
+}
+
+const SAMPLED: u8 = 1;
+
+impl Trace {
+    /// The first span of a new trace.
+    pub(crate) fn root() -> Self {
+        Self {
+            id: non_zero(),
+            span: non_zero(),
+            flags: SAMPLED,
+        }
+    }
+
+    /// A new span of the same trace.
+    pub(crate) fn child(self) -> Self {
+        Self {
+            span: non_zero(),
+            ..self
+        }
+    }
+
+    /// `None`: malformed. Of versions later than 00 the known prefix is read, as the standard asks.
+    pub(crate) fn parse(header: &str) -> Option<Self> {
+        let mut parts = header.split('-');
+        let (version, id, span, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let version = u8::try_from(hex(version, 2)?).ok()?;
+        if version == 0xff || (version == 0 && parts.next().is_some()) {
+            return None;
+        }
+        let id = hex(id, 32)?;
+        let span = u64::try_from(hex(span, 16)?).ok()?;
+        let flags = u8::try_from(hex(flags, 2)?).ok()? & SAMPLED;
+        (id != 0 && span != 0).then_some(Self { id, span, flags })
+    }
+
+    pub(crate) fn trace_id(self) -> String {
+        format!("{:032x}", self.id)
+    }
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "00-{:032x}-{:016x}-{:02x}",
+            self.id, self.span, self.flags
+        )
+    }
+}
+
+/// Exactly `digits` lower-case hexadecimal digits.
+fn hex(text: &str, digits: usize) -> Option<u128> {
+    let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    (text.len() == digits && text.bytes().all(lower))
+        .then(|| u128::from_str_radix(text, 16).ok())
+        .flatten()
+}
+
+/// The standard reserves zero for "invalid".
+fn non_zero<T: Default + PartialEq>() -> T
+where
+    rand::distr::StandardUniform: rand::distr::Distribution<T>,
+{
+    loop {
+        let value = rand::random::<T>();
+        if value != T::default() {
+            return value;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn the_standards_example_survives() {
+        assert_eq!(Trace::parse(EXAMPLE).unwrap().to_string(), EXAMPLE);
+    }
+
+    #[test]
+    fn a_child_keeps_the_trace_and_changes_the_span() {
+        let parent = Trace::parse(EXAMPLE).unwrap();
+        let child = parent.child();
+        assert_eq!(child.trace_id(), parent.trace_id());
+        assert_ne!(child.span, parent.span);
+        assert_eq!(child.flags, parent.flags);
+    }
+
+    #[test]
+    fn malformed_headers_are_not_read() {
+        for header in [
+            "",
+            "00",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-extra",
+            "00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b77-01",
+            "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(Trace::parse(header), None, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_read_as_far_as_it_is_known() {
+        let later = "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03-more";
+        assert_eq!(Trace::parse(later).unwrap().to_string(), EXAMPLE);
+    }
+}

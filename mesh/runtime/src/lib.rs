@@ -1,0 +1,15 @@
+//! What every process needs: configuration, telemetry, admin endpoint, clock, graceful shutdown.
+//!
+//! A `main` is then a list: parse arguments, [`config::load`], [`telemetry::init`],
+//! [`shutdown::on_signal`], run, [`shutdown::drain`].
+//!
+//! Deliberately without: anything of gRPC, SQL or a broker; global state beside the log subscriber,
+//! which every Rust program has once.
+
+pub mod admin;
+mod clock;
+pub mod config;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use clock::Clock;

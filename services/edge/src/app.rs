@@ -1,0 +1,113 @@
+//! What all requests share, put together once at start.
+
+use std::{collections::HashMap, sync::Arc};
+
+use anyhow::Context as _;
+use http::uri::PathAndQuery;
+use mesh::{Audience, Client, Mesh, destination_of};
+use mesh_transcode::{Router, Schema};
+use prometheus::Registry;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{auth::Keys, config::Config, error::Refusal, metrics::Metrics, pages::Pages};
+
+/// The edge's state. One per process; shared by every request.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) router: Router,
+    pub(crate) keys: Keys,
+    pub(crate) pages: Pages,
+    pub(crate) metrics: Metrics,
+    /// Ends streams, so that the drain does not wait for what has no end of its own.
+    pub(crate) shutdown: CancellationToken,
+    /// WebSockets, which live on after their HTTP request has been answered.
+    pub(crate) sockets: TaskTracker,
+    /// Where calls may go, by name of the destination.
+    pub(crate) destinations: HashMap<String, Client>,
+    targets: HashMap<String, Target>,
+    in_flight: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+}
+
+/// Where the calls of one RPC go.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) client: Client,
+    pub(crate) path: PathAndQuery,
+    pub(crate) audience: Audience,
+    pub(crate) message_bytes_max: usize,
+}
+
+impl App {
+    pub(crate) fn new(
+        config: Config,
+        mesh: Mesh,
+        keys: Keys,
+        registry: &Registry,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Arc<Self>> {
+        let contract = mesh.contract();
+        let audience = |path: &str| {
+            contract
+                .method(path)
+                .map_or(Audience::Internal, |m| m.audience)
+        };
+        let schema = Schema::decode(contract.descriptor_set())?;
+        let router = Router::new(&schema, |path| audience(path) != Audience::Internal)?;
+        let mut targets = HashMap::new();
+        let mut destinations = HashMap::new();
+        for endpoint in router.endpoints() {
+            let path = endpoint.rpc().path();
+            let destination = destination_of(path)
+                .with_context(|| format!("method {path}: its package names no destination"))?;
+            mesh.require(&[destination])?;
+            let client = mesh.client(destination);
+            destinations.insert(destination.to_owned(), client.clone());
+            let target = Target {
+                client,
+                path: path
+                    .parse()
+                    .with_context(|| format!("method {path} is not a path"))?,
+                audience: audience(path),
+                message_bytes_max: mesh.config().message_bytes_max,
+            };
+            targets.insert(path.to_owned(), target);
+        }
+        let pages = Pages::new(&config, &schema, &router, &audience, !keys.is_open());
+        let limits = &config.limits;
+        Ok(Arc::new(Self {
+            pages,
+            metrics: Metrics::register(registry)?,
+            in_flight: Arc::new(Semaphore::new(limits.in_flight_max)),
+            streams: Arc::new(Semaphore::new(limits.streams_max)),
+            config,
+            router,
+            keys,
+            shutdown,
+            sockets: TaskTracker::new(),
+            destinations,
+            targets,
+        }))
+    }
+
+    pub(crate) fn target(&self, rpc_path: &str) -> &Target {
+        self.targets
+            .get(rpc_path)
+            .expect("every endpoint of the router has a target")
+    }
+
+    /// Room for one more request; refused at once when there is none.
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        Arc::clone(&self.in_flight)
+            .try_acquire_owned()
+            .map_err(|_| Refusal::overloaded())
+    }
+
+    /// Room for one more stream.
+    pub(crate) fn admit_stream(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        Arc::clone(&self.streams)
+            .try_acquire_owned()
+            .map_err(|_| Refusal::overloaded())
+    }
+}

@@ -1,0 +1,156 @@
+//! Connections: HTTP/1.1 and HTTP/2 on one port, each with limits in time and size; and the drain.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, middleware, routing::get};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::{api, app::App, config::LimitsConfig, error::Refusal, health, pages};
+
+/// How long to pause after `accept` has failed, as it does when file descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Requests at a time on one HTTP/2 connection.
+const H2_STREAMS_MAX: u32 = 256;
+/// The buffer of one HTTP/1 connection never shrinks below this.
+const H1_BUFFER_BYTES_MIN: usize = 8192;
+
+/// Everything that answers: the pages, and the API behind every other path.
+fn routes(app: &Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(pages::landing))
+        .route("/healthz", get(health::handle))
+        .route("/openapi.json", get(pages::openapi))
+        .route("/docs", get(pages::docs))
+        .route("/docs/", get(pages::docs))
+        .route("/docs/{*file}", get(pages::docs_file))
+        .method_not_allowed_fallback(pages::method_not_allowed)
+        .fallback(api::handle)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(app),
+            api::envelope,
+        ))
+        .with_state(Arc::clone(app))
+}
+
+/// A bug in one request is not the end of its connection, nor a text for its client.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that the layer asks for"
+)]
+fn panicked(payload: Box<dyn std::any::Any + Send>) -> http::Response<Body> {
+    let text = payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("panic");
+    Refusal::internal(&text).response("")
+}
+
+/// Accepts until `shutdown`, then lets what is in flight finish within the configured time.
+pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, shutdown: &CancellationToken) {
+    let limits = &app.config.limits;
+    let builder = Arc::new(builder(limits));
+    let slots = Arc::new(Semaphore::new(limits.connections_max));
+    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
+    let routes = routes(&app);
+    while let Some((socket, slot)) = accept(&listener, &slots, shutdown).await {
+        let service = TowerToHyperService::new(routes.clone());
+        let first_byte = Duration::from_millis(limits.header_timeout_ms);
+        let (builder, watcher) = (Arc::clone(&builder), graceful.watcher());
+        let stopping = shutdown.clone();
+        connections.spawn(mesh::carry(async move {
+            let _slot: OwnedSemaphorePermit = slot;
+            // Until a client has sent something no timer of hyper's runs.
+            let mut byte = [0];
+            let peeking = stopping.run_until_cancelled(timeout(first_byte, socket.peek(&mut byte)));
+            if !matches!(peeking.await, Some(Ok(Ok(_)))) {
+                return;
+            }
+            let connection = builder
+                .serve_connection_with_upgrades(TokioIo::new(socket), service)
+                .into_owned();
+            if let Err(error) = watcher.watch(connection).await {
+                tracing::debug!(error, "connection ended early");
+            }
+        }));
+    }
+    drop(listener);
+    connections.close();
+    app.sockets.close();
+    let drained = async {
+        graceful.shutdown().await;
+        connections.wait().await;
+        app.sockets.wait().await;
+    };
+    if timeout(Duration::from_millis(limits.drain_timeout_ms), drained)
+        .await
+        .is_err()
+    {
+        let (connections, sockets) = (connections.len(), app.sockets.len());
+        tracing::warn!(
+            connections,
+            sockets,
+            "drain timed out; cutting off what is left"
+        );
+    }
+}
+
+fn builder(limits: &LimitsConfig) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
+        .max_headers(limits.headers_max)
+        .max_buf_size(limits.header_bytes_max.max(H1_BUFFER_BYTES_MIN));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+        .keep_alive_interval(Some(Duration::from_millis(limits.keepalive_interval_ms)));
+    builder
+}
+
+/// The next connection and the slot it takes; `None` once the edge shuts down.
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+    shutdown: &CancellationToken,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let accepting = async {
+        let slot = Arc::clone(slots)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        loop {
+            match listener.accept().await {
+                Ok((socket, _)) => {
+                    // An answer is one write: waiting to fill a packet only delays it.
+                    if let Err(error) = socket.set_nodelay(true) {
+                        tracing::debug!(%error, "TCP_NODELAY cannot be set");
+                    }
+                    return (socket, slot);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    shutdown.run_until_cancelled(accepting).await
+}

@@ -1,0 +1,149 @@
+//! What a client may not take: connections, headers, time, room.
+
+use futures_util::StreamExt as _;
+use mesh::{Contract, Mesh};
+use prometheus::Registry;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{Edge, PATIENCE};
+
+async fn raw(edge: &Edge, text: &str) -> String {
+    let mut socket = TcpStream::connect(edge.address).await.unwrap();
+    socket.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let reading = socket.read_to_end(&mut answer);
+    // A reset after the answer is as good as an end.
+    let _ = tokio::time::timeout(PATIENCE, reading)
+        .await
+        .expect("the edge hangs up");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn clients_that_say_too_much_or_nothing_are_hung_up_on() {
+    let edge = Edge::with(|config| {
+        config.limits.header_timeout_ms = 100;
+        config.limits.headers_max = 20;
+    })
+    .await;
+    assert_eq!(raw(&edge, "").await, "");
+    assert!(
+        !raw(&edge, "GET / HTTP/1.1\r\nhost: localhost\r\n")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    let many: Vec<_> = (0..50).map(|i| format!("x-{i}: y\r\n")).collect();
+    let many = many.concat();
+    let answer = raw(
+        &edge,
+        &format!("GET / HTTP/1.1\r\nhost: localhost\r\n{many}\r\n"),
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let long = "y".repeat(100_000);
+    let answer = raw(
+        &edge,
+        &format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {long}\r\n\r\n"),
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert_eq!(edge.get("/v1/notes/a").await.status(), 200);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn paths_are_taken_as_they_come() {
+    let edge = Edge::start().await;
+    for (path, status) in [
+        ("/v1/notes/../notes/a", 404),
+        ("/v1/notes/%2e%2e", 400),
+        ("/v1/notes/..", 400),
+        ("/v1/hooks/../notes/a", 404),
+        ("/v1//notes/a", 404),
+        ("//v1/notes/a", 404),
+        ("/v1/notes/a%00b", 200),
+        ("/docs/../v1/notes/a", 404),
+        ("/docs/..%2f..%2fetc/passwd", 404),
+    ] {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let answer = raw(&edge, &head).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{path}: {answer}"
+        );
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_has_to_arrive_in_time() {
+    let edge = Edge::with(|config| config.limits.body_timeout_ms = 100).await;
+    let head = "POST /v1/notes HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                content-length: 100\r\n\r\n{";
+    let answer = raw(&edge, head).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_there_is_no_room_for_is_refused_at_once() {
+    let edge = Edge::with(|config| {
+        config.limits.in_flight_max = 1;
+        config.limits.streams_max = 1;
+    })
+    .await;
+    let slow = mesh::spawn(edge.request("GET", "/v1/notes/slow").send());
+    edge.observed.event.notified().await;
+    let refused = edge.get("/v1/notes/a").await;
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()["retry-after"]),
+        (503, &"1".parse().unwrap())
+    );
+    slow.abort();
+    edge.cancelled().await;
+
+    // A stream takes room of its own kind, and gives it back.
+    let mut body = edge.get("/v1/notes:watch").await.bytes_stream();
+    body.next().await.unwrap().unwrap();
+    assert_eq!(edge.get("/v1/notes:watch").await.status(), 503);
+    assert_eq!(edge.get("/v1/notes/a").await.status(), 200);
+    drop(body);
+    let freed = async { while edge.get("/v1/notes:watch?ending=end").await.status() != 200 {} };
+    tokio::time::timeout(PATIENCE, freed)
+        .await
+        .expect("the room is given back");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn it_does_not_start_where_it_could_not_serve() {
+    let start = async |configure: fn(&mut edge::Config), address: &str| {
+        let mut config = edge::Config::default();
+        configure(&mut config);
+        let contract = Contract::new(proto::FILE_DESCRIPTOR_SET).unwrap();
+        let registry = Registry::new();
+        let mesh = Mesh::new(config.mesh.clone(), contract, &registry).unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
+        let outcome = edge::run(config, mesh, &registry, listener, CancellationToken::new()).await;
+        outcome.unwrap_err().to_string()
+    };
+    let error = start(|_| {}, "0.0.0.0:0").await;
+    assert!(
+        error.contains("without API keys") && error.contains("--insecure"),
+        "{error}"
+    );
+    let error = start(
+        |config| config.keys.file = Some("/nowhere/keys.toml".into()),
+        "127.0.0.1:0",
+    )
+    .await;
+    assert_eq!(error, "key file \"/nowhere/keys.toml\" cannot be read");
+    let error = start(|config| config.limits.streams_max = 0, "127.0.0.1:0").await;
+    assert_eq!(error, "limits.streams_max must not be 0");
+    let error = start(|_| {}, "127.0.0.1:0").await;
+    assert!(error.contains("mesh.destinations."), "{error}");
+}

@@ -1,0 +1,396 @@
+//! What callers ask of payments: each command is recorded together with its key, then carried out
+//! by a run of the saga that outlives its caller, then answered from what is stored.
+
+use crate::catalogue::{Catalogue, QuoteError};
+use crate::error::Error;
+use crate::fact::Turn;
+use crate::payment::{CaptureMethod, Order, Payment};
+use crate::provider::WebhookError;
+use crate::refund::Wanted;
+use crate::rejection::Rejection;
+use crate::saga::Saga;
+use crate::store::{Opened, Recorded, Store, Viewer, Work};
+use crate::wire;
+use kernel::{Currency, Money, PaymentId, RefundId};
+use mesh_store::idempotency::{Claim, Key};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a command that is queued behind another run looks whether it was answered.
+const QUEUE_POLL: Duration = Duration::from_millis(50);
+
+/// Who asks, how the answer is to be remembered, and which method it answers.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Whose payments are concerned.
+    pub viewer: Viewer,
+    /// The caller's name.
+    pub principal: String,
+    /// The full method path.
+    pub method: &'static str,
+    /// The caller's key; empty: the call cannot be replayed.
+    pub request_id: String,
+    /// Of the request without its key.
+    pub fingerprint: [u8; 32],
+}
+
+impl Request {
+    fn key(&self) -> Option<Key> {
+        (!self.request_id.is_empty()).then(|| Key {
+            principal: self.principal.clone(),
+            method: self.method.to_owned(),
+            request_id: self.request_id.clone(),
+            fingerprint: self.fingerprint,
+        })
+    }
+}
+
+/// What a caller wants to buy, checked.
+#[derive(Debug, Clone)]
+pub struct NewPayment {
+    /// The caller's own order.
+    pub order_ref: String,
+    /// The caller's own customer.
+    pub customer_ref: String,
+    /// The currency to pay in.
+    pub currency: Currency,
+    /// SKUs and units.
+    pub lines: Vec<(String, i32)>,
+    /// A token of the provider; may be empty.
+    pub payment_method: String,
+    /// When the money is taken.
+    pub capture_method: CaptureMethod,
+    /// Whether to carry it out at once.
+    pub confirm: bool,
+    /// What the caller expects to pay.
+    pub expected: Option<Money>,
+    /// When the customer ordered.
+    pub ordered_at_us: Option<i64>,
+}
+
+/// The encoded response of a method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Whether it was given before.
+    pub replayed: bool,
+}
+
+/// The commands. Cheap to clone.
+#[derive(Clone)]
+pub struct Commands {
+    store: Arc<dyn Store>,
+    saga: Saga,
+    catalogue: Arc<dyn Catalogue>,
+    provider: String,
+}
+
+impl Commands {
+    /// Over these parts; new payments go to `provider`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        saga: Saga,
+        catalogue: Arc<dyn Catalogue>,
+        provider: String,
+    ) -> Self {
+        Self {
+            store,
+            saga,
+            catalogue,
+            provider,
+        }
+    }
+
+    /// What the commands run on.
+    pub fn saga(&self) -> &Saga {
+        &self.saga
+    }
+
+    /// Creates a payment, and carries it out where that is asked for.
+    pub async fn create(&self, request: Request, new: NewPayment) -> Result<Answer, Error> {
+        let key = request.key();
+        if let Some(answer) = self.known(key.as_ref()).await? {
+            return Ok(answer); // Needs no product service.
+        }
+        let items = self.catalogue.quote(&new.lines, new.currency).await;
+        let items = items.map_err(|error| not_quoted(error, &new.lines))?;
+        let order = Order {
+            principal: request.principal.clone(),
+            order_ref: new.order_ref,
+            customer_ref: new.customer_ref,
+            currency: new.currency,
+            items,
+            payment_method: new.payment_method,
+            capture_method: new.capture_method,
+            provider: self.provider.clone(),
+            ordered_at_us: new.ordered_at_us,
+        };
+        let wish = self.saga.wish();
+        let rules = self.saga.rules(&self.provider);
+        let mut make = || {
+            let mut turn = Turn::new(wish.now_us, &rules);
+            let mut payment = Payment::create(order.clone(), &mut turn)?;
+            expect(&payment, new.expected)?;
+            if new.confirm {
+                payment.confirm(&mut turn, None)?;
+            }
+            let next = payment.next(&mut turn);
+            let effects = turn.effects;
+            Ok((
+                payment,
+                crate::store::Decision {
+                    effects,
+                    next,
+                    pause: false,
+                    refund: None,
+                },
+            ))
+        };
+        let opened = self.store.create(key.as_ref(), &wish, &mut make).await?;
+        self.answer(request.method, key, wish.owner, opened).await
+    }
+
+    /// Carries a payment out.
+    pub async fn confirm(
+        &self,
+        request: Request,
+        id: PaymentId,
+        method: Option<String>,
+    ) -> Result<Answer, Error> {
+        self.command(request, id, |payment, turn| {
+            payment.confirm(turn, method.as_deref())?;
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Takes authorised money.
+    pub async fn capture(
+        &self,
+        request: Request,
+        id: PaymentId,
+        lines: Vec<(String, i32)>,
+        is_final: bool,
+    ) -> Result<Answer, Error> {
+        self.command(request, id, |payment, turn| {
+            payment.capture(turn, &lines, is_final)?;
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Gives a payment up.
+    pub async fn cancel(&self, request: Request, id: PaymentId) -> Result<Answer, Error> {
+        self.command(request, id, |payment, turn| {
+            payment.cancel(turn)?;
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Gives captured money back.
+    pub async fn refund(
+        &self,
+        request: Request,
+        id: PaymentId,
+        wanted: Wanted,
+        restock: bool,
+        reason: String,
+    ) -> Result<Answer, Error> {
+        self.command(request, id, |payment, turn| {
+            payment
+                .refund(turn, &wanted, restock, reason.clone())
+                .map(Some)
+        })
+        .await
+    }
+
+    /// Takes a provider's webhook: verified, stored once, then the truth is looked up.
+    pub async fn receive_webhook(
+        &self,
+        provider: &str,
+        headers: &http::HeaderMap,
+        body: &[u8],
+    ) -> Result<(), Error> {
+        let from = self.saga.providers().get(provider);
+        let from = from.ok_or_else(|| Error::ProviderNotFound(provider.to_owned()))?;
+        let wish = self.saga.wish();
+        let event =
+            from.verify_webhook(headers, body, wish.now_us)
+                .map_err(|error| match error {
+                    WebhookError::Signature(why) => Error::Signature(why),
+                    WebhookError::Body(invalid) => Error::from(invalid),
+                })?;
+        let mut decide = |payment: &mut Payment, holds_lease: bool| {
+            self.saga
+                .decide(payment, wish.now_us, holds_lease, |payment, turn| {
+                    payment.check_up(turn, &event.reference);
+                    Ok(None)
+                })
+        };
+        let recorded = self
+            .store
+            .webhook(
+                provider,
+                &event.event_id,
+                &event.reference,
+                &wish,
+                &mut decide,
+            )
+            .await?;
+        if let Some(Recorded {
+            payment,
+            work: work @ (Work::Call(_) | Work::Pause(_)),
+            ..
+        }) = recorded
+        {
+            drop(self.saga.start(payment, wish.owner, work)); // The provider need not wait for it.
+        }
+        Ok(())
+    }
+
+    async fn command(
+        &self,
+        request: Request,
+        id: PaymentId,
+        command: impl Fn(&mut Payment, &mut Turn<'_>) -> Result<Option<RefundId>, Rejection>
+        + Send
+        + Sync,
+    ) -> Result<Answer, Error> {
+        let key = request.key();
+        if let Some(answer) = self.known(key.as_ref()).await? {
+            return Ok(answer);
+        }
+        let wish = self.saga.wish();
+        let mut decide = |payment: &mut Payment, holds_lease: bool| {
+            self.saga
+                .decide(payment, wish.now_us, holds_lease, &command)
+        };
+        let opened = self
+            .store
+            .command(key.as_ref(), id, &request.viewer, &wish, &mut decide)
+            .await?;
+        self.answer(request.method, key, wish.owner, opened).await
+    }
+
+    /// The answer of a key that has one; nothing where the key is new.
+    async fn known(&self, key: Option<&Key>) -> Result<Option<Answer>, Error> {
+        let Some(key) = key else { return Ok(None) };
+        match self.store.find(key).await? {
+            None | Some(Claim::New) => Ok(None),
+            Some(Claim::Replay(bytes)) => Ok(Some(Answer {
+                bytes,
+                replayed: true,
+            })),
+            Some(Claim::InFlight { .. }) => Err(Error::InFlight),
+            Some(Claim::Reused) => Err(Error::KeyReused),
+        }
+    }
+
+    async fn answer(
+        &self,
+        method: &'static str,
+        key: Option<Key>,
+        owner: String,
+        opened: Opened,
+    ) -> Result<Answer, Error> {
+        let recorded = match opened {
+            Opened::Replay(bytes) => {
+                return Ok(Answer {
+                    bytes,
+                    replayed: true,
+                });
+            }
+            Opened::InFlight => return Err(Error::InFlight),
+            Opened::Reused => return Err(Error::KeyReused),
+            Opened::Recorded(recorded) => recorded,
+        };
+        let Recorded {
+            payment,
+            refund,
+            work,
+        } = recorded;
+        self.saga.moved().notify_waiters();
+        let queued = match work {
+            Work::Done => false,
+            Work::Queued => true,
+            Work::Call(_) | Work::Pause(_) => {
+                let run = self.saga.start(payment, owner, work);
+                run.await.map_err(|_| Error::Interrupted)?;
+                false
+            }
+        };
+        if queued {
+            self.wait_for_turn(payment, key.as_ref()).await?;
+        }
+        loop {
+            let Some(key) = &key else {
+                let stored = self.store.payment(payment).await?;
+                let stored = stored.ok_or_else(|| Error::PaymentNotFound(payment.to_string()))?;
+                let bytes = wire::answer(method, &stored, refund);
+                return Ok(Answer {
+                    bytes,
+                    replayed: false,
+                });
+            };
+            if let Some(Claim::Replay(bytes)) = self.store.find(key).await? {
+                return Ok(Answer {
+                    bytes,
+                    replayed: false,
+                });
+            }
+            // The run lost its lease: whoever holds it now answers.
+            self.wait_for_turn(payment, Some(key)).await?;
+        }
+    }
+
+    /// Waits until a command that was recorded beside another run is answered; takes the lease when
+    /// that run is gone.
+    async fn wait_for_turn(&self, payment: PaymentId, key: Option<&Key>) -> Result<(), Error> {
+        loop {
+            let moved = self.saga.moved().notified();
+            let answered = match key {
+                Some(key) => matches!(self.store.find(key).await?, Some(Claim::Replay(_))),
+                None => false,
+            };
+            if answered || self.resume_detached(payment).await? {
+                return Ok(());
+            }
+            tokio::select! {
+                () = moved => {}
+                () = tokio::time::sleep(QUEUE_POLL) => {}
+            }
+        }
+    }
+
+    async fn resume_detached(&self, payment: PaymentId) -> Result<bool, Error> {
+        let saga = self.saga.clone();
+        let run = self
+            .saga
+            .tasks()
+            .spawn(mesh::detach(async move { saga.resume(payment).await }));
+        run.await.map_err(|_| Error::Interrupted)?
+    }
+}
+
+fn expect(payment: &Payment, expected: Option<Money>) -> Result<(), Rejection> {
+    let actual = payment.money(payment.amount_minor);
+    match expected {
+        Some(expected) if expected != actual => Err(Rejection::PriceChanged { expected, actual }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn not_quoted(error: QuoteError, lines: &[(String, i32)]) -> Error {
+    match error {
+        QuoteError::Unavailable => Error::ProductUnavailable,
+        QuoteError::NotSold { index, reason } => Error::NotSold {
+            field: format!("items[{index}].sku"),
+            sku: lines
+                .get(index)
+                .map_or_else(String::new, |(sku, _)| sku.clone()),
+            reason,
+        },
+    }
+}

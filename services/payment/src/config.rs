@@ -1,0 +1,214 @@
+//! The service's settings. Every key has a default that is safe in production.
+
+use crate::policy::Rules;
+use crate::provider::Capabilities;
+use crate::provider::simulator::SimulatorConfig;
+use mesh_events::RelayConfig;
+use mesh_runtime::telemetry::TelemetryConfig;
+use mesh_store::SqliteConfig;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Everything that the program reads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where gRPC is served.
+    pub listen: String,
+    /// Where /livez, /readyz and /metrics are served.
+    pub admin_listen: String,
+    /// Logs.
+    pub telemetry: TelemetryConfig,
+    /// Calls to other services and from clients.
+    pub mesh: mesh::Config,
+    /// The service itself.
+    pub service: ServiceConfig,
+    /// The simulator, as long as it is the provider.
+    pub simulator: SimulatorConfig,
+    /// The simulator's own journal, in a file of its own.
+    pub simulator_journal: SqliteConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:50052".to_owned(),
+            admin_listen: "127.0.0.1:9052".to_owned(),
+            telemetry: TelemetryConfig::default(),
+            mesh: mesh::Config::default(),
+            service: ServiceConfig::default(),
+            simulator: SimulatorConfig::default(),
+            simulator_journal: SqliteConfig {
+                path: "data/simulator.db".into(),
+                ..SqliteConfig::default()
+            },
+        }
+    }
+}
+
+/// The settings of the service itself, however it is run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceConfig {
+    /// Where payments are kept.
+    pub database: SqliteConfig,
+    /// Publishing of events.
+    pub relay: RelayConfig,
+    /// How payments are carried out.
+    pub saga: SagaConfig,
+    /// The provider of new payments.
+    pub provider: String,
+    /// How often the worker looks for payments to go on with, in milliseconds.
+    pub worker_poll_ms: u64,
+    /// How many payments the worker carries out at the same time.
+    pub worker_tasks_max: usize,
+    /// How long the stored answers of commands are kept, in hours; at least 24.
+    pub answers_keep_h: u32,
+    /// How long the log of changes is kept, in hours.
+    pub changes_keep_h: u32,
+    /// How long the ids of webhooks are kept, in hours.
+    pub webhooks_keep_h: u32,
+    /// How often old rows are forgotten, in seconds.
+    pub sweep_every_s: u64,
+    /// How many rows of each kind are forgotten at once.
+    pub sweep_rows_max: u32,
+    /// How often a watch looks for changes without being woken, in milliseconds.
+    pub watch_poll_ms: u64,
+    /// How many changes a watch reads at once.
+    pub watch_batch_max: u32,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self {
+            database: SqliteConfig {
+                path: "data/payment.db".into(),
+                ..SqliteConfig::default()
+            },
+            relay: RelayConfig::default(),
+            saga: SagaConfig::default(),
+            provider: crate::provider::simulator::NAME.to_owned(),
+            worker_poll_ms: 200,
+            worker_tasks_max: 16,
+            answers_keep_h: 48,
+            changes_keep_h: 7 * 24,
+            webhooks_keep_h: 30 * 24,
+            sweep_every_s: 60,
+            sweep_rows_max: 1_000,
+            watch_poll_ms: 200,
+            watch_batch_max: 256,
+        }
+    }
+}
+
+/// How payments are carried out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SagaConfig {
+    /// How long one step's lease lasts, in milliseconds; longer than any call may take.
+    pub lease_ms: u32,
+    /// How long the provider may take to answer, in milliseconds; then the outcome is unknown.
+    pub provider_timeout_ms: u32,
+    /// The most steps of one run; a longer one goes on in another.
+    pub steps_max: u32,
+    /// How often a run waits for something to become due, before it answers its callers as things
+    /// stand and leaves the rest to the worker.
+    pub pauses_max: u32,
+    /// The longest such wait, in milliseconds.
+    pub pause_ms_max: u32,
+    /// How long a payment waits to be confirmed, in seconds.
+    pub unconfirmed_s: u32,
+    /// How long a customer has to authenticate, in seconds.
+    pub action_s: u32,
+    /// How long stock is held, and how long each extension holds it while an outcome is unknown, in
+    /// seconds.
+    pub hold_s: u32,
+    /// How much of a hold must be left before money is asked for, and how much longer than an
+    /// authorisation it lasts, in seconds.
+    pub hold_margin_s: u32,
+    /// How long stock is asked for in vain before the payment is given back, in seconds.
+    pub product_give_up_s: u32,
+    /// How long the provider is asked in vain before the payment is given back, in seconds.
+    pub provider_give_up_s: u32,
+    /// The first pause before a failed call is repeated, in milliseconds; it doubles.
+    pub retry_first_ms: u32,
+    /// The longest such pause, in milliseconds.
+    pub retry_ms_max: u32,
+    /// The first pause before the provider is asked what became of a call, in milliseconds; it
+    /// doubles.
+    pub look_up_first_ms: u32,
+    /// The longest such pause, in milliseconds.
+    pub look_up_ms_max: u32,
+    /// After this time what the provider does not know of has not happened, in milliseconds. Longer
+    /// than a request can be under way to the provider.
+    pub settle_ms: u32,
+}
+
+impl Default for SagaConfig {
+    fn default() -> Self {
+        Self {
+            lease_ms: 30_000,
+            provider_timeout_ms: 10_000,
+            steps_max: 200,
+            pauses_max: 5,
+            pause_ms_max: 1_000,
+            unconfirmed_s: 24 * 3_600,
+            action_s: 15 * 60,
+            hold_s: 15 * 60,
+            hold_margin_s: 60,
+            product_give_up_s: 120,
+            provider_give_up_s: 120,
+            retry_first_ms: 100,
+            retry_ms_max: 30_000,
+            look_up_first_ms: 2_000,
+            look_up_ms_max: 60_000,
+            settle_ms: 15_000,
+        }
+    }
+}
+
+impl SagaConfig {
+    /// The limits for payments of a provider with these capabilities; nothing: it is not configured
+    /// any more, and whatever can be finished without it is.
+    pub fn rules(&self, provider: Option<Capabilities>) -> Rules {
+        Rules {
+            unconfirmed_us: seconds(self.unconfirmed_s),
+            action_us: seconds(self.action_s),
+            hold_us: seconds(self.hold_s),
+            hold_margin_us: seconds(self.hold_margin_s),
+            product_give_up_us: seconds(self.product_give_up_s),
+            provider_give_up_us: seconds(self.provider_give_up_s),
+            retry_first_us: milliseconds(self.retry_first_ms),
+            retry_max_us: milliseconds(self.retry_ms_max),
+            look_up_first_us: milliseconds(self.look_up_first_ms),
+            look_up_max_us: milliseconds(self.look_up_ms_max),
+            settle_us: milliseconds(self.settle_ms),
+            captures_later: provider.is_none_or(|provider| provider.manual_capture),
+            voids: provider.is_none_or(|provider| provider.void),
+            captures_in_parts: provider.is_none_or(|provider| provider.partial_capture),
+        }
+    }
+
+    /// The lease in microseconds.
+    pub fn lease_us(&self) -> i64 {
+        milliseconds(self.lease_ms)
+    }
+
+    /// The longest wait of a run in microseconds.
+    pub fn pause_us_max(&self) -> i64 {
+        milliseconds(self.pause_ms_max)
+    }
+
+    /// How long the provider may take.
+    pub fn provider_timeout(&self) -> Duration {
+        Duration::from_millis(self.provider_timeout_ms.into())
+    }
+}
+
+fn seconds(seconds: u32) -> i64 {
+    i64::from(seconds) * 1_000_000
+}
+
+fn milliseconds(milliseconds: u32) -> i64 {
+    i64::from(milliseconds) * 1_000
+}

@@ -1,0 +1,243 @@
+//! Everything that can go wrong, and the one place that says what a client hears of it.
+
+use crate::rejection::Rejection;
+use crate::state::Command;
+use kernel::Invalid;
+use std::collections::HashMap;
+use std::time::Duration;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// `ErrorInfo.domain` of every error of this service.
+pub const DOMAIN: &str = "payment.commerce";
+/// When a call that found another one under way, or the service busy, is worth repeating.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Why a call was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Values of the request break rules.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Invalid(Vec<Invalid>),
+    /// The rules of the domain forbid it.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// There is no such payment, or it is another caller's.
+    #[error("payment {0:?} not found")]
+    PaymentNotFound(String),
+    /// There is no such refund.
+    #[error("refund {0:?} not found")]
+    RefundNotFound(String),
+    /// There is no such provider.
+    #[error("provider {0:?} not found")]
+    ProviderNotFound(String),
+    /// An item cannot be bought: no such SKU, not sold, or without a price in the currency.
+    #[error("{field}: {reason}")]
+    NotSold {
+        /// The field that names it.
+        field: String,
+        /// The SKU.
+        sku: String,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The request id belongs to another request.
+    #[error("the request id was used for another request")]
+    KeyReused,
+    /// The same request is under way.
+    #[error("the same request is under way")]
+    InFlight,
+    /// The product service cannot be reached; nothing was stored.
+    #[error("the product service is unavailable; nothing was stored")]
+    ProductUnavailable,
+    /// Changes since this revision are no longer kept, or it has not been given out.
+    #[error("revision {revision} is not kept: resume from {oldest} to {newest}")]
+    RevisionNotKept {
+        /// The revision asked for.
+        revision: i64,
+        /// The earliest revision that can be resumed from.
+        oldest: i64,
+        /// The latest.
+        newest: i64,
+    },
+    /// A webhook's signature is missing or wrong.
+    #[error("webhook signature: {0}")]
+    Signature(&'static str),
+    /// The service is being stopped, or another replica took over.
+    #[error("the service is handing over; try again")]
+    Interrupted,
+    /// The database did not do what it was asked.
+    #[error("the database failed")]
+    Database(#[source] sqlx::Error),
+    /// The database holds what this program never wrote.
+    #[error("the database holds an unreadable {0}")]
+    Corrupt(&'static str),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<Invalid> for Error {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(vec![invalid])
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Invalid(fields) => invalid(&fields, "INVALID_REQUEST"),
+            Error::Rejected(rejection) => rejected(rejection, message),
+            Error::PaymentNotFound(id) => not_found(
+                "PAYMENT_NOT_FOUND",
+                "commerce.payment.v1.Payment",
+                id,
+                message,
+            ),
+            Error::RefundNotFound(id) => not_found(
+                "REFUND_NOT_FOUND",
+                "commerce.payment.v1.Refund",
+                id,
+                message,
+            ),
+            Error::ProviderNotFound(name) => {
+                not_found("PROVIDER_NOT_FOUND", "provider", name, message)
+            }
+            Error::NotSold { field, sku, reason } => {
+                let mut details = info("SKU_NOT_FOUND", [("sku", sku.as_str())]);
+                details.set_resource_info("commerce.product.v1.Variant", &sku, "", &reason);
+                details.add_bad_request_violation(field, reason);
+                Status::with_error_details(Code::NotFound, message, details)
+            }
+            Error::KeyReused => {
+                let field = Invalid::new("request_id", message);
+                invalid(&[field], "IDEMPOTENCY_KEY_REUSED")
+            }
+            Error::InFlight => retry_later(Code::Aborted, "REQUEST_IN_FLIGHT", message),
+            Error::ProductUnavailable => {
+                retry_later(Code::Unavailable, "PRODUCT_UNAVAILABLE", message)
+            }
+            Error::RevisionNotKept { oldest, newest, .. } => {
+                let (oldest, newest) = (oldest.to_string(), newest.to_string());
+                let details = info(
+                    "REVISION_OUT_OF_RANGE",
+                    [("oldest", oldest.as_str()), ("newest", newest.as_str())],
+                );
+                Status::with_error_details(Code::OutOfRange, message, details)
+            }
+            Error::Signature(_) => {
+                let details = info("WEBHOOK_SIGNATURE", []);
+                Status::with_error_details(Code::Unauthenticated, message, details)
+            }
+            Error::Interrupted => retry_later(Code::Unavailable, "INTERRUPTED", message),
+            Error::Database(source) => match mesh_store::retry(&source) {
+                mesh_store::Retry::Always | mesh_store::Retry::IfIdempotent => {
+                    tracing::warn!(error = %source, "database busy");
+                    retry_later(Code::Unavailable, "STORAGE_BUSY", message)
+                }
+                mesh_store::Retry::Never => {
+                    tracing::error!(error = %source, "database failed");
+                    internal()
+                }
+            },
+            Error::Corrupt(what) => {
+                tracing::error!(what, "unreadable row");
+                internal()
+            }
+        }
+    }
+}
+
+fn rejected(rejection: Rejection, message: String) -> Status {
+    let failed = |reason: &str, subject: &str, details: &[(&str, &str)]| {
+        let mut status = info(reason, details.iter().copied());
+        status.add_precondition_failure_violation(reason, subject, message.clone());
+        Status::with_error_details(Code::FailedPrecondition, message.clone(), status)
+    };
+    match rejection {
+        Rejection::Invalid(field) => invalid(&[field], "INVALID_REQUEST"),
+        Rejection::State {
+            id, command, state, ..
+        } => {
+            let command = match command {
+                Command::Confirm => "confirm",
+                Command::Capture => "capture",
+                Command::Cancel => "cancel",
+                Command::Refund => "refund",
+            };
+            let details = [("state", state.name()), ("command", command)];
+            failed("INVALID_STATE", &id.to_string(), &details)
+        }
+        Rejection::QuantityExceeded { sku, left, .. } => failed(
+            "QUANTITY_EXCEEDED",
+            &sku,
+            &[("sku", &sku), ("left", &left.to_string())],
+        ),
+        Rejection::AmountExceeded { left, .. } => {
+            let left = left.amount_minor().to_string();
+            failed("AMOUNT_EXCEEDED", "amount", &[("left_minor", &left)])
+        }
+        Rejection::NothingCaptured(id) => failed("NOTHING_CAPTURED", &id.to_string(), &[]),
+        Rejection::NothingLeft(id) => failed("AMOUNT_EXCEEDED", &id.to_string(), &[]),
+        Rejection::NothingToPay => failed("NOTHING_TO_PAY", "items", &[]),
+        Rejection::PriceChanged { expected, actual } => {
+            let (expected, actual) = (
+                expected.amount_minor().to_string(),
+                actual.amount_minor().to_string(),
+            );
+            let details = [
+                ("expected_minor", expected.as_str()),
+                ("amount_minor", &actual),
+            ];
+            failed("PRICE_CHANGED", "expected_amount", &details)
+        }
+        Rejection::OrderRefTaken { id, .. } => {
+            let id = id.to_string();
+            let mut details = info("ORDER_REF_TAKEN", [("payment_id", id.as_str())]);
+            details.set_resource_info("commerce.payment.v1.Payment", &id, "", &message);
+            Status::with_error_details(Code::AlreadyExists, message, details)
+        }
+    }
+}
+
+fn info<'a>(reason: &str, metadata: impl IntoIterator<Item = (&'a str, &'a str)>) -> ErrorDetails {
+    let metadata: HashMap<String, String> = metadata
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    ErrorDetails::with_error_info(reason, DOMAIN, metadata)
+}
+
+fn invalid(fields: &[Invalid], reason: &str) -> Status {
+    let mut details = info(reason, []);
+    for field in fields {
+        details.add_bad_request_violation(&field.field, &field.reason);
+    }
+    let message = fields
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ");
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+fn not_found(reason: &str, kind: &str, name: String, message: String) -> Status {
+    let mut details = info(reason, [("name", name.as_str())]);
+    details.set_resource_info(kind, &name, "", &message);
+    Status::with_error_details(Code::NotFound, message, details)
+}
+
+fn retry_later(code: Code, reason: &str, message: String) -> Status {
+    let mut details = info(reason, []);
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(code, message, details)
+}
+
+/// What a client hears of a failure that is ours: nothing of the inside.
+fn internal() -> Status {
+    Status::with_error_details(Code::Internal, "internal error", info("INTERNAL", []))
+}

@@ -1,0 +1,326 @@
+//! The double-entry ledger: entries as values that cannot be made unbalanced.
+//!
+//! Debits are positive, credits negative. A capture debits what the provider owes us and credits
+//! sales; a refund debits refunds (the contra account of sales) and credits the provider.
+//! Deliberately missing: fees, payouts and exchange. Nothing is booked for a charge that was taken
+//! back before its goods were committed: it was no sale.
+
+use kernel::{CaptureId, Currency, Money, PaymentId, RefundId, TransactionId};
+use std::collections::BTreeMap;
+
+/// An account's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Account {
+    /// What a provider owes us.
+    Provider(String),
+    /// What was sold.
+    Sales,
+    /// What was given back, kept apart from sales.
+    Refunds,
+}
+
+impl std::fmt::Display for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Provider(name) => write!(f, "assets:provider:{name}"),
+            Self::Sales => f.write_str("income:sales"),
+            Self::Refunds => f.write_str("income:refunds"),
+        }
+    }
+}
+
+/// One side of an entry: positive for a debit, negative for a credit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posting {
+    /// Where it is booked.
+    pub account: Account,
+    /// How much, never zero.
+    pub amount: Money,
+}
+
+/// What an entry records: exactly one entry each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A capture.
+    Capture(CaptureId),
+    /// A refund.
+    Refund(RefundId),
+}
+
+impl Source {
+    /// The kind as it is stored.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Capture(_) => "capture",
+            Self::Refund(_) => "refund",
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Capture(id) => id.fmt(f),
+            Self::Refund(id) => id.fmt(f),
+        }
+    }
+}
+
+/// Postings that are no entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unbalanced {
+    /// Fewer than two.
+    #[error("an entry has at least two postings, not {0}")]
+    TooFew(usize),
+    /// One of nothing.
+    #[error("a posting to {0} is zero")]
+    Zero(Account),
+    /// The sum over a currency is not zero.
+    #[error("postings in {0} sum to {1}, not to zero")]
+    Sum(Currency, i128),
+}
+
+/// One entry. Its postings sum to zero in each currency: there is no way to make another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    id: TransactionId,
+    payment: PaymentId,
+    source: Source,
+    postings: Vec<Posting>,
+    recorded_at_us: i64,
+}
+
+impl Transaction {
+    /// An entry of these postings.
+    pub fn new(
+        payment: PaymentId,
+        source: Source,
+        postings: Vec<Posting>,
+        now_us: i64,
+    ) -> Result<Self, Unbalanced> {
+        if postings.len() < 2 {
+            return Err(Unbalanced::TooFew(postings.len()));
+        }
+        let mut sums: BTreeMap<Currency, i128> = BTreeMap::new();
+        for posting in &postings {
+            if posting.amount.is_zero() {
+                return Err(Unbalanced::Zero(posting.account.clone()));
+            }
+            *sums.entry(posting.amount.currency()).or_default() +=
+                i128::from(posting.amount.amount_minor());
+        }
+        if let Some((currency, sum)) = sums.into_iter().find(|(_, sum)| *sum != 0) {
+            return Err(Unbalanced::Sum(currency, sum));
+        }
+        let id = TransactionId::generate(now_us);
+        Ok(Self {
+            id,
+            payment,
+            source,
+            postings,
+            recorded_at_us: now_us,
+        })
+    }
+
+    /// Money came in for a sale. `amount` is above zero.
+    pub fn of_capture(
+        payment: PaymentId,
+        capture: CaptureId,
+        provider: &str,
+        amount: Money,
+        now_us: i64,
+    ) -> Result<Self, Unbalanced> {
+        let provider = Account::Provider(provider.to_owned());
+        Self::two_sided(
+            payment,
+            Source::Capture(capture),
+            provider,
+            Account::Sales,
+            amount,
+            now_us,
+        )
+    }
+
+    /// Money went back. `amount` is above zero.
+    pub fn of_refund(
+        payment: PaymentId,
+        refund: RefundId,
+        provider: &str,
+        amount: Money,
+        now_us: i64,
+    ) -> Result<Self, Unbalanced> {
+        let provider = Account::Provider(provider.to_owned());
+        Self::two_sided(
+            payment,
+            Source::Refund(refund),
+            Account::Refunds,
+            provider,
+            amount,
+            now_us,
+        )
+    }
+
+    fn two_sided(
+        payment: PaymentId,
+        source: Source,
+        debit: Account,
+        credit: Account,
+        amount: Money,
+        now_us: i64,
+    ) -> Result<Self, Unbalanced> {
+        let postings = vec![
+            Posting {
+                account: debit,
+                amount,
+            },
+            Posting {
+                account: credit,
+                amount: amount.negated(),
+            },
+        ];
+        Self::new(payment, source, postings, now_us)
+    }
+
+    /// Its id.
+    pub fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    /// The payment that it belongs to.
+    pub fn payment(&self) -> PaymentId {
+        self.payment
+    }
+
+    /// What it records.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Its postings, at least two.
+    pub fn postings(&self) -> &[Posting] {
+        &self.postings
+    }
+
+    /// When it was recorded.
+    pub fn recorded_at_us(&self) -> i64 {
+        self.recorded_at_us
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW_US: i64 = 1_700_000_000_000_000;
+
+    fn money(code: &str, amount_minor: i64) -> Money {
+        Money::new(Currency::parse(code).unwrap(), amount_minor).unwrap()
+    }
+
+    fn entry(postings: Vec<Posting>) -> Result<Transaction, Unbalanced> {
+        let source = Source::Capture(CaptureId::generate(NOW_US));
+        Transaction::new(PaymentId::generate(NOW_US), source, postings, NOW_US)
+    }
+
+    fn posting(account: Account, amount: Money) -> Posting {
+        Posting { account, amount }
+    }
+
+    #[test]
+    fn a_capture_debits_the_provider_and_credits_sales() {
+        let (payment, capture) = (PaymentId::generate(NOW_US), CaptureId::generate(NOW_US));
+        let entry =
+            Transaction::of_capture(payment, capture, "simulator", money("USD", 199), NOW_US)
+                .unwrap();
+        let sides: Vec<(String, i64)> = entry
+            .postings()
+            .iter()
+            .map(|posting| (posting.account.to_string(), posting.amount.amount_minor()))
+            .collect();
+        assert_eq!(
+            sides,
+            [
+                ("assets:provider:simulator".to_owned(), 199),
+                ("income:sales".to_owned(), -199)
+            ]
+        );
+        assert_eq!(entry.source(), Source::Capture(capture));
+        assert_eq!(entry.source().kind(), "capture");
+        assert_eq!(entry.payment(), payment);
+        assert_eq!(entry.recorded_at_us(), NOW_US);
+    }
+
+    #[test]
+    fn a_refund_debits_refunds_and_credits_the_provider() {
+        let (payment, refund) = (PaymentId::generate(NOW_US), RefundId::generate(NOW_US));
+        let entry =
+            Transaction::of_refund(payment, refund, "simulator", money("KRW", 1000), NOW_US)
+                .unwrap();
+        let sides: Vec<(String, i64)> = entry
+            .postings()
+            .iter()
+            .map(|posting| (posting.account.to_string(), posting.amount.amount_minor()))
+            .collect();
+        assert_eq!(
+            sides,
+            [
+                ("income:refunds".to_owned(), 1000),
+                ("assets:provider:simulator".to_owned(), -1000)
+            ]
+        );
+        assert_eq!(entry.source().to_string(), refund.to_string());
+        assert_eq!(entry.source().kind(), "refund");
+    }
+
+    #[test]
+    fn what_is_no_entry_cannot_be_made() {
+        assert_eq!(entry(vec![]), Err(Unbalanced::TooFew(0)));
+        let one = vec![posting(Account::Sales, money("USD", 1))];
+        assert_eq!(entry(one), Err(Unbalanced::TooFew(1)));
+        let zero = vec![
+            posting(Account::Sales, money("USD", 0)),
+            posting(Account::Refunds, money("USD", 0)),
+        ];
+        assert_eq!(entry(zero), Err(Unbalanced::Zero(Account::Sales)));
+        let two_currencies = vec![
+            posting(Account::Sales, money("USD", 5)),
+            posting(Account::Refunds, money("KRW", -5)),
+        ];
+        assert!(matches!(entry(two_currencies), Err(Unbalanced::Sum(_, _))));
+    }
+
+    proptest! {
+        #[test]
+        fn postings_make_an_entry_exactly_when_they_balance(
+            amounts in prop::collection::vec((0_usize..3, -50_i64..50), 0..6),
+        ) {
+            let codes = ["USD", "KRW", "KWD"];
+            let mut sums = [0_i64; 3];
+            for (currency, amount) in &amounts {
+                sums[*currency] += amount;
+            }
+            let balanced = amounts.len() >= 2
+                && sums == [0, 0, 0]
+                && amounts.iter().all(|(_, amount)| *amount != 0);
+            let postings = amounts
+                .iter()
+                .map(|(currency, amount)| posting(Account::Sales, money(codes[*currency], *amount)))
+                .collect();
+            prop_assert_eq!(entry(postings).is_ok(), balanced);
+        }
+
+        #[test]
+        fn captures_and_refunds_of_any_amount_balance(amount_minor in 1..=kernel::AMOUNT_MINOR_MAX) {
+            let (payment, amount) = (PaymentId::generate(NOW_US), money("USD", amount_minor));
+            for entry in [
+                Transaction::of_capture(payment, CaptureId::generate(NOW_US), "p", amount, NOW_US),
+                Transaction::of_refund(payment, RefundId::generate(NOW_US), "p", amount, NOW_US),
+            ] {
+                let sum: i64 =
+                    entry.unwrap().postings().iter().map(|p| p.amount.amount_minor()).sum();
+                prop_assert_eq!(sum, 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The payment service: payments, attempts, captures and refunds carried out as one persisted saga,
+//! the double-entry ledger, sales from snapshots, idempotency, provider webhooks.
+//!
+//! Read in this order: `state.rs` (the table), `payment.rs` (commands), `step` (what to ask the
+//! world next), `record` (what its answers mean), `saga.rs` (asks and records), `store/` (one
+//! transaction around each decision), `commands.rs` (what callers ask), `grpc.rs`.
+//!
+//! Deliberately missing: the catalogue (a snapshot of each line is all that is kept of a product),
+//! card data (tokens only), and an HTTP server (the edge has it).
+
+pub mod attempt;
+pub mod capture;
+pub mod catalogue;
+pub mod commands;
+pub mod config;
+pub mod error;
+pub mod fact;
+pub mod failure;
+mod grpc;
+pub mod ledger;
+mod money;
+pub mod payment;
+pub mod policy;
+pub mod provider;
+pub mod record;
+pub mod refund;
+pub mod rejection;
+pub mod saga;
+pub mod sales;
+pub mod state;
+pub mod step;
+pub mod store;
+#[cfg(test)]
+mod tests;
+pub mod webhook;
+pub mod wire;
+pub mod worker;
+
+pub use config::{Config, SagaConfig, ServiceConfig};
+
+use crate::catalogue::{Catalogue, ProductCatalogue};
+use crate::commands::Commands;
+use crate::grpc::Grpc;
+use crate::grpc::watch;
+use crate::provider::simulator::Simulator;
+use crate::saga::{Providers, Saga};
+use crate::store::{SqliteStore, Store, sqlite};
+use crate::webhook::DirectWebhooks;
+use crate::worker::Worker;
+use anyhow::{Context as _, ensure};
+use mesh::{Contract, Mesh};
+use mesh_events::{Bus, InMemoryBus, Metrics, Outbox, Relay};
+use mesh_runtime::admin::{self, Readiness};
+use mesh_runtime::{Clock, shutdown};
+use mesh_store::Sqlite;
+use mesh_store::outbox::SqliteOutbox;
+use proto::commerce::payment::v1::payment_service_server::PaymentServiceServer;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long payments under way may take to come to a rest when the service stops. What does not is
+/// gone on with at the next start.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// What the service is given by whoever runs it.
+pub struct Parts {
+    /// Calls to `product`, and the server.
+    pub mesh: Mesh,
+    /// Where events go.
+    pub bus: Arc<dyn Bus>,
+    /// What is counted of events.
+    pub events: Metrics,
+    /// Who moves the money, by name.
+    pub providers: Providers,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// The service, opened and not yet serving. Its parts can be used without a listener.
+pub struct Service {
+    config: ServiceConfig,
+    parts: Parts,
+    sqlite: Sqlite,
+    store: Arc<dyn Store>,
+    commands: Commands,
+    tasks: TaskTracker,
+}
+
+impl Service {
+    /// Opens the database and puts the parts together. `product` must be a configured destination.
+    pub async fn open(config: ServiceConfig, parts: Parts) -> anyhow::Result<Self> {
+        parts.mesh.require(&["product"])?;
+        let catalogue = Arc::new(ProductCatalogue::new(&parts.mesh));
+        Self::with_catalogue(config, parts, catalogue).await
+    }
+
+    /// The same over another catalogue.
+    pub async fn with_catalogue(
+        config: ServiceConfig,
+        parts: Parts,
+        catalogue: Arc<dyn Catalogue>,
+    ) -> anyhow::Result<Self> {
+        ensure!(
+            parts.providers.contains_key(&config.provider),
+            "provider \"{}\" is not there",
+            config.provider
+        );
+        ensure!(
+            config.saga.lease_ms > config.saga.provider_timeout_ms,
+            "saga.lease_ms must be longer than saga.provider_timeout_ms"
+        );
+        let sqlite = Sqlite::open(&config.database, &sqlite::MIGRATIONS)
+            .await
+            .context("the database of payments")?;
+        let store = SqliteStore::new(sqlite.clone());
+        let resumed = store
+            .end_leases()
+            .await
+            .context("payments left half done")?;
+        tracing::debug!(payments = resumed, "left half done by the last process");
+        let store: Arc<dyn Store> = Arc::new(store);
+        let tasks = TaskTracker::new();
+        let saga = Saga::new(
+            store.clone(),
+            catalogue.clone(),
+            parts.providers.clone(),
+            config.saga.clone(),
+            parts.clock.clone(),
+            tasks.clone(),
+        );
+        let commands = Commands::new(store.clone(), saga, catalogue, config.provider.clone());
+        Ok(Self {
+            config,
+            parts,
+            sqlite,
+            store,
+            commands,
+            tasks,
+        })
+    }
+
+    /// The commands, for whoever brings webhooks, and for tests.
+    pub fn commands(&self) -> &Commands {
+        &self.commands
+    }
+
+    /// The storage.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The database.
+    pub fn sqlite(&self) -> &Sqlite {
+        &self.sqlite
+    }
+
+    /// Events that wait to be published.
+    pub fn outbox(&self) -> Arc<dyn Outbox> {
+        Arc::new(SqliteOutbox::new(self.sqlite.clone()))
+    }
+
+    /// A worker over this service's parts; [`Service::run`] runs one of its own.
+    pub fn worker(&self) -> Worker {
+        let saga = self.commands.saga().clone();
+        Worker::new(self.store.clone(), saga, self.config.clone())
+    }
+
+    /// Serves until `shutdown`, then stops in order: callers, payments under way, events, database.
+    pub async fn run(
+        self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let limits = watch::Limits {
+            poll: Duration::from_millis(self.config.watch_poll_ms.max(1)),
+            batch_max: i64::from(self.config.watch_batch_max.max(1)),
+            stopping: shutdown.clone(),
+        };
+        let api = Grpc::new(self.store.clone(), self.commands.clone(), limits);
+        let server = self.parts.mesh.server().add(PaymentServiceServer::new(api));
+        let background = TaskTracker::new();
+        let worker = self.worker();
+        let until_stop = shutdown.clone();
+        background.spawn(async move { worker.run(until_stop).await });
+        let relay = self.relay();
+        let relay_stop = CancellationToken::new();
+        let relay_until = relay_stop.clone();
+        let relaying = TaskTracker::new();
+        relaying.spawn(async move { relay.run(relay_until).await });
+
+        let served = server.serve(listener, shutdown.clone()).await;
+        shutdown.cancel(); // Where serving failed, the rest stops as well.
+        for tasks in [&background, &self.tasks] {
+            if let Err(error) = shutdown::drain(tasks, DRAIN).await {
+                tracing::warn!(%error, "payments under way are gone on with at the next start");
+            }
+        }
+        relay_stop.cancel();
+        if let Err(error) = shutdown::drain(&relaying, DRAIN).await {
+            tracing::warn!(%error, "events wait for the next start");
+        }
+        self.sqlite
+            .close()
+            .await
+            .context("closing the database of payments")?;
+        Ok(served?)
+    }
+
+    fn relay(&self) -> Relay {
+        let clock = self.parts.clock.clone();
+        Relay {
+            name: "payment".to_owned(),
+            outbox: self.outbox(),
+            bus: self.parts.bus.clone(),
+            config: self.config.relay.clone(),
+            now: Arc::new(move || clock.now_us()),
+            wake: self.sqlite.wake(),
+            metrics: self.parts.events.clone(),
+        }
+    }
+}
+
+/// Runs the service as a process of its own, with the simulator as its provider. Events stay in the
+/// outbox until a bus is there that carries them out of the process.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    admin_listener: TcpListener,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let registry = prometheus::Registry::new();
+    let clock = Clock::system();
+    let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
+    let simulator = Simulator::open(&config.simulator, &config.simulator_journal, clock.clone())
+        .await
+        .context("the simulator's journal")?;
+    let simulator = Arc::new(simulator);
+    let name = crate::provider::simulator::NAME;
+    let parts = Parts {
+        mesh: Mesh::new(config.mesh, contract, &registry)?,
+        bus: Arc::new(InMemoryBus::new()),
+        events: Metrics::register(&registry)?,
+        providers: Providers::from([(name.to_owned(), simulator.clone() as Arc<_>)]),
+        clock,
+    };
+    let service = Service::open(config.service, parts).await?;
+
+    let readiness = Readiness::new();
+    let store = service.store().clone();
+    readiness.check("database", move || {
+        let store = store.clone();
+        async move {
+            store
+                .revisions()
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string())
+        }
+    });
+    let admin_stop = CancellationToken::new();
+    let background = TaskTracker::new();
+    background.spawn(admin::serve(
+        admin_listener,
+        registry,
+        readiness.clone(),
+        admin_stop.clone(),
+    ));
+    let webhooks = DirectWebhooks::new(service.commands().clone(), name);
+    let (sending, until_stop) = (simulator.clone(), shutdown.clone());
+    background.spawn(async move { sending.run(&webhooks, until_stop).await });
+
+    let stopping = shutdown.clone();
+    background.spawn(async move {
+        stopping.cancelled().await;
+        readiness.stop();
+    });
+    let served = service.run(listener, shutdown).await;
+    admin_stop.cancel();
+    if let Err(error) = shutdown::drain(&background, DRAIN).await {
+        tracing::warn!(%error, "stopped without waiting longer");
+    }
+    simulator
+        .close()
+        .await
+        .context("closing the simulator's journal")?;
+    served
+}

@@ -1,0 +1,40 @@
+//! The payment service as a program.
+
+use anyhow::Context as _;
+use clap::Parser;
+use mesh_runtime::config::{self, CommonArgs, Overrides};
+use mesh_runtime::{shutdown, telemetry};
+use payment::Config;
+use tokio::net::TcpListener;
+
+/// Takes payments, keeps the books and sums up sales, over gRPC.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Where gRPC is served, such as 127.0.0.1:50052.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let overrides = Overrides::none().set("--listen", "listen", args.listen);
+    let loaded = config::load::<Config>(&args.common, "PAYMENT", overrides)?;
+    if let Some(answer) = loaded.answer(&args.common) {
+        print!("{answer}");
+        return Ok(());
+    }
+    let config = loaded.config;
+    telemetry::init(&config.telemetry)?;
+    let stop = shutdown::on_signal()?;
+    let listener = TcpListener::bind(&config.listen)
+        .await
+        .with_context(|| format!("listening on {}", config.listen))?;
+    let admin = TcpListener::bind(&config.admin_listen)
+        .await
+        .with_context(|| format!("listening on {}", config.admin_listen))?;
+    payment::run(config, listener, admin, stop).await
+}

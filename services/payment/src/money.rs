@@ -1,0 +1,188 @@
+//! Calls of the saga to the provider, and what the provider's answers mean to the domain.
+//!
+//! A look-up that fails says nothing about what it asked for: that stays unknown. Only a failed
+//! command may be known to have had no effect.
+
+use crate::failure::{Failure, FailureCode};
+use crate::provider::{
+    Authorize, Capture, ChargeOutcome, Decline, Provider, ProviderError, Refund, Settlement, Void,
+};
+use crate::record::{ChargeAnswer, Report, SettlementAnswer};
+use crate::step::MoneyCall;
+use std::time::Duration;
+
+/// Makes a call; one that takes longer than `limit` has an unknown outcome.
+pub(crate) async fn ask_provider(
+    provider: &dyn Provider,
+    call: &MoneyCall,
+    limit: Duration,
+) -> Report {
+    match call {
+        MoneyCall::Authorize {
+            attempt,
+            amount,
+            payment_method,
+            order_ref,
+            capture,
+        } => {
+            let request = Authorize {
+                reference: attempt.to_string(),
+                amount: *amount,
+                payment_method: payment_method.clone(),
+                order_ref: order_ref.clone(),
+                capture: *capture,
+            };
+            Report::Charge(
+                *attempt,
+                charge(within(limit, provider.authorize(&request)).await),
+            )
+        }
+        MoneyCall::LookUpCharge { attempt } => {
+            let reference = attempt.to_string();
+            let answer = match within(limit, provider.look_up_charge(&reference)).await {
+                Ok(Some(outcome)) => charge(Ok(outcome)),
+                Ok(None) => ChargeAnswer::NotFound,
+                Err(_) => ChargeAnswer::Unknown,
+            };
+            Report::Charge(*attempt, answer)
+        }
+        MoneyCall::Capture {
+            capture,
+            attempt,
+            amount,
+            last,
+        } => {
+            let request = Capture {
+                reference: capture.to_string(),
+                charge_reference: attempt.to_string(),
+                amount: *amount,
+                last: *last,
+            };
+            Report::Capture(
+                *capture,
+                settled(within(limit, provider.capture(&request)).await),
+            )
+        }
+        MoneyCall::LookUpCapture { capture } => Report::Capture(
+            *capture,
+            look_up(provider, &capture.to_string(), limit).await,
+        ),
+        MoneyCall::Void { attempt } => {
+            let request = Void {
+                charge_reference: attempt.to_string(),
+            };
+            Report::Reverse(
+                *attempt,
+                settled(within(limit, provider.void(&request)).await),
+            )
+        }
+        MoneyCall::Reverse { attempt, amount } => {
+            let request = Refund {
+                reference: format!("{attempt}-reversal"),
+                charge_reference: attempt.to_string(),
+                amount: *amount,
+            };
+            Report::Reverse(
+                *attempt,
+                settled(within(limit, provider.refund(&request)).await),
+            )
+        }
+        MoneyCall::Refund {
+            refund,
+            attempt,
+            amount,
+        } => {
+            let request = Refund {
+                reference: refund.to_string(),
+                charge_reference: attempt.to_string(),
+                amount: *amount,
+            };
+            Report::Refund(
+                *refund,
+                settled(within(limit, provider.refund(&request)).await),
+            )
+        }
+        MoneyCall::LookUpRefund { refund } => {
+            Report::Refund(*refund, look_up(provider, &refund.to_string(), limit).await)
+        }
+    }
+}
+
+/// The answer to a call whose provider is not configured: as if it could not be reached.
+pub(crate) fn not_configured(call: &MoneyCall) -> Report {
+    match call {
+        MoneyCall::Authorize { attempt, .. } => Report::Charge(*attempt, ChargeAnswer::Unavailable),
+        MoneyCall::LookUpCharge { attempt } => Report::Charge(*attempt, ChargeAnswer::Unknown),
+        MoneyCall::Capture { capture, .. } => {
+            Report::Capture(*capture, SettlementAnswer::Unavailable)
+        }
+        MoneyCall::LookUpCapture { capture } => {
+            Report::Capture(*capture, SettlementAnswer::Unknown)
+        }
+        MoneyCall::Void { attempt } | MoneyCall::Reverse { attempt, .. } => {
+            Report::Reverse(*attempt, SettlementAnswer::Unavailable)
+        }
+        MoneyCall::Refund { refund, .. } => Report::Refund(*refund, SettlementAnswer::Unavailable),
+        MoneyCall::LookUpRefund { refund } => Report::Refund(*refund, SettlementAnswer::Unknown),
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, ProviderError>>,
+) -> Result<T, ProviderError> {
+    let late = |_| ProviderError::Unknown(format!("no answer within {limit:?}"));
+    tokio::time::timeout(limit, call).await.map_err(late)?
+}
+
+async fn look_up(provider: &dyn Provider, reference: &str, limit: Duration) -> SettlementAnswer {
+    match within(limit, provider.look_up_settlement(reference)).await {
+        Ok(Some(settlement)) => settled(Ok(settlement)),
+        Ok(None) => SettlementAnswer::NotFound,
+        Err(_) => SettlementAnswer::Unknown,
+    }
+}
+
+fn charge(outcome: Result<ChargeOutcome, ProviderError>) -> ChargeAnswer {
+    match outcome {
+        Ok(ChargeOutcome::Authorized { expires_at_us, .. }) => {
+            ChargeAnswer::Authorized { expires_at_us }
+        }
+        Ok(ChargeOutcome::Captured { .. }) => ChargeAnswer::Taken,
+        Ok(ChargeOutcome::ActionRequired { redirect_url }) => {
+            ChargeAnswer::ActionRequired { redirect_url }
+        }
+        Ok(ChargeOutcome::Declined(decline)) => ChargeAnswer::Declined(failure(decline)),
+        Ok(ChargeOutcome::Pending) => ChargeAnswer::Pending,
+        Ok(ChargeOutcome::Voided) => ChargeAnswer::Voided,
+        Err(ProviderError::Unavailable(_)) => ChargeAnswer::Unavailable,
+        Err(ProviderError::Unknown(_)) => ChargeAnswer::Unknown,
+        Err(ProviderError::Refused { code, message }) => {
+            ChargeAnswer::Declined(refused(&code, message))
+        }
+    }
+}
+
+fn settled(settlement: Result<Settlement, ProviderError>) -> SettlementAnswer {
+    match settlement {
+        Ok(Settlement::Done { .. }) => SettlementAnswer::Done,
+        Ok(Settlement::Declined(decline)) => SettlementAnswer::Declined(failure(decline)),
+        Ok(Settlement::Pending) => SettlementAnswer::Pending,
+        Err(ProviderError::Unavailable(_)) => SettlementAnswer::Unavailable,
+        Err(ProviderError::Unknown(_)) => SettlementAnswer::Unknown,
+        Err(ProviderError::Refused { code, message }) => {
+            SettlementAnswer::Declined(refused(&code, message))
+        }
+    }
+}
+
+fn failure(decline: Decline) -> Failure {
+    let code = FailureCode::parse(&decline.code).unwrap_or(FailureCode::CardDeclined);
+    Failure::new(code, decline.message)
+}
+
+/// The command itself was wrong, and would be wrong again.
+fn refused(code: &str, message: String) -> Failure {
+    tracing::warn!(code, message, "the provider refused a command");
+    Failure::new(FailureCode::CardDeclined, message)
+}

@@ -1,0 +1,565 @@
+//! A payment: what is bought, what was tried, taken and given back, and the commands of its caller.
+//!
+//! Pure: `now` comes with the [`Turn`], what a change leaves behind goes into it. What the world
+//! answers is recorded in `record`; what to ask it next is decided in `step`.
+
+use crate::attempt::{Attempt, AttemptState};
+use crate::capture::{Capture, CaptureState, Line};
+use crate::fact::{Fact, Moved, Turn};
+use crate::failure::Failure;
+use crate::refund::{self, Left, Refund, Wanted};
+use crate::rejection::Rejection;
+use crate::state::{Command, Move, State};
+use kernel::{AttemptId, CaptureId, Currency, Invalid, Money, PaymentId, RefundId};
+use serde::{Deserialize, Serialize};
+
+/// When the money is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CaptureMethod {
+    /// At once.
+    Automatic,
+    /// Authorised at once, taken by a capture.
+    Manual,
+}
+
+impl CaptureMethod {
+    /// The name in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Automatic => "automatic",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+/// Why a payment was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CancelReason {
+    /// The caller asked for it.
+    Requested,
+    /// Its time ran out.
+    Expired,
+    /// The units were no longer there when they were to be committed.
+    OutOfStock,
+    /// The provider refused to hand over what it had authorised.
+    CaptureFailed,
+}
+
+impl CancelReason {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Requested,
+        Self::Expired,
+        Self::OutOfStock,
+        Self::CaptureFailed,
+    ];
+
+    /// The name in the contract and in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Expired => "expired",
+            Self::OutOfStock => "out_of_stock",
+            Self::CaptureFailed => "capture_failed",
+        }
+    }
+
+    /// Reads [`CancelReason::name`] back.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+}
+
+/// One line of a purchase, as it was at that moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// The variant.
+    pub sku: String,
+    /// Units.
+    pub quantity: i32,
+    /// The product.
+    pub product_id: String,
+    /// Its title.
+    pub title: String,
+    /// Its category.
+    pub category: String,
+    /// The price of one unit, in the payment's currency.
+    pub unit_price_minor: i64,
+}
+
+/// The sum of some items, or why it is no amount to pay.
+pub fn total(currency: Currency, items: &[Item]) -> Result<Money, Rejection> {
+    let too_large = |_| Invalid::new("items", "sum up to more than can be paid");
+    let lines = items
+        .iter()
+        .map(|item| Money::new(currency, item.unit_price_minor)?.checked_mul(item.quantity.into()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(too_large)?;
+    let sum = Money::sum(currency, lines).map_err(too_large)?;
+    if sum.is_zero() {
+        Err(Rejection::NothingToPay)
+    } else {
+        Ok(sum)
+    }
+}
+
+/// What a caller wants to buy, checked; items as quoted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Who asks.
+    pub principal: String,
+    /// The caller's own order.
+    pub order_ref: String,
+    /// The caller's own customer.
+    pub customer_ref: String,
+    /// The currency to pay in.
+    pub currency: Currency,
+    /// What is bought.
+    pub items: Vec<Item>,
+    /// A token of the provider; empty while none is given.
+    pub payment_method: String,
+    /// When the money is taken.
+    pub capture_method: CaptureMethod,
+    /// Who carries it out.
+    pub provider: String,
+    /// When the customer ordered, if that is known.
+    pub ordered_at_us: Option<i64>,
+}
+
+/// A payment with everything that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// Its id.
+    pub id: PaymentId,
+    /// What was ordered.
+    pub order: Order,
+    /// The sum of its items, in minor units of its currency; above zero.
+    pub amount_minor: i64,
+    /// Where it stands.
+    pub state: State,
+    /// Why the last attempt failed.
+    pub last_error: Option<Failure>,
+    /// Where the customer authenticates, while that is waited for.
+    pub redirect_url: Option<String>,
+    /// That it is to be given up, and why; kept when it is.
+    pub closing: Option<CancelReason>,
+    /// Whether the provider reported success after it was given up.
+    pub late_success: bool,
+    /// The attempts, oldest first. Only the last one can succeed.
+    pub attempts: Vec<Attempt>,
+    /// The captures, oldest first.
+    pub captures: Vec<Capture>,
+    /// The refunds, oldest first.
+    pub refunds: Vec<Refund>,
+    /// When its state runs out.
+    pub expires_at_us: Option<i64>,
+    /// When it was created.
+    pub created_at_us: i64,
+    /// When it last changed.
+    pub updated_at_us: i64,
+    /// Changes with every change.
+    pub version: i64,
+}
+
+impl Payment {
+    /// A new payment that waits to be confirmed.
+    pub fn create(order: Order, turn: &mut Turn<'_>) -> Result<Self, Rejection> {
+        if order.capture_method == CaptureMethod::Manual && !turn.rules.captures_later {
+            return Err(Invalid::new(
+                "capture_method",
+                format!(
+                    "provider {} takes money at once; MANUAL is not possible",
+                    order.provider
+                ),
+            )
+            .into());
+        }
+        let amount = total(order.currency, &order.items)?;
+        let payment = Self {
+            id: PaymentId::generate(turn.now_us),
+            order,
+            amount_minor: amount.amount_minor(),
+            state: State::RequiresConfirmation,
+            last_error: None,
+            redirect_url: None,
+            closing: None,
+            late_success: false,
+            attempts: Vec::new(),
+            captures: Vec::new(),
+            refunds: Vec::new(),
+            expires_at_us: Some(turn.now_us + turn.rules.unconfirmed_us),
+            created_at_us: turn.now_us,
+            updated_at_us: turn.now_us,
+            version: 1,
+        };
+        let moved = Moved {
+            version: 1,
+            from: None,
+            to: State::RequiresConfirmation,
+        };
+        turn.effects.moves.push(moved);
+        payment.emit(turn, Fact::Created);
+        Ok(payment)
+    }
+
+    /// Carries it out: a new attempt, or on with the one that waited for the customer.
+    pub fn confirm(&mut self, turn: &mut Turn<'_>, method: Option<&str>) -> Result<(), Rejection> {
+        self.check(Command::Confirm)?;
+        let method = method.unwrap_or(&self.order.payment_method).to_owned();
+        if method.is_empty() {
+            let reason = "is needed to carry the payment out";
+            return Err(Invalid::new("payment_method", reason).into());
+        }
+        if self.amount_minor == 0 {
+            return Err(Rejection::NothingToPay);
+        }
+        let authenticating = self.state == State::RequiresAction;
+        if authenticating && self.closing.is_some() {
+            return Err(self.forbids(Command::Confirm, "it is being canceled"));
+        }
+        self.go(turn, Move::Start);
+        self.last_error = None;
+        self.redirect_url = None;
+        match self.attempts.last_mut() {
+            Some(attempt) if authenticating && attempt.payment_method == method => {
+                attempt.state = AttemptState::Sent;
+                attempt.asked.progress.due_at_us = turn.now_us;
+                return Ok(());
+            }
+            Some(attempt) if authenticating => {
+                attempt.stop_waiting(turn.now_us, turn.rules.voids);
+            }
+            Some(_) | None => {}
+        }
+        self.order.payment_method.clone_from(&method);
+        self.attempts
+            .push(Attempt::new(method, self.amount_minor, turn.now_us));
+        Ok(())
+    }
+
+    /// Gives it up, now or as soon as what the provider did is known.
+    pub fn cancel(&mut self, turn: &mut Turn<'_>) -> Result<(), Rejection> {
+        self.check(Command::Cancel)?;
+        if self.state == State::RequiresCapture && self.has_pending_capture() {
+            return Err(self.forbids(Command::Cancel, "a capture is under way"));
+        }
+        self.closing.get_or_insert(CancelReason::Requested);
+        if self.state == State::RequiresConfirmation {
+            self.become_canceled(turn);
+        }
+        Ok(())
+    }
+
+    /// Begins to take authorised money; without lines for all that is left.
+    pub fn capture(
+        &mut self,
+        turn: &mut Turn<'_>,
+        lines: &[(String, i32)],
+        is_final: bool,
+    ) -> Result<CaptureId, Rejection> {
+        self.check(Command::Capture)?;
+        if self.closing.is_some() {
+            return Err(self.forbids(Command::Capture, "it is being canceled"));
+        }
+        let pending_final =
+            |capture: &Capture| capture.state == CaptureState::Pending && capture.is_final;
+        if self.captures.iter().any(pending_final) {
+            return Err(self.forbids(Command::Capture, "its final capture is under way"));
+        }
+        let lines = self.capture_lines(lines)?;
+        let attempt = self
+            .attempts
+            .last()
+            .expect("an authorised payment has an attempt")
+            .id;
+        let is_final = is_final || !turn.rules.captures_in_parts;
+        let capture = Capture::new(attempt, lines, is_final, turn.now_us);
+        if capture.amount_minor == 0 {
+            return Err(Rejection::NothingToPay);
+        }
+        let id = capture.id;
+        self.captures.push(capture);
+        Ok(id)
+    }
+
+    /// Begins to give captured money back.
+    pub fn refund(
+        &mut self,
+        turn: &mut Turn<'_>,
+        wanted: &Wanted,
+        restock: bool,
+        reason: String,
+    ) -> Result<RefundId, Rejection> {
+        if self.captured_minor() == 0 {
+            return Err(Rejection::NothingCaptured(self.id));
+        }
+        self.check(Command::Refund)?;
+        if let Wanted::Amount(amount) = wanted
+            && amount.currency() != self.order.currency
+        {
+            let reason = format!("must be in the payment's currency, {}", self.order.currency);
+            return Err(Invalid::new("amount.currency_code", reason).into());
+        }
+        let left: Vec<Left> = self
+            .order
+            .items
+            .iter()
+            .map(|item| self.left_of(item))
+            .collect();
+        let lines = refund::plan(self.id, &left, wanted)?;
+        let attempt = self
+            .attempts
+            .last()
+            .expect("a captured payment has an attempt")
+            .id;
+        let refund = Refund::new(attempt, lines, restock, reason, turn.now_us);
+        let id = refund.id;
+        self.refunds.push(refund);
+        Ok(id)
+    }
+
+    /// A webhook named something of this payment: what became of it is to be asked.
+    /// False: it names nothing that belongs to it.
+    pub fn check_up(&mut self, turn: &mut Turn<'_>, reference: &str) -> bool {
+        let now_us = turn.now_us;
+        if let Some(attempt) = self
+            .attempts
+            .iter_mut()
+            .find(|attempt| reference == attempt.id.to_string())
+        {
+            attempt.check = true;
+            attempt.asked.progress.due_at_us = now_us;
+            return true;
+        }
+        let captures = self
+            .captures
+            .iter_mut()
+            .map(|c| (c.id.to_string(), &mut c.asked));
+        let refunds = self
+            .refunds
+            .iter_mut()
+            .map(|r| (r.id.to_string(), &mut r.asked));
+        match captures.chain(refunds).find(|(id, _)| id == reference) {
+            Some((_, asked)) => {
+                asked.progress.due_at_us = asked.progress.due_at_us.min(now_us);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// What was captured.
+    pub fn captured_minor(&self) -> i64 {
+        let succeeded = |capture: &&Capture| capture.state == CaptureState::Succeeded;
+        self.captures
+            .iter()
+            .filter(succeeded)
+            .map(|capture| capture.amount_minor)
+            .sum()
+    }
+
+    /// What was refunded, and what is being refunded.
+    pub fn refunded_minor(&self) -> i64 {
+        let counting = |refund: &&Refund| refund.state.counts();
+        self.refunds
+            .iter()
+            .filter(counting)
+            .map(|refund| refund.amount_minor)
+            .sum()
+    }
+
+    /// Units of an item that were captured.
+    pub fn captured_quantity(&self, sku: &str) -> i32 {
+        let succeeded = |capture: &&Capture| capture.state == CaptureState::Succeeded;
+        self.captures
+            .iter()
+            .filter(succeeded)
+            .map(|capture| capture.quantity_of(sku))
+            .sum()
+    }
+
+    /// Units of an item that were refunded, or are being refunded.
+    pub fn refunded_quantity(&self, sku: &str) -> i32 {
+        self.refund_lines(sku).map(|line| line.quantity).sum()
+    }
+
+    /// Whether a cancellation was asked for and waits.
+    pub fn cancel_requested(&self) -> bool {
+        self.closing == Some(CancelReason::Requested) && self.state != State::Canceled
+    }
+
+    /// An amount in the payment's currency.
+    pub fn money(&self, amount_minor: i64) -> Money {
+        Money::new(self.order.currency, amount_minor)
+            .expect("parts of a payment are no larger than its amount, which is an amount")
+    }
+
+    /// An attempt's place.
+    pub(crate) fn attempt_index(&self, id: AttemptId) -> Option<usize> {
+        self.attempts.iter().position(|attempt| attempt.id == id)
+    }
+
+    /// Whether an attempt is the one that the payment stands or falls with.
+    pub(crate) fn is_current(&self, index: usize) -> bool {
+        index + 1 == self.attempts.len()
+    }
+
+    /// Whether some capture's outcome is not known.
+    pub(crate) fn has_pending_capture(&self) -> bool {
+        self.captures
+            .iter()
+            .any(|capture| capture.state == CaptureState::Pending)
+    }
+
+    /// Makes a move of the state table.
+    pub(crate) fn go(&mut self, turn: &mut Turn<'_>, step: Move) {
+        let to = self
+            .state
+            .after(step)
+            .expect("callers make only moves that the table has");
+        if !turn.effects.moves.is_empty() {
+            self.version += 1; // The change itself counts for the first move.
+        }
+        let moved = Moved {
+            version: self.version,
+            from: Some(self.state),
+            to,
+        };
+        turn.effects.moves.push(moved);
+        self.state = to;
+        let attempt_ends = self
+            .attempts
+            .last()
+            .and_then(|a| a.authorization_expires_at_us);
+        self.expires_at_us = match to {
+            State::RequiresConfirmation => Some(turn.now_us + turn.rules.unconfirmed_us),
+            State::RequiresAction => Some(turn.now_us + turn.rules.action_us),
+            State::RequiresCapture => attempt_ends,
+            State::PartiallyCaptured => self.expires_at_us,
+            State::Processing | State::Succeeded | State::Canceled => None,
+        };
+    }
+
+    /// Gives it up for the reason recorded.
+    pub(crate) fn become_canceled(&mut self, turn: &mut Turn<'_>) {
+        let reason = *self.closing.get_or_insert(CancelReason::Requested);
+        self.go(turn, Move::Cancel);
+        self.redirect_url = None;
+        self.emit(turn, Fact::Canceled(reason));
+    }
+
+    /// Notes a fact, with the version at this moment.
+    pub(crate) fn emit(&self, turn: &mut Turn<'_>, fact: Fact) {
+        turn.effects.facts.push((self.version, fact));
+    }
+
+    /// All units of all items, as one capture.
+    pub(crate) fn all_lines(&self) -> Vec<Line> {
+        self.order
+            .items
+            .iter()
+            .map(|item| line_of(item, item.quantity))
+            .collect()
+    }
+
+    fn capture_lines(&self, wanted: &[(String, i32)]) -> Result<Vec<Line>, Rejection> {
+        let uncaptured = |item: &Item| {
+            let counting = |capture: &&Capture| capture.state != CaptureState::Failed;
+            let taken: i32 = self
+                .captures
+                .iter()
+                .filter(counting)
+                .map(|c| c.quantity_of(&item.sku))
+                .sum();
+            item.quantity - taken
+        };
+        if wanted.is_empty() {
+            let lines: Vec<Line> = self
+                .order
+                .items
+                .iter()
+                .map(|item| line_of(item, uncaptured(item)))
+                .filter(|line| line.quantity > 0)
+                .collect();
+            if lines.is_empty() {
+                return Err(self.forbids(Command::Capture, "all of it is being captured"));
+            }
+            return Ok(lines);
+        }
+        wanted
+            .iter()
+            .enumerate()
+            .map(|(index, (sku, quantity))| {
+                let item = self
+                    .order
+                    .items
+                    .iter()
+                    .find(|item| item.sku == *sku)
+                    .ok_or_else(|| {
+                        Invalid::new(
+                            format!("lines[{index}].sku"),
+                            "is not an item of this payment",
+                        )
+                    })?;
+                let left = uncaptured(item);
+                if *quantity > left {
+                    return Err(Rejection::QuantityExceeded {
+                        sku: sku.clone(),
+                        asked: i64::from(*quantity),
+                        left: i64::from(left),
+                    });
+                }
+                Ok(line_of(item, *quantity))
+            })
+            .collect()
+    }
+
+    fn left_of(&self, item: &Item) -> Left {
+        let captured = self.captured_quantity(&item.sku);
+        let refunded: i64 = self
+            .refund_lines(&item.sku)
+            .map(|line| line.amount_minor)
+            .sum();
+        Left {
+            sku: item.sku.clone(),
+            unit_price_minor: item.unit_price_minor,
+            quantity: captured - self.refunded_quantity(&item.sku),
+            amount_minor: i64::from(captured) * item.unit_price_minor - refunded,
+        }
+    }
+
+    fn refund_lines(&self, sku: &str) -> impl Iterator<Item = &Line> {
+        let counting = |refund: &&Refund| refund.state.counts();
+        let lines = self
+            .refunds
+            .iter()
+            .filter(counting)
+            .flat_map(|refund| &refund.lines);
+        lines.filter(move |line| line.sku == sku)
+    }
+
+    fn check(&self, command: Command) -> Result<(), Rejection> {
+        if self.state.allows(command) {
+            return Ok(());
+        }
+        Err(self.forbids(command, &format!("it is {}", self.state.name())))
+    }
+
+    fn forbids(&self, command: Command, why: &str) -> Rejection {
+        Rejection::State {
+            id: self.id,
+            command,
+            state: self.state,
+            why: why.to_owned(),
+        }
+    }
+}
+
+fn line_of(item: &Item, quantity: i32) -> Line {
+    let amount_minor = item.unit_price_minor * i64::from(quantity);
+    Line {
+        sku: item.sku.clone(),
+        quantity,
+        amount_minor,
+    }
+}

@@ -1,0 +1,273 @@
+//! Payment providers: what the saga needs from whoever moves the money.
+//!
+//! Every command carries our own reference, which is the provider's idempotency key at the same time:
+//! the same reference with the same parameters is carried out once and answered the same each time.
+//! So a command whose outcome is unknown is asked about, or repeated, under its own reference, and
+//! never under a new one. Deliberately missing: card data (tokens only), retries and time-outs (the
+//! saga owns them), and anything of our database: a provider shares no transaction with us.
+
+pub mod simulator;
+
+use async_trait::async_trait;
+use http::HeaderMap;
+use kernel::{Invalid, Money};
+
+/// What a provider can do. The saga asks before it plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Authorise now, capture later. Without it [`Provider::authorize`] charges at once, whatever
+    /// [`Authorize::capture`] says, and compensation is a refund.
+    pub manual_capture: bool,
+    /// Several captures of one authorisation, each of a part. Without it the first capture is the
+    /// last one.
+    pub partial_capture: bool,
+    /// An authorisation that is not captured can be given up.
+    pub void: bool,
+    /// How long an authorisation holds.
+    pub authorization_ttl_us: i64,
+    /// How long a reference is remembered as an idempotency key; later, only look up.
+    pub idempotency_window_us: i64,
+}
+
+/// Asks for money: authorises it, or charges it at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorize {
+    /// Our reference: the attempt's id.
+    pub reference: String,
+    /// How much.
+    pub amount: Money,
+    /// The provider's token for the customer's means of payment; never a card number.
+    pub payment_method: String,
+    /// The caller's order, for the provider's statements.
+    pub order_ref: String,
+    /// Whether to charge at once, in one step.
+    pub capture: bool,
+}
+
+/// Takes authorised money.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capture {
+    /// Our reference: the capture's id.
+    pub reference: String,
+    /// The reference that was authorised: the attempt's id.
+    pub charge_reference: String,
+    /// How much; at most what is authorised and not captured.
+    pub amount: Money,
+    /// Whether what is then left of the authorisation is given up.
+    pub last: bool,
+}
+
+/// Gives up what is authorised and not captured. A void has no reference of its own: repeating it
+/// is harmless, so an unknown outcome is resolved by repeating it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Void {
+    /// The reference that was authorised: the attempt's id.
+    pub charge_reference: String,
+}
+
+/// Gives captured money back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refund {
+    /// Our reference: the refund's id.
+    pub reference: String,
+    /// The reference that was charged: the attempt's id.
+    pub charge_reference: String,
+    /// How much; at most what is captured and not refunded.
+    pub amount: Money,
+}
+
+/// Where a charge stands, as answered by [`Provider::authorize`] and [`Provider::look_up_charge`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChargeOutcome {
+    /// The money is set aside until `expires_at_us`.
+    Authorized {
+        /// The provider's own reference.
+        provider_ref: String,
+        /// When the authorisation lapses.
+        expires_at_us: i64,
+    },
+    /// The money is taken: charged in one step, or captured since, at least in part.
+    Captured {
+        /// The provider's own reference.
+        provider_ref: String,
+    },
+    /// The customer must authenticate first; look up afterwards.
+    ActionRequired {
+        /// Where to send the customer's browser.
+        redirect_url: String,
+    },
+    /// Refused; nothing is held. Final: another attempt needs another reference.
+    Declined(Decline),
+    /// Accepted, but not decided; a webhook tells, and so does looking up.
+    Pending,
+    /// Given up since, or lapsed; nothing is held and nothing was captured. Final, and only ever
+    /// looked up.
+    Voided,
+}
+
+/// Where a capture, void or refund stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    /// It is done.
+    Done {
+        /// The provider's own reference.
+        provider_ref: String,
+    },
+    /// It was refused, and no repetition will change that.
+    Declined(Decline),
+    /// Accepted, but not decided; a webhook tells, and so does looking up.
+    Pending,
+}
+
+/// Why the money did not move. An answer, not an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decline {
+    /// One of the codes of `commerce.payment.v1.Failure`, such as `CARD_DECLINED`.
+    pub code: String,
+    /// What happened, for people.
+    pub message: String,
+}
+
+/// Whether a command may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// It would fail again.
+    Never,
+    /// Only under the same reference, within [`Capabilities::idempotency_window_us`]; looking up
+    /// says whether it is needed.
+    IfIdempotent,
+    /// It had no effect.
+    Always,
+}
+
+/// Why a provider gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProviderError {
+    /// Provably without effect.
+    #[error("provider unavailable: {0}")]
+    Unavailable(String),
+    /// It may or may not have had its effect: look up.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+    /// The command itself is wrong, such as a reference that was used for something else.
+    #[error("provider refused the command: {code}: {message}")]
+    Refused {
+        /// What kind of mistake it is.
+        code: String,
+        /// What is wrong, for people.
+        message: String,
+    },
+}
+
+impl ProviderError {
+    /// Whether the command may be sent again.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Unavailable(_) => Retry::Always,
+            Self::Unknown(_) => Retry::IfIdempotent,
+            Self::Refused { .. } => Retry::Never,
+        }
+    }
+}
+
+/// What a verified webhook says: that something happened to a reference. Webhooks come late, twice
+/// and in any order, so what happened is then looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookEvent {
+    /// The provider's id of the event; one event may arrive several times.
+    pub event_id: String,
+    /// The reference of the attempt, capture or refund that it is about.
+    pub reference: String,
+}
+
+/// Why a webhook is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WebhookError {
+    /// The signature is missing, wrong, or too old.
+    #[error("webhook signature: {0}")]
+    Signature(&'static str),
+    /// The signature is right, but the body cannot be read.
+    #[error(transparent)]
+    Body(Invalid),
+}
+
+/// One movement of money, as the provider booked it; for reconciliation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// The provider's own id of it.
+    pub id: String,
+    /// Which way the money went.
+    pub kind: TransactionKind,
+    /// Our reference: of a one-step charge the attempt, else the capture or the refund.
+    pub reference: String,
+    /// The attempt that it belongs to.
+    pub charge_reference: String,
+    /// The caller's order.
+    pub order_ref: String,
+    /// How much, never negative.
+    pub amount: Money,
+    /// When it was booked.
+    pub booked_at_us: i64,
+}
+
+/// Which way money went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionKind {
+    /// To us.
+    Capture,
+    /// Back to the customer.
+    Refund,
+}
+
+/// Some transactions, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransactionPage {
+    /// At most as many as the provider gives at once.
+    pub transactions: Vec<Transaction>,
+    /// Where the next page begins; absent when this one reached the end.
+    pub next: Option<String>,
+}
+
+/// Moves money. Shared as `Arc<dyn Provider>`.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Its name in payments, webhook routes and ledger accounts, such as `simulator`.
+    fn name(&self) -> &str;
+
+    /// What it can do; constant while the process runs.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Asks for money.
+    async fn authorize(&self, request: &Authorize) -> Result<ChargeOutcome, ProviderError>;
+
+    /// Takes authorised money.
+    async fn capture(&self, request: &Capture) -> Result<Settlement, ProviderError>;
+
+    /// Gives up what is authorised and not captured; a charge that still waits for a decision or
+    /// for the customer is given up too.
+    async fn void(&self, request: &Void) -> Result<Settlement, ProviderError>;
+
+    /// Gives captured money back.
+    async fn refund(&self, request: &Refund) -> Result<Settlement, ProviderError>;
+
+    /// Where the charge of an attempt stands now; none: it never arrived.
+    async fn look_up_charge(&self, reference: &str)
+    -> Result<Option<ChargeOutcome>, ProviderError>;
+
+    /// Where a capture or refund stands now; none: it never arrived.
+    async fn look_up_settlement(
+        &self,
+        reference: &str,
+    ) -> Result<Option<Settlement>, ProviderError>;
+
+    /// Checks a webhook's signature and reads it. Pure: nothing is stored or sent.
+    fn verify_webhook(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        now_us: i64,
+    ) -> Result<WebhookEvent, WebhookError>;
+
+    /// Its books from the beginning, or from where a page said that the next one begins.
+    async fn transactions(&self, from: Option<&str>) -> Result<TransactionPage, ProviderError>;
+}

@@ -1,0 +1,275 @@
+//! The simulator's journal in SQLite: a file of its own, which shares no transaction with payment's
+//! database. All SQL of the simulator is here.
+
+use super::book::{Entry, Operation, Outcome};
+use super::webhook::Queued;
+use kernel::{Currency, Money};
+use mesh_store::{OpenError, Sqlite, SqliteConfig};
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection, SqlitePool};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/provider/simulator/migrations");
+
+/// How much is read at once where the amount of rows is not bounded by a charge.
+pub(super) const ROWS_MAX: i64 = 200;
+
+const COLUMNS: &str = "sequence, recorded_at_us, operation, reference, charge_reference, order_ref, \
+    payment_method, currency_code, amount_minor, at_once, last, outcome, code, expires_at_us, due_at_us";
+
+pub(super) async fn open(config: &SqliteConfig) -> Result<Sqlite, OpenError> {
+    Sqlite::open(config, &MIGRATIONS).await
+}
+
+/// The entries of a charge, and those under a reference, oldest first.
+pub(super) async fn entries(
+    connection: &mut SqliteConnection,
+    charge_reference: &str,
+    reference: &str,
+) -> Result<Vec<Entry>, sqlx::Error> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT {COLUMNS} FROM journal WHERE charge_reference = ? OR reference = ? ORDER BY sequence"
+    ));
+    let rows = sqlx::query(sql)
+        .bind(charge_reference)
+        .bind(reference)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(entry).collect()
+}
+
+/// The newest entry of a capture or refund.
+pub(super) async fn newest_settlement(
+    pool: &SqlitePool,
+    reference: &str,
+) -> Result<Option<Entry>, sqlx::Error> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT {COLUMNS} FROM journal WHERE reference = ? AND operation IN ('capture', 'refund') \
+         ORDER BY sequence DESC LIMIT 1"
+    ));
+    let row = sqlx::query(sql)
+        .bind(reference)
+        .fetch_optional(pool)
+        .await?;
+    row.as_ref().map(entry).transpose()
+}
+
+/// Entries that moved money, with their places, after the place given.
+pub(super) async fn movements(
+    pool: &SqlitePool,
+    after: i64,
+) -> Result<Vec<(i64, Entry)>, sqlx::Error> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "SELECT {COLUMNS} FROM journal WHERE sequence > ? AND outcome IN ('captured', 'refunded') \
+         ORDER BY sequence LIMIT ?"
+    ));
+    let rows = sqlx::query(sql)
+        .bind(after)
+        .bind(ROWS_MAX)
+        .fetch_all(pool)
+        .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get("sequence")?, entry(row)?)))
+        .collect()
+}
+
+/// Charges that are pending although their time has come.
+pub(super) async fn due_charges(
+    pool: &SqlitePool,
+    now_us: i64,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT charge_reference FROM journal AS pending \
+         WHERE outcome = 'pending' AND due_at_us <= ? AND NOT EXISTS ( \
+             SELECT 1 FROM journal AS later \
+             WHERE later.charge_reference = pending.charge_reference \
+                 AND later.sequence > pending.sequence AND later.operation IN ('authorize', 'void')) \
+         ORDER BY due_at_us LIMIT ?",
+    )
+    .bind(now_us)
+    .bind(ROWS_MAX)
+    .fetch_all(pool)
+    .await
+}
+
+pub(super) async fn append(
+    connection: &mut SqliteConnection,
+    entry: &Entry,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO journal (recorded_at_us, operation, reference, charge_reference, order_ref, \
+             payment_method, currency_code, amount_minor, at_once, last, outcome, code, \
+             expires_at_us, due_at_us) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(entry.recorded_at_us)
+    .bind(operation_name(entry.operation))
+    .bind(&entry.reference)
+    .bind(&entry.charge_reference)
+    .bind(&entry.order_ref)
+    .bind(&entry.payment_method)
+    .bind(entry.amount.currency().code())
+    .bind(entry.amount.amount_minor())
+    .bind(entry.at_once)
+    .bind(entry.last)
+    .bind(outcome_name(entry.outcome))
+    .bind(&entry.code)
+    .bind(entry.expires_at_us)
+    .bind(entry.due_at_us)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Notes that a request was lost; false: it was before.
+pub(super) async fn interrupt(
+    connection: &mut SqliteConnection,
+    reference: &str,
+) -> Result<bool, sqlx::Error> {
+    let noted =
+        sqlx::query("INSERT INTO interruptions (reference) VALUES (?) ON CONFLICT DO NOTHING")
+            .bind(reference)
+            .execute(connection)
+            .await?;
+    Ok(noted.rows_affected() == 1)
+}
+
+/// Puts a webhook at the end of the queue.
+pub(super) async fn queue_webhook(
+    connection: &mut SqliteConnection,
+    event_id: &str,
+    body: &[u8],
+    due_at_us: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("INSERT INTO webhooks (event_id, body, due_at_us) VALUES (?, ?, ?)")
+        .bind(event_id)
+        .bind(body)
+        .bind(due_at_us)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Webhooks whose time has come, in the order in which they are to be sent.
+pub(super) async fn due_webhooks(
+    pool: &SqlitePool,
+    now_us: i64,
+) -> Result<Vec<Queued>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT sequence, body, failures FROM webhooks WHERE due_at_us <= ? \
+         ORDER BY due_at_us, sequence LIMIT ?",
+    )
+    .bind(now_us)
+    .bind(ROWS_MAX)
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Queued {
+                sequence: row.try_get("sequence")?,
+                body: row.try_get("body")?,
+                failures: row.try_get("failures")?,
+            })
+        })
+        .collect()
+}
+
+/// Takes a webhook from the queue.
+pub(super) async fn remove_webhook(
+    connection: &mut SqliteConnection,
+    sequence: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM webhooks WHERE sequence = ?")
+        .bind(sequence)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Puts a webhook off after it could not be delivered.
+pub(super) async fn postpone_webhook(
+    connection: &mut SqliteConnection,
+    sequence: i64,
+    due_at_us: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE webhooks SET failures = failures + 1, due_at_us = ? WHERE sequence = ?")
+        .bind(due_at_us)
+        .bind(sequence)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn entry(row: &SqliteRow) -> Result<Entry, sqlx::Error> {
+    let currency: &str = row.try_get("currency_code")?;
+    let currency = Currency::parse(currency).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    let amount = Money::new(currency, row.try_get("amount_minor")?)
+        .map_err(|error| sqlx::Error::Decode(error.into()))?;
+    Ok(Entry {
+        recorded_at_us: row.try_get("recorded_at_us")?,
+        operation: named(row, "operation", OPERATIONS, operation_name)?,
+        reference: row.try_get("reference")?,
+        charge_reference: row.try_get("charge_reference")?,
+        order_ref: row.try_get("order_ref")?,
+        payment_method: row.try_get("payment_method")?,
+        amount,
+        at_once: row.try_get("at_once")?,
+        last: row.try_get("last")?,
+        outcome: named(row, "outcome", OUTCOMES, outcome_name)?,
+        code: row.try_get("code")?,
+        expires_at_us: row.try_get("expires_at_us")?,
+        due_at_us: row.try_get("due_at_us")?,
+    })
+}
+
+fn named<T: Copy>(
+    row: &SqliteRow,
+    column: &str,
+    values: &[T],
+    name: fn(T) -> &'static str,
+) -> Result<T, sqlx::Error> {
+    let text: &str = row.try_get(column)?;
+    values
+        .iter()
+        .copied()
+        .find(|value| name(*value) == text)
+        .ok_or_else(|| sqlx::Error::Decode(format!("{column} is {text:?}").into()))
+}
+
+const OPERATIONS: &[Operation] = &[
+    Operation::Authorize,
+    Operation::Capture,
+    Operation::Void,
+    Operation::Refund,
+];
+
+const OUTCOMES: &[Outcome] = &[
+    Outcome::Authorized,
+    Outcome::Captured,
+    Outcome::ActionRequired,
+    Outcome::Pending,
+    Outcome::Declined,
+    Outcome::Voided,
+    Outcome::Refunded,
+];
+
+fn operation_name(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Authorize => "authorize",
+        Operation::Capture => "capture",
+        Operation::Void => "void",
+        Operation::Refund => "refund",
+    }
+}
+
+pub(super) fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Authorized => "authorized",
+        Outcome::Captured => "captured",
+        Outcome::ActionRequired => "action_required",
+        Outcome::Pending => "pending",
+        Outcome::Declined => "declined",
+        Outcome::Voided => "voided",
+        Outcome::Refunded => "refunded",
+    }
+}

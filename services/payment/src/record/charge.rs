@@ -1,0 +1,264 @@
+//! What the provider answered about a charge and its reversal, recorded.
+
+use super::{ChargeAnswer, SettlementAnswer};
+use crate::attempt::AttemptState;
+use crate::fact::{Fact, Turn};
+use crate::failure::{Failure, FailureCode};
+use crate::payment::{CaptureMethod, Payment};
+use crate::policy::{Asked, Progress};
+use crate::state::{Move, State};
+
+impl Payment {
+    pub(crate) fn charged(&mut self, index: usize, turn: &mut Turn<'_>, answer: ChargeAnswer) {
+        self.attempts[index].check = false;
+        let waits = matches!(
+            self.attempts[index].state,
+            AttemptState::Sent | AttemptState::ActionRequired
+        );
+        if waits {
+            self.decided(index, turn, answer);
+        } else {
+            self.decided_late(index, turn, &answer);
+        }
+    }
+
+    fn decided(&mut self, index: usize, turn: &mut Turn<'_>, answer: ChargeAnswer) {
+        match answer {
+            ChargeAnswer::Authorized { expires_at_us } => {
+                self.authenticated(turn);
+                let attempt = &mut self.attempts[index];
+                attempt.state = AttemptState::Authorized;
+                attempt.stock = Progress::at(turn.now_us); // The commit waits for no extension.
+                attempt.authorization_expires_at_us = Some(expires_at_us);
+                let manual = self.order.capture_method == CaptureMethod::Manual;
+                if manual && self.closing.is_none() {
+                    self.go(turn, Move::Authorize);
+                    self.emit(turn, Fact::Authorized);
+                }
+            }
+            ChargeAnswer::Taken => {
+                self.authenticated(turn);
+                let attempt = &mut self.attempts[index];
+                attempt.state = AttemptState::Charged;
+                attempt.stock = Progress::at(turn.now_us);
+                attempt.taken = true;
+            }
+            ChargeAnswer::ActionRequired { redirect_url } => {
+                let attempt = &mut self.attempts[index];
+                attempt.state = AttemptState::ActionRequired;
+                if self.state == State::Processing && self.closing.is_none() {
+                    self.redirect_url = Some(redirect_url);
+                    self.go(turn, Move::AskCustomer);
+                }
+            }
+            ChargeAnswer::Declined(failure) => self.fail(index, turn, failure),
+            ChargeAnswer::Voided => {
+                let message = "the authorisation lapsed at the provider";
+                self.fail(
+                    index,
+                    turn,
+                    Failure::new(FailureCode::ProviderUnavailable, message),
+                );
+            }
+            ChargeAnswer::Pending | ChargeAnswer::Unknown => self.ask_again(index, turn),
+            ChargeAnswer::NotFound => self.never_arrived(index, turn),
+            ChargeAnswer::Unavailable => self.provider_is_down(index, turn),
+        }
+    }
+
+    /// The customer authenticated before anybody confirmed again.
+    fn authenticated(&mut self, turn: &mut Turn<'_>) {
+        if self.state == State::RequiresAction {
+            self.redirect_url = None;
+            self.go(turn, Move::Start);
+        }
+    }
+
+    fn ask_again(&mut self, index: usize, turn: &Turn<'_>) {
+        let attempt = &mut self.attempts[index];
+        attempt.check = attempt.state != AttemptState::Sent;
+        look_up_later(&mut attempt.asked.progress, turn);
+    }
+
+    /// The provider knows nothing of a charge that was sent.
+    fn never_arrived(&mut self, index: usize, turn: &mut Turn<'_>) {
+        let attempt = &mut self.attempts[index];
+        if !attempt.asked.settled(turn.now_us, turn.rules.settle_us) {
+            look_up_later(&mut attempt.asked.progress, turn);
+            return;
+        }
+        let gave_up = turn.now_us - attempt.created_at_us >= turn.rules.provider_give_up_us;
+        if gave_up || self.closing.is_some() {
+            self.fail(index, turn, provider_unavailable());
+        } else {
+            self.send_again(index, turn.now_us);
+        }
+    }
+
+    /// The provider certainly did not act.
+    fn provider_is_down(&mut self, index: usize, turn: &mut Turn<'_>) {
+        let attempt = &mut self.attempts[index];
+        if attempt.asked.sent_at_us.is_none() || attempt.state != AttemptState::Sent {
+            self.ask_again(index, turn);
+            return;
+        }
+        if turn.now_us - attempt.created_at_us >= turn.rules.provider_give_up_us {
+            self.fail(index, turn, provider_unavailable());
+            return;
+        }
+        let (first_us, max_us) = (turn.rules.retry_first_us, turn.rules.retry_max_us);
+        attempt
+            .asked
+            .progress
+            .put_off(turn.now_us, first_us, max_us);
+        let due_at_us = attempt.asked.progress.due_at_us;
+        self.send_again(index, due_at_us);
+    }
+
+    /// The same charge under the same key, not before `due_at_us`.
+    fn send_again(&mut self, index: usize, due_at_us: i64) {
+        let attempt = &mut self.attempts[index];
+        attempt.state = AttemptState::Reserved;
+        attempt.asked.sent_at_us = None;
+        attempt.asked.progress.due_at_us = due_at_us;
+    }
+
+    /// An answer about a charge that was given up or refused before.
+    fn decided_late(&mut self, index: usize, turn: &mut Turn<'_>, answer: &ChargeAnswer) {
+        let canceled = self.state == State::Canceled;
+        let attempt = &mut self.attempts[index];
+        match (attempt.state, answer) {
+            (
+                AttemptState::Declined | AttemptState::Reversed,
+                ChargeAnswer::Authorized { .. } | ChargeAnswer::Taken,
+            ) if !attempt.taken => {
+                attempt.taken = *answer == ChargeAnswer::Taken;
+                attempt.reverse(turn.now_us);
+                self.late_success |= canceled;
+            }
+            (AttemptState::Reversing, ChargeAnswer::Taken) => {
+                attempt.taken = true; // A void comes too late; a refund does not.
+                attempt.reversal.progress = Progress::at(turn.now_us);
+            }
+            (
+                AttemptState::Reversing,
+                ChargeAnswer::Voided | ChargeAnswer::Declined(_) | ChargeAnswer::NotFound,
+            ) => self.gave_back(index, turn),
+            (
+                AttemptState::Declined | AttemptState::Reversed,
+                ChargeAnswer::Unknown | ChargeAnswer::Unavailable | ChargeAnswer::Pending,
+            ) => self.ask_again(index, turn),
+            // Anything else is no news, or comes with the step that is under way.
+            (_, _) => {}
+        }
+    }
+
+    pub(crate) fn reversed(
+        &mut self,
+        index: usize,
+        turn: &mut Turn<'_>,
+        answer: &SettlementAnswer,
+    ) {
+        let attempt = &mut self.attempts[index];
+        match (attempt.state, answer) {
+            (AttemptState::Closing, SettlementAnswer::Done | SettlementAnswer::Declined(_)) => {
+                attempt.state = AttemptState::Captured; // Nothing is held any more.
+            }
+            (AttemptState::Reversing, SettlementAnswer::Done) => self.gave_back(index, turn),
+            (AttemptState::Reversing, SettlementAnswer::Declined(_)) => {
+                put_off(&mut attempt.reversal.progress, turn);
+                attempt.check = true; // What stands in the way is to be found out.
+                attempt.asked.progress = Progress::at(turn.now_us);
+            }
+            (
+                AttemptState::Closing | AttemptState::Reversing,
+                SettlementAnswer::Pending
+                | SettlementAnswer::NotFound
+                | SettlementAnswer::Unknown
+                | SettlementAnswer::Unavailable,
+            ) => put_off(&mut attempt.reversal.progress, turn),
+            (
+                AttemptState::Reserving
+                | AttemptState::Reserved
+                | AttemptState::Sent
+                | AttemptState::ActionRequired
+                | AttemptState::Authorized
+                | AttemptState::Charged
+                | AttemptState::Captured
+                | AttemptState::Declined
+                | AttemptState::Reversed,
+                _,
+            ) => {}
+        }
+    }
+
+    /// The provider holds nothing of it any more.
+    fn gave_back(&mut self, index: usize, turn: &mut Turn<'_>) {
+        self.attempts[index].state = AttemptState::Reversed;
+        let open = !matches!(self.state, State::Succeeded | State::Canceled);
+        if open && self.closing.is_some() && self.is_current(index) {
+            self.become_canceled(turn);
+        }
+    }
+
+    /// An attempt failed with nothing charged: another one may follow, unless the payment was given
+    /// up meanwhile.
+    pub(crate) fn fail(&mut self, index: usize, turn: &mut Turn<'_>, failure: Failure) {
+        let attempt = &mut self.attempts[index];
+        attempt.state = AttemptState::Declined;
+        attempt.failure = Some(failure.clone());
+        attempt.let_go(turn.now_us);
+        if !self.is_current(index) {
+            return;
+        }
+        self.last_error = Some(failure.clone());
+        self.redirect_url = None;
+        if self.closing.is_some() {
+            self.become_canceled(turn);
+        } else {
+            self.go(turn, Move::Refuse);
+            self.emit(turn, Fact::Declined(failure));
+        }
+    }
+}
+
+pub(crate) fn put_off(progress: &mut Progress, turn: &Turn<'_>) {
+    progress.put_off(
+        turn.now_us,
+        turn.rules.retry_first_us,
+        turn.rules.retry_max_us,
+    );
+}
+
+pub(crate) fn look_up_later(progress: &mut Progress, turn: &Turn<'_>) {
+    progress.put_off(
+        turn.now_us,
+        turn.rules.look_up_first_us,
+        turn.rules.look_up_max_us,
+    );
+}
+
+/// What was sent is not known to the provider: after its time to settle it may be sent again, under
+/// the same key.
+pub(crate) fn not_found(asked: &mut Asked, turn: &Turn<'_>) {
+    if asked.settled(turn.now_us, turn.rules.settle_us) {
+        *asked = Asked {
+            sent_at_us: None,
+            progress: Progress {
+                due_at_us: turn.now_us,
+                ..asked.progress
+            },
+        };
+    } else {
+        look_up_later(&mut asked.progress, turn);
+    }
+}
+
+pub(crate) fn out_of_stock() -> Failure {
+    Failure::new(FailureCode::OutOfStock, "the units were no longer there")
+}
+
+pub(crate) fn provider_unavailable() -> Failure {
+    let message = "the provider cannot be reached; nothing was charged";
+    Failure::new(FailureCode::ProviderUnavailable, message)
+}

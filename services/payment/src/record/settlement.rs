@@ -1,0 +1,232 @@
+//! What the provider answered about captures and refunds, recorded: into the books, the sales and
+//! the events, exactly once each.
+
+use super::SettlementAnswer;
+use super::charge::{look_up_later, not_found, provider_unavailable, put_off};
+use crate::attempt::{AttemptState, Hold};
+use crate::capture::{CaptureMove, CaptureState, Follow, Line};
+use crate::fact::{Fact, Turn};
+use crate::failure::Failure;
+use crate::ledger::Transaction;
+use crate::payment::{CancelReason, CaptureMethod, Payment};
+use crate::policy::Progress;
+use crate::refund::{RefundMove, RefundState};
+use crate::sales::{SaleKind, SaleLine};
+use crate::state::Move;
+
+impl Payment {
+    pub(super) fn captured(&mut self, index: usize, turn: &mut Turn<'_>, answer: SettlementAnswer) {
+        let capture = &mut self.captures[index];
+        if capture.state != CaptureState::Pending {
+            return;
+        }
+        match answer {
+            SettlementAnswer::Done if self.order.capture_method == CaptureMethod::Automatic => {
+                self.captured_at_once(index, turn);
+            }
+            SettlementAnswer::Done => self.captured_by_command(index, turn),
+            SettlementAnswer::Declined(failure) => self.capture_failed(index, turn, failure),
+            SettlementAnswer::Pending | SettlementAnswer::Unknown => {
+                look_up_later(&mut capture.asked.progress, turn);
+            }
+            SettlementAnswer::NotFound => not_found(&mut capture.asked, turn),
+            SettlementAnswer::Unavailable => {
+                capture.asked.sent_at_us = None;
+                put_off(&mut capture.asked.progress, turn);
+            }
+        }
+    }
+
+    pub(super) fn captured_at_once(&mut self, index: usize, turn: &mut Turn<'_>) {
+        let id = self.captures[index].attempt;
+        let Some(place) = self.attempt_index(id) else {
+            return;
+        };
+        self.attempts[place].taken = true;
+        if self.closing.is_some() {
+            // Taken after it was given up: taken back, and no sale.
+            self.end_capture(index, CaptureMove::Fail);
+            self.attempts[place].reverse(turn.now_us);
+            return;
+        }
+        self.captures[index].stock = Follow::Done;
+        self.attempts[place].state = AttemptState::Captured;
+        self.book_capture(index, turn);
+        self.finish(turn);
+    }
+
+    pub(super) fn captured_by_command(&mut self, index: usize, turn: &mut Turn<'_>) {
+        let id = self.captures[index].attempt;
+        let Some(place) = self.attempt_index(id) else {
+            return;
+        };
+        let all = self.is_all_captured_with(index);
+        let last = all || self.captures[index].is_final;
+        self.attempts[place].taken = true;
+        self.captures[index].stock = Follow::Pending;
+        self.captures[index].stock_progress = Progress::at(turn.now_us);
+        self.book_capture(index, turn);
+        if !last {
+            self.go(turn, Move::CapturePart);
+            return;
+        }
+        let attempt = &mut self.attempts[place];
+        attempt.state = AttemptState::Captured; // A last capture gives the rest up by itself.
+        let hold = if all {
+            Hold::Committed
+        } else {
+            Hold::Releasing
+        };
+        if attempt.hold == Hold::Held {
+            attempt.set_hold(hold, turn.now_us);
+        }
+        self.finish(turn);
+    }
+
+    pub(super) fn capture_failed(&mut self, index: usize, turn: &mut Turn<'_>, failure: Failure) {
+        let automatic = self.order.capture_method == CaptureMethod::Automatic;
+        let id = self.captures[index].attempt;
+        self.captures[index].failure = Some(failure.clone());
+        self.end_capture(index, CaptureMove::Fail);
+        self.last_error = Some(failure);
+        if let (true, Some(place)) = (automatic, self.attempt_index(id)) {
+            self.closing.get_or_insert(CancelReason::CaptureFailed);
+            self.attempts[place].reverse(turn.now_us);
+        }
+    }
+
+    /// Money was taken and stays taken: into the books, the sales and the events.
+    pub(super) fn book_capture(&mut self, index: usize, turn: &mut Turn<'_>) {
+        self.end_capture(index, CaptureMove::Succeed);
+        let capture = &mut self.captures[index];
+        capture.captured_at_us = Some(turn.now_us);
+        let (id, amount_minor, lines) = (capture.id, capture.amount_minor, capture.lines.clone());
+        let amount = self.money(amount_minor);
+        let sold_at_us = self.order.ordered_at_us.unwrap_or(turn.now_us);
+        let lines = self.sale_lines(SaleKind::Capture, id.to_string(), &lines, sold_at_us);
+        turn.effects.entries.push(
+            Transaction::of_capture(self.id, id, &self.order.provider, amount, turn.now_us)
+                .expect("captures are above zero"),
+        );
+        turn.effects.sales.extend(lines.iter().cloned());
+        self.emit(
+            turn,
+            Fact::Captured {
+                capture: id,
+                amount,
+                sold_at_us,
+                lines,
+            },
+        );
+    }
+
+    pub(super) fn refunded(&mut self, index: usize, turn: &mut Turn<'_>, answer: SettlementAnswer) {
+        let refund = &mut self.refunds[index];
+        if refund.state != RefundState::Pending {
+            return;
+        }
+        match answer {
+            SettlementAnswer::Done => self.book_refund(index, turn),
+            SettlementAnswer::Declined(failure) => {
+                let refund_id = refund.id;
+                self.end_refund(index, turn, RefundMove::Fail, Some(failure.clone()));
+                self.emit(
+                    turn,
+                    Fact::RefundFailed {
+                        refund: refund_id,
+                        failure,
+                    },
+                );
+            }
+            SettlementAnswer::Pending | SettlementAnswer::Unknown => {
+                look_up_later(&mut refund.asked.progress, turn);
+            }
+            SettlementAnswer::NotFound => not_found(&mut refund.asked, turn),
+            SettlementAnswer::Unavailable => {
+                refund.asked.sent_at_us = None;
+                if turn.now_us - refund.created_at_us < turn.rules.provider_give_up_us {
+                    put_off(&mut refund.asked.progress, turn);
+                } else {
+                    let failure = provider_unavailable();
+                    self.end_refund(index, turn, RefundMove::Withdraw, Some(failure));
+                }
+            }
+        }
+    }
+
+    pub(super) fn book_refund(&mut self, index: usize, turn: &mut Turn<'_>) {
+        self.end_refund(index, turn, RefundMove::Succeed, None);
+        let refund = &mut self.refunds[index];
+        if refund.restock && refund.lines.iter().any(|line| line.quantity > 0) {
+            refund.stock = Follow::Pending;
+            refund.stock_progress = Progress::at(turn.now_us);
+        }
+        let (id, refunded_at_us, lines) = (refund.id, refund.created_at_us, refund.lines.clone());
+        let amount = self.money(self.refunds[index].amount_minor);
+        let lines = self.sale_lines(SaleKind::Refund, id.to_string(), &lines, refunded_at_us);
+        turn.effects.entries.push(
+            Transaction::of_refund(self.id, id, &self.order.provider, amount, turn.now_us)
+                .expect("refunds are above zero"),
+        );
+        turn.effects.sales.extend(lines.iter().cloned());
+        self.emit(
+            turn,
+            Fact::Refunded {
+                refund: id,
+                amount,
+                refunded_at_us,
+                lines,
+            },
+        );
+    }
+
+    pub(super) fn end_capture(&mut self, index: usize, step: CaptureMove) {
+        let capture = &mut self.captures[index];
+        capture.state = capture
+            .state
+            .after(step)
+            .expect("only pending captures are ended");
+    }
+
+    pub(super) fn end_refund(
+        &mut self,
+        index: usize,
+        turn: &Turn<'_>,
+        step: RefundMove,
+        failure: Option<Failure>,
+    ) {
+        let refund = &mut self.refunds[index];
+        refund.state = refund
+            .state
+            .after(step)
+            .expect("only pending refunds are ended");
+        refund.failure = failure;
+        refund.updated_at_us = turn.now_us;
+    }
+
+    pub(super) fn sale_lines(
+        &self,
+        kind: SaleKind,
+        source: String,
+        lines: &[Line],
+        at_us: i64,
+    ) -> Vec<SaleLine> {
+        let day = kernel::day::of(at_us);
+        let of_line = |line: &Line| {
+            let item = self.order.items.iter().find(|item| item.sku == line.sku);
+            let item = item.expect("lines name items of the payment");
+            SaleLine {
+                kind,
+                source: source.clone(),
+                day: day.clone(),
+                product_id: item.product_id.clone(),
+                sku: line.sku.clone(),
+                category: item.category.clone(),
+                quantity: line.quantity,
+                currency: self.order.currency,
+                amount_minor: line.amount_minor,
+            }
+        };
+        lines.iter().map(of_line).collect()
+    }
+}

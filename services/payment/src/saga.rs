@@ -1,0 +1,286 @@
+//! Carries payments out: takes each step that the persisted state asks for, one at a time, under a
+//! lease, and records what the world answered.
+//!
+//! Deliberately without decisions: what is next is `step`, what an answer means is `record`.
+//! A run may end at any point, between any two lines: whoever takes the lease next goes on from what
+//! is stored.
+
+use crate::catalogue::{Catalogue, ask_catalogue};
+use crate::config::SagaConfig;
+use crate::error::Error;
+use crate::fact::Turn;
+use crate::money::{ask_provider, not_configured};
+use crate::payment::Payment;
+use crate::policy::Rules;
+use crate::provider::Provider;
+use crate::record::Report;
+use crate::rejection::Rejection;
+use crate::step::{Call, Next};
+use crate::store::{Advanced, Decision, LeaseWish, Store, Work};
+use kernel::{PaymentId, RefundId};
+use mesh_runtime::Clock;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error, warn};
+
+/// How often a step is recorded in vain before the lease is left to run out.
+const RECORD_TRIES_MAX: u32 = 5;
+const RECORD_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who moves the money, by name.
+pub type Providers = BTreeMap<String, Arc<dyn Provider>>;
+
+/// Carries payments out. Cheap to clone.
+#[derive(Clone)]
+pub struct Saga {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    catalogue: Arc<dyn Catalogue>,
+    providers: Providers,
+    config: SagaConfig,
+    clock: Clock,
+    tasks: TaskTracker,
+    instance: String,
+    runs: AtomicU64,
+    moved: Notify,
+}
+
+impl Saga {
+    /// Over these parts. Runs are tasks of `tasks`, so that shutdown can wait for them.
+    pub fn new(
+        store: Arc<dyn Store>,
+        catalogue: Arc<dyn Catalogue>,
+        providers: Providers,
+        config: SagaConfig,
+        clock: Clock,
+        tasks: TaskTracker,
+    ) -> Self {
+        let instance = kernel::id::uuid_at(clock.now_us()).simple().to_string();
+        let runs = AtomicU64::new(0);
+        let moved = Notify::new();
+        let inner = Inner {
+            store,
+            catalogue,
+            providers,
+            config,
+            clock,
+            tasks,
+            instance,
+            runs,
+            moved,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The providers.
+    pub fn providers(&self) -> &Providers {
+        &self.inner.providers
+    }
+
+    /// The time.
+    pub fn now_us(&self) -> i64 {
+        self.inner.clock.now_us()
+    }
+
+    /// The tasks of all runs.
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.inner.tasks
+    }
+
+    /// Notified whenever some payment may have changed.
+    pub fn moved(&self) -> &Notify {
+        &self.inner.moved
+    }
+
+    /// A wish for the lease in the name of a new run.
+    pub fn wish(&self) -> LeaseWish {
+        let run = self.inner.runs.fetch_add(1, Ordering::Relaxed);
+        self.lease(format!("{}/{run}", self.inner.instance))
+    }
+
+    fn lease(&self, owner: String) -> LeaseWish {
+        let now_us = self.now_us();
+        LeaseWish {
+            owner,
+            now_us,
+            until_us: now_us + self.inner.config.lease_us(),
+        }
+    }
+
+    /// The limits that hold for payments of a provider.
+    pub fn rules(&self, provider: &str) -> Rules {
+        let capabilities = self.inner.providers.get(provider).map(|p| p.capabilities());
+        self.inner.config.rules(capabilities)
+    }
+
+    /// Carries out a command on a payment within a transaction, and decides what is next where that
+    /// transaction holds the lease.
+    pub fn decide(
+        &self,
+        payment: &mut Payment,
+        now_us: i64,
+        holds_lease: bool,
+        command: impl FnOnce(&mut Payment, &mut Turn<'_>) -> Result<Option<RefundId>, Rejection>,
+    ) -> Result<Decision, Rejection> {
+        let rules = self.rules(&payment.order.provider);
+        let mut turn = Turn::new(now_us, &rules);
+        let refund = command(payment, &mut turn)?;
+        let next = if holds_lease {
+            payment.next(&mut turn)
+        } else {
+            Next::Later(now_us)
+        };
+        Ok(Decision {
+            effects: turn.effects,
+            next,
+            pause: false,
+            refund,
+        })
+    }
+
+    /// Runs a payment in a task of its own, which no caller's going away ends.
+    pub fn start(
+        &self,
+        payment: PaymentId,
+        owner: String,
+        work: Work,
+    ) -> tokio::task::JoinHandle<()> {
+        let saga = self.clone();
+        self.inner.tasks.spawn(mesh::detach(async move {
+            saga.run(payment, owner, work).await;
+        }))
+    }
+
+    /// Takes the lease of a payment that nobody carries out, and runs it to where nothing is to be
+    /// done now. False: somebody carries it out.
+    pub async fn resume(&self, payment: PaymentId) -> Result<bool, Error> {
+        let wish = self.wish();
+        let patience = self.inner.config.pauses_max;
+        let taken = self.step(payment, &wish, None, patience, true).await?;
+        let work = match taken {
+            Advanced::Lost => return Ok(false),
+            Advanced::Left => Work::Done,
+            Advanced::Call(call) => Work::Call(call),
+            Advanced::Pause(due_us) => Work::Pause(due_us),
+        };
+        self.run(payment, wish.owner, work).await;
+        Ok(true)
+    }
+
+    /// Takes step after step until nothing is to be done now, or the lease is somebody else's.
+    pub async fn run(&self, payment: PaymentId, owner: String, mut work: Work) {
+        let mut pauses = self.inner.config.pauses_max;
+        for _ in 0..self.inner.config.steps_max {
+            let report = match work {
+                Work::Call(call) => Some(self.perform(payment, &call).await),
+                Work::Pause(due_us) => {
+                    pauses = pauses.saturating_sub(1);
+                    self.pause_until(due_us).await;
+                    None
+                }
+                Work::Done | Work::Queued => break,
+            };
+            work = match self.record(payment, &owner, report, pauses).await {
+                Ok(Advanced::Call(call)) => Work::Call(call),
+                Ok(Advanced::Pause(due_us)) => Work::Pause(due_us),
+                Ok(Advanced::Left) => Work::Done,
+                Ok(Advanced::Lost) => {
+                    debug!(payment.id = %payment, "lease lost");
+                    Work::Done
+                }
+                Err(error) => {
+                    warn!(payment.id = %payment, error = %error, "step not recorded");
+                    Work::Done
+                }
+            };
+        }
+        self.inner.moved.notify_waiters();
+    }
+
+    /// Records an answer, patiently: what the world did must not be forgotten for a busy database.
+    async fn record(
+        &self,
+        payment: PaymentId,
+        owner: &str,
+        report: Option<Report>,
+        pauses: u32,
+    ) -> Result<Advanced, Error> {
+        let mut tries = 0;
+        loop {
+            let lease = self.lease(owner.to_owned());
+            match self
+                .step(payment, &lease, report.as_ref(), pauses, false)
+                .await
+            {
+                Err(Error::Database(error))
+                    if tries < RECORD_TRIES_MAX
+                        && mesh_store::retry(&error) != mesh_store::Retry::Never =>
+                {
+                    tries += 1;
+                    tokio::time::sleep(RECORD_PAUSE * tries).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn step(
+        &self,
+        id: PaymentId,
+        lease: &LeaseWish,
+        report: Option<&Report>,
+        pauses: u32,
+        take: bool,
+    ) -> Result<Advanced, Error> {
+        let pause_us = self.inner.config.pause_us_max();
+        let mut decide = |payment: &mut Payment, holds_lease: bool| {
+            let mut decision =
+                self.decide(payment, lease.now_us, holds_lease, |payment, turn| {
+                    if let Some(report) = report {
+                        payment.record(turn, report.clone());
+                    }
+                    Ok(None)
+                })?;
+            decision.pause = pauses > 0
+                && matches!(decision.next, Next::Later(due) if due <= lease.now_us + pause_us);
+            Ok(decision)
+        };
+        if take {
+            self.inner.store.take(id, lease, &mut decide).await
+        } else {
+            self.inner.store.advance(id, lease, &mut decide).await
+        }
+    }
+
+    async fn pause_until(&self, due_us: i64) {
+        let pause_us = (due_us - self.now_us()).clamp(0, self.inner.config.pause_us_max());
+        tokio::time::sleep(Duration::from_micros(pause_us.unsigned_abs())).await;
+    }
+
+    async fn perform(&self, payment: PaymentId, call: &Call) -> Report {
+        debug!(payment.id = %payment, call = call.name(), "saga step");
+        match call {
+            Call::Stock(call) => {
+                ask_catalogue(&*self.inner.catalogue, payment, call, self.now_us()).await
+            }
+            Call::Money(name, call) => {
+                if let Some(provider) = self.inner.providers.get(name) {
+                    let limit = self.inner.config.provider_timeout();
+                    ask_provider(&**provider, call, limit).await
+                } else {
+                    error!(payment.id = %payment, provider = name, "provider not configured");
+                    not_configured(call)
+                }
+            }
+        }
+    }
+}

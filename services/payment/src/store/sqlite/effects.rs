@@ -1,0 +1,171 @@
+//! What a change leaves behind, written in its transaction.
+
+use crate::error::Error;
+use crate::fact::Effects;
+use crate::ledger::Transaction;
+use crate::payment::Payment;
+use crate::sales::SaleLine;
+use crate::wire;
+use kernel::{PaymentId, RefundId};
+use mesh_events::Event;
+use mesh_store::{idempotency, outbox};
+use prost::Message as _;
+use sqlx::SqliteConnection;
+
+/// How many rows an account's balance in one currency is spread over.
+const STRIPES: u128 = 16;
+
+/// Writes history, books, sales, events and, where clients see a difference, the log of changes.
+pub(super) async fn write(
+    connection: &mut SqliteConnection,
+    before: Option<&Payment>,
+    after: &Payment,
+    effects: &Effects,
+    now_us: i64,
+) -> Result<(), Error> {
+    for moved in &effects.moves {
+        sqlx::query(
+            "INSERT INTO payment_history (payment_id, version, from_state, to_state, at_us) \
+             VALUES (?, ?, ?, ?, ?)",
+        )
+        .bind(after.id.to_string())
+        .bind(moved.version)
+        .bind(moved.from.map(crate::state::State::name))
+        .bind(moved.to.name())
+        .bind(now_us)
+        .execute(&mut *connection)
+        .await?;
+    }
+    for entry in &effects.entries {
+        write_entry(connection, entry).await?;
+    }
+    for line in &effects.sales {
+        write_sale(connection, after.id, line).await?;
+    }
+    let traceparent = mesh::CallContext::current().traceparent();
+    for (version, fact) in &effects.facts {
+        let (kind, mandatory, body) = wire::event(after, fact);
+        let event = Event::new(kind, after.id.to_string(), *version, now_us, body)
+            .with_traceparent(traceparent.as_str());
+        let event = if mandatory { event } else { event.optional() };
+        outbox::append(connection, &event, now_us).await?;
+    }
+    write_change(connection, before, after, now_us).await
+}
+
+async fn write_entry(connection: &mut SqliteConnection, entry: &Transaction) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO ledger_transactions (id, kind, payment_id, source_id, recorded_at_us) \
+         VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(entry.id().to_string())
+    .bind(entry.source().kind())
+    .bind(entry.payment().to_string())
+    .bind(entry.source().to_string())
+    .bind(entry.recorded_at_us())
+    .execute(&mut *connection)
+    .await?;
+    // The payment's own id spreads the writes: its last bits are random.
+    let stripe = i64::try_from(entry.payment().uuid().as_u128() % STRIPES).expect("below 16");
+    for (line, posting) in (0_i64..).zip(entry.postings()) {
+        let (account, code) = (
+            posting.account.to_string(),
+            posting.amount.currency().code(),
+        );
+        sqlx::query(
+            "INSERT INTO ledger_postings (transaction_id, line, account, currency, amount_minor) \
+             VALUES (?, ?, ?, ?, ?)",
+        )
+        .bind(entry.id().to_string())
+        .bind(line)
+        .bind(&account)
+        .bind(code)
+        .bind(posting.amount.amount_minor())
+        .execute(&mut *connection)
+        .await?;
+        sqlx::query(
+            "INSERT INTO ledger_balances (account, currency, stripe, balance_minor) \
+             VALUES (?, ?, ?, ?) ON CONFLICT (account, currency, stripe) \
+             DO UPDATE SET balance_minor = balance_minor + excluded.balance_minor",
+        )
+        .bind(&account)
+        .bind(code)
+        .bind(stripe)
+        .bind(posting.amount.amount_minor())
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn write_sale(
+    connection: &mut SqliteConnection,
+    payment: PaymentId,
+    line: &SaleLine,
+) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO sales_lines (source_id, sku, kind, payment_id, day, category, product_id, \
+             currency, quantity, amount_minor) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&line.source)
+    .bind(&line.sku)
+    .bind(line.kind.name())
+    .bind(payment.to_string())
+    .bind(&line.day)
+    .bind(&line.category)
+    .bind(&line.product_id)
+    .bind(line.currency.code())
+    .bind(line.kind.sign() * i64::from(line.quantity))
+    .bind(line.kind.sign() * line.amount_minor)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn write_change(
+    connection: &mut SqliteConnection,
+    before: Option<&Payment>,
+    after: &Payment,
+    now_us: i64,
+) -> Result<(), Error> {
+    let seen = wire::payment(after);
+    if let Some(before) = before {
+        let mut seen_before = wire::payment(before);
+        seen_before.version = seen.version;
+        seen_before.update_time = seen.update_time;
+        if seen_before == seen {
+            return Ok(()); // A step of the saga that clients do not see.
+        }
+    }
+    sqlx::query(
+        "INSERT INTO payment_changes (payment_id, principal, body, at_us) VALUES (?, ?, ?, ?)",
+    )
+    .bind(after.id.to_string())
+    .bind(&after.order.principal)
+    .bind(seen.encode_to_vec())
+    .bind(now_us)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Answers every command on a payment that is still open, as the payment is now.
+pub(super) async fn answer_open(
+    connection: &mut SqliteConnection,
+    payment: &Payment,
+    now_us: i64,
+) -> Result<(), Error> {
+    for pending in idempotency::in_flight_for(connection, &payment.id.to_string()).await? {
+        let answer = wire::answer(&pending.key.method, payment, None);
+        idempotency::complete(connection, &pending.key, &answer, now_us).await?;
+    }
+    for refund in &payment.refunds {
+        let refund: RefundId = refund.id;
+        for pending in idempotency::in_flight_for(connection, &refund.to_string()).await? {
+            let answer = wire::answer(&pending.key.method, payment, Some(refund));
+            idempotency::complete(connection, &pending.key, &answer, now_us).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,334 @@
+//! A payment service over a real database and the simulator, with a small catalogue in memory, a
+//! clock that tests move, and a check of everything that must hold once the dust has settled.
+
+pub(crate) mod catalogue;
+pub(crate) mod check;
+pub(crate) mod fuse;
+
+use crate::commands::{Answer, Commands, NewPayment, Request};
+use crate::config::{SagaConfig, ServiceConfig};
+use crate::error::Error;
+use crate::payment::{CaptureMethod, Payment};
+use crate::provider::simulator::{self, Simulator, SimulatorConfig};
+use crate::refund::Wanted;
+use crate::saga::{Providers, Saga};
+use crate::store::{SqliteStore, Store, Viewer, sqlite};
+use crate::webhook::DirectWebhooks;
+use crate::wire::method;
+use crate::worker::Worker;
+use catalogue::MemoryCatalogue;
+use fuse::Fuse;
+use kernel::{Currency, PaymentId};
+use mesh_runtime::Clock;
+use mesh_store::{Durability, Sqlite, SqliteConfig};
+use prost::Message;
+use proto::commerce::payment::v1 as pb;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
+
+pub(crate) const NOW_US: i64 = 1_700_000_000_000_000;
+pub(crate) const SECOND_US: i64 = 1_000_000;
+pub(crate) const VISA: &str = "pm_card_visa";
+
+/// Everything that outlives a process.
+pub(crate) struct World {
+    pub(crate) clock: Clock,
+    pub(crate) sqlite: Sqlite,
+    pub(crate) simulator: Arc<Simulator>,
+    pub(crate) catalogue: Arc<MemoryCatalogue>,
+    pub(crate) config: ServiceConfig,
+    requests: AtomicU64,
+    _folder: TempDir,
+}
+
+/// What a process has of its own.
+pub(crate) struct Process {
+    pub(crate) commands: Commands,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) worker: Worker,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(SimulatorConfig::default(), Durability::Full).await
+    }
+
+    /// With a provider that charges in one step.
+    pub(crate) async fn one_step() -> Self {
+        let simulator = SimulatorConfig {
+            one_step: true,
+            ..SimulatorConfig::default()
+        };
+        Self::with(simulator, Durability::Full).await
+    }
+
+    pub(crate) async fn with(simulator: SimulatorConfig, durability: Durability) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::manual(NOW_US);
+        let file = |name: &str| SqliteConfig {
+            path: folder.path().join(name),
+            durability,
+            ..SqliteConfig::default()
+        };
+        let sqlite = Sqlite::open(&file("payment.db"), &sqlite::MIGRATIONS)
+            .await
+            .unwrap();
+        let simulator = Simulator::open(&simulator, &file("simulator.db"), clock.clone())
+            .await
+            .unwrap();
+        let config = ServiceConfig {
+            saga: SagaConfig {
+                pauses_max: 0,
+                ..SagaConfig::default()
+            },
+            ..ServiceConfig::default()
+        };
+        Self {
+            catalogue: Arc::new(MemoryCatalogue::new(clock.clone())),
+            clock,
+            sqlite,
+            simulator: Arc::new(simulator),
+            config,
+            requests: AtomicU64::new(0),
+            _folder: folder,
+        }
+    }
+
+    /// A process over this world.
+    pub(crate) fn process(&self) -> Process {
+        self.process_with(&Fuse::never())
+    }
+
+    /// A process that ends where the fuse says.
+    pub(crate) fn process_with(&self, fuse: &Arc<Fuse>) -> Process {
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::new(self.sqlite.clone()));
+        let store = fuse.store(store);
+        let catalogue = fuse.catalogue(self.catalogue.clone());
+        let provider = fuse.provider(self.simulator.clone());
+        let saga = Saga::new(
+            store.clone(),
+            catalogue.clone(),
+            Providers::from([(simulator::NAME.to_owned(), provider)]),
+            self.config.saga.clone(),
+            self.clock.clone(),
+            TaskTracker::new(),
+        );
+        let worker = Worker::new(store.clone(), saga.clone(), self.config.clone());
+        let commands = Commands::new(store.clone(), saga, catalogue, simulator::NAME.to_owned());
+        Process {
+            commands,
+            store,
+            worker,
+        }
+    }
+
+    /// A number that no other call of this world got.
+    pub(crate) fn number(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Lets time pass in small steps, with webhooks delivered and the worker working, until nothing
+    /// is left to do but wait for something to run out.
+    pub(crate) async fn settle(&self, process: &Process) {
+        let webhooks = DirectWebhooks::new(process.commands.clone(), simulator::NAME);
+        for _ in 0..90 {
+            self.clock.advance(2 * SECOND_US);
+            self.simulator.deliver_webhooks(&webhooks).await.unwrap();
+            process.commands.saga().tasks().close();
+            process.commands.saga().tasks().wait().await;
+            process.commands.saga().tasks().reopen();
+            let worked = process.worker.run_once().await.unwrap();
+            let due = process
+                .store
+                .due(self.clock.now_us() + 3_600 * SECOND_US, 1)
+                .await;
+            if worked == 0 && self.idle(&due.unwrap()).await {
+                return;
+            }
+        }
+    }
+
+    /// Whether a payment that is due within the hour only waits to run out.
+    async fn idle(&self, due: &[PaymentId]) -> bool {
+        let Some(id) = due.first() else { return true };
+        let store = SqliteStore::new(self.sqlite.clone());
+        let payment = store.payment(*id).await.unwrap().unwrap();
+        payment.state != crate::state::State::Processing
+            && payment
+                .refunds
+                .iter()
+                .all(|refund| refund.state != crate::refund::RefundState::Pending)
+            && payment
+                .captures
+                .iter()
+                .all(|c| c.state != crate::capture::CaptureState::Pending)
+            && !payment.stock_is_owed()
+            && payment
+                .closing
+                .is_none_or(|_| payment.state == crate::state::State::Canceled)
+    }
+}
+
+impl Process {
+    pub(crate) async fn create(&self, world: &World, new: Buy) -> Result<pb::Payment, Error> {
+        let request = request(method::CREATE_PAYMENT, &format!("key-{}", world.number()));
+        let answer = self.commands.create(request, new.order(world)).await?;
+        Ok(decoded(&answer))
+    }
+
+    pub(crate) async fn confirm(
+        &self,
+        world: &World,
+        id: &str,
+        payment_method: &str,
+    ) -> Result<pb::Payment, Error> {
+        let request = request(method::CONFIRM_PAYMENT, &format!("key-{}", world.number()));
+        let id = PaymentId::parse(id).unwrap();
+        let answer = self
+            .commands
+            .confirm(request, id, Some(payment_method.to_owned()))
+            .await?;
+        Ok(decoded(&answer))
+    }
+
+    pub(crate) async fn capture(
+        &self,
+        world: &World,
+        id: &str,
+        lines: &[(&str, i32)],
+        is_final: bool,
+    ) -> Result<pb::Payment, Error> {
+        let request = request(method::CAPTURE_PAYMENT, &format!("key-{}", world.number()));
+        let id = PaymentId::parse(id).unwrap();
+        let answer = self
+            .commands
+            .capture(request, id, owned(lines), is_final)
+            .await?;
+        Ok(decoded(&answer))
+    }
+
+    pub(crate) async fn cancel(&self, world: &World, id: &str) -> Result<pb::Payment, Error> {
+        let request = request(method::CANCEL_PAYMENT, &format!("key-{}", world.number()));
+        let answer = self
+            .commands
+            .cancel(request, PaymentId::parse(id).unwrap())
+            .await?;
+        Ok(decoded(&answer))
+    }
+
+    pub(crate) async fn refund(
+        &self,
+        world: &World,
+        id: &str,
+        wanted: Wanted,
+        restock: bool,
+    ) -> Result<pb::Refund, Error> {
+        let request = request(method::CREATE_REFUND, &format!("key-{}", world.number()));
+        let id = PaymentId::parse(id).unwrap();
+        let answer = self
+            .commands
+            .refund(request, id, wanted, restock, "why".into())
+            .await?;
+        Ok(pb::CreateRefundResponse::decode(answer.bytes.as_slice())
+            .unwrap()
+            .refund
+            .unwrap())
+    }
+
+    pub(crate) async fn payment(&self, id: &str) -> Payment {
+        self.store
+            .payment(PaymentId::parse(id).unwrap())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+}
+
+/// A purchase as tests write it.
+#[derive(Debug, Clone)]
+pub(crate) struct Buy {
+    pub(crate) order_ref: Option<String>,
+    pub(crate) lines: Vec<(String, i32)>,
+    pub(crate) payment_method: &'static str,
+    pub(crate) capture_method: CaptureMethod,
+    pub(crate) confirm: bool,
+}
+
+impl Buy {
+    /// Two of A and one of B, taken at once.
+    pub(crate) fn some() -> Self {
+        Self {
+            order_ref: None,
+            lines: owned(&[("A", 2), ("B", 1)]),
+            payment_method: VISA,
+            capture_method: CaptureMethod::Automatic,
+            confirm: true,
+        }
+    }
+
+    pub(crate) fn manual() -> Self {
+        Self {
+            capture_method: CaptureMethod::Manual,
+            ..Self::some()
+        }
+    }
+
+    pub(crate) fn by(payment_method: &'static str) -> Self {
+        Self {
+            payment_method,
+            ..Self::some()
+        }
+    }
+
+    pub(crate) fn unconfirmed() -> Self {
+        Self {
+            confirm: false,
+            ..Self::some()
+        }
+    }
+
+    pub(crate) fn order(&self, world: &World) -> NewPayment {
+        NewPayment {
+            order_ref: self
+                .order_ref
+                .clone()
+                .unwrap_or_else(|| format!("order-{}", world.number())),
+            customer_ref: "customer".into(),
+            currency: Currency::parse("USD").unwrap(),
+            lines: self.lines.clone(),
+            payment_method: self.payment_method.into(),
+            capture_method: self.capture_method,
+            confirm: self.confirm,
+            expected: None,
+            ordered_at_us: None,
+        }
+    }
+}
+
+/// A request of the client `shop`; its fingerprint is that of its key.
+pub(crate) fn request(method: &'static str, key: &str) -> Request {
+    Request {
+        viewer: Viewer::Client("shop".into()),
+        principal: "shop".into(),
+        method,
+        request_id: key.into(),
+        fingerprint: mesh_store::idempotency::fingerprint(key.as_bytes()),
+    }
+}
+
+pub(crate) fn owned(lines: &[(&str, i32)]) -> Vec<(String, i32)> {
+    lines
+        .iter()
+        .map(|(sku, quantity)| ((*sku).to_owned(), *quantity))
+        .collect()
+}
+
+/// The payment in an answer; all answers but that of a refund carry it in their first field.
+pub(crate) fn decoded(answer: &Answer) -> pb::Payment {
+    pb::CreatePaymentResponse::decode(answer.bytes.as_slice())
+        .unwrap()
+        .payment
+        .unwrap()
+}

@@ -1,0 +1,328 @@
+//! The domain as protobuf: for answers, stored answers, the log of changes and the bodies of events.
+//! Deliberately one-way; requests are read in `grpc.rs`.
+
+use crate::capture::{Capture, CaptureState};
+use crate::fact::Fact;
+use crate::failure::Failure;
+use crate::payment::{CaptureMethod, Item, Payment};
+use crate::refund::{Refund, RefundState};
+use crate::sales::{SaleLine, SalesRow};
+use crate::state::State;
+use crate::store::{LedgerAccount, LedgerEntry};
+use kernel::{Currency, Money, RefundId};
+use prost::Message as _;
+use proto::commerce::money::v1 as pbm;
+use proto::commerce::payment::v1 as pb;
+
+/// Full method paths, as they stand in idempotency records.
+pub mod method {
+    /// CreatePayment.
+    pub const CREATE_PAYMENT: &str = "/commerce.payment.v1.PaymentService/CreatePayment";
+    /// ConfirmPayment.
+    pub const CONFIRM_PAYMENT: &str = "/commerce.payment.v1.PaymentService/ConfirmPayment";
+    /// CapturePayment.
+    pub const CAPTURE_PAYMENT: &str = "/commerce.payment.v1.PaymentService/CapturePayment";
+    /// CancelPayment.
+    pub const CANCEL_PAYMENT: &str = "/commerce.payment.v1.PaymentService/CancelPayment";
+    /// CreateRefund.
+    pub const CREATE_REFUND: &str = "/commerce.payment.v1.PaymentService/CreateRefund";
+}
+
+/// The answer to a command as it is stored: the bytes of the method's response.
+/// `refund` is the one that a CreateRefund began.
+pub fn answer(method: &str, payment: &Payment, refund: Option<RefundId>) -> Vec<u8> {
+    let body = Some(self::payment(payment));
+    match method {
+        method::CREATE_PAYMENT => pb::CreatePaymentResponse { payment: body }.encode_to_vec(),
+        method::CONFIRM_PAYMENT => pb::ConfirmPaymentResponse { payment: body }.encode_to_vec(),
+        method::CAPTURE_PAYMENT => pb::CapturePaymentResponse { payment: body }.encode_to_vec(),
+        method::CANCEL_PAYMENT => pb::CancelPaymentResponse { payment: body }.encode_to_vec(),
+        _ => {
+            let refund = payment
+                .refunds
+                .iter()
+                .find(|candidate| Some(candidate.id) == refund);
+            let refund = refund.map(|refund| self::refund(payment, refund));
+            pb::CreateRefundResponse { refund }.encode_to_vec()
+        }
+    }
+}
+
+/// A payment as clients see it.
+pub fn payment(payment: &Payment) -> pb::Payment {
+    let order = &payment.order;
+    let waits = payment.state == State::RequiresAction;
+    pb::Payment {
+        id: payment.id.to_string(),
+        order_ref: order.order_ref.clone(),
+        customer_ref: order.customer_ref.clone(),
+        state: state(payment.state).into(),
+        amount: minor(order.currency, payment.amount_minor),
+        captured_amount: minor(order.currency, payment.captured_minor()),
+        refunded_amount: minor(order.currency, payment.refunded_minor()),
+        items: order.items.iter().map(|of| item(payment, of)).collect(),
+        payment_method: order.payment_method.clone(),
+        capture_method: match order.capture_method {
+            CaptureMethod::Automatic => pb::payment::CaptureMethod::Automatic,
+            CaptureMethod::Manual => pb::payment::CaptureMethod::Manual,
+        }
+        .into(),
+        last_error: payment.last_error.as_ref().map(failure),
+        next_action: payment
+            .redirect_url
+            .clone()
+            .filter(|_| waits)
+            .map(|redirect_url| pb::NextAction { redirect_url }),
+        captures: payment
+            .captures
+            .iter()
+            .map(|of| capture(payment, of))
+            .collect(),
+        provider: order.provider.clone(),
+        cancel_requested: payment.cancel_requested(),
+        cancellation_reason: payment
+            .closing
+            .filter(|_| payment.state == State::Canceled)
+            .map_or_else(String::new, |reason| reason.name().to_owned()),
+        late_success: payment.late_success,
+        version: payment.version,
+        ordered_at: order.ordered_at_us.map(timestamp),
+        create_time: Some(timestamp(payment.created_at_us)),
+        update_time: Some(timestamp(payment.updated_at_us)),
+        expire_time: payment.expires_at_us.map(timestamp),
+    }
+}
+
+fn item(payment: &Payment, item: &Item) -> pb::Item {
+    pb::Item {
+        sku: item.sku.clone(),
+        quantity: item.quantity,
+        product_id: item.product_id.clone(),
+        title: item.title.clone(),
+        category: item.category.clone(),
+        unit_price: minor(payment.order.currency, item.unit_price_minor),
+        captured_quantity: payment.captured_quantity(&item.sku),
+        refunded_quantity: payment.refunded_quantity(&item.sku),
+    }
+}
+
+fn capture(payment: &Payment, capture: &Capture) -> pb::Capture {
+    let lines = capture.lines.iter();
+    pb::Capture {
+        id: capture.id.to_string(),
+        state: match capture.state {
+            CaptureState::Pending => pb::capture::State::Pending,
+            CaptureState::Succeeded => pb::capture::State::Succeeded,
+            CaptureState::Failed => pb::capture::State::Failed,
+        }
+        .into(),
+        amount: minor(payment.order.currency, capture.amount_minor),
+        lines: lines
+            .map(|line| pb::LineQuantity {
+                sku: line.sku.clone(),
+                quantity: line.quantity,
+            })
+            .collect(),
+        create_time: Some(timestamp(capture.created_at_us)),
+    }
+}
+
+/// A refund as clients see it.
+pub fn refund(payment: &Payment, refund: &Refund) -> pb::Refund {
+    let currency = payment.order.currency;
+    let lines = refund.lines.iter();
+    pb::Refund {
+        id: refund.id.to_string(),
+        payment_id: payment.id.to_string(),
+        state: match refund.state {
+            RefundState::Pending => pb::refund::State::Pending,
+            RefundState::Succeeded => pb::refund::State::Succeeded,
+            RefundState::Failed => pb::refund::State::Failed,
+            RefundState::Canceled => pb::refund::State::Canceled,
+        }
+        .into(),
+        amount: minor(currency, refund.amount_minor),
+        lines: lines
+            .map(|line| pb::RefundLine {
+                sku: line.sku.clone(),
+                quantity: line.quantity,
+                amount: minor(currency, line.amount_minor),
+            })
+            .collect(),
+        restock: refund.restock,
+        reason: refund.reason.clone(),
+        last_error: refund.failure.as_ref().map(failure),
+        create_time: Some(timestamp(refund.created_at_us)),
+        update_time: Some(timestamp(refund.updated_at_us)),
+    }
+}
+
+fn failure(failure: &Failure) -> pb::Failure {
+    pb::Failure {
+        code: failure.code.name().to_owned(),
+        message: failure.message.clone(),
+        sku: failure.sku.clone(),
+    }
+}
+
+/// A row of a sales summary.
+pub fn sales_row(row: SalesRow) -> pb::SalesRow {
+    pb::SalesRow {
+        product_id: row.product_id,
+        category: row.category,
+        day: row.day,
+        amount: minor(row.currency, row.amount_minor),
+        quantity: row.quantity,
+        payments: row.payments,
+    }
+}
+
+/// An account with its balance.
+pub fn ledger_account(account: LedgerAccount) -> pb::LedgerAccount {
+    pb::LedgerAccount {
+        id: account.account,
+        balance: minor(account.currency, account.balance_minor),
+    }
+}
+
+/// An entry of the ledger.
+pub fn ledger_entry(entry: LedgerEntry) -> pb::LedgerTransaction {
+    let postings = entry.postings.into_iter();
+    pb::LedgerTransaction {
+        id: entry.id,
+        kind: if entry.is_refund {
+            pb::ledger_transaction::Kind::Refund
+        } else {
+            pb::ledger_transaction::Kind::Capture
+        }
+        .into(),
+        payment_id: entry.payment_id,
+        source_id: entry.source_id,
+        postings: postings
+            .map(|(account_id, currency, amount_minor)| pb::Posting {
+                account_id,
+                amount: minor(currency, amount_minor),
+            })
+            .collect(),
+        create_time: Some(timestamp(entry.recorded_at_us)),
+    }
+}
+
+/// An event's kind (its routing key), whether somebody must consume it, and its body.
+pub fn event(payment: &Payment, fact: &Fact) -> (&'static str, bool, Vec<u8>) {
+    let payment_id = payment.id.to_string();
+    match fact {
+        Fact::Created => {
+            let body = pb::PaymentCreated {
+                payment: Some(self::payment(payment)),
+            };
+            ("payment.PaymentCreated.v1", false, body.encode_to_vec())
+        }
+        Fact::Authorized => {
+            let amount = minor(payment.order.currency, payment.amount_minor);
+            let body = pb::PaymentAuthorized { payment_id, amount };
+            ("payment.PaymentAuthorized.v1", false, body.encode_to_vec())
+        }
+        Fact::Captured {
+            capture,
+            amount,
+            sold_at_us,
+            lines,
+        } => {
+            let body = pb::PaymentCaptured {
+                payment_id,
+                capture_id: capture.to_string(),
+                lines: lines.iter().map(sale_line).collect(),
+                amount: Some(money(*amount)),
+                sold_at: Some(timestamp(*sold_at_us)),
+            };
+            ("payment.PaymentCaptured.v1", true, body.encode_to_vec())
+        }
+        Fact::Succeeded => {
+            let body = pb::PaymentSucceeded {
+                payment: Some(self::payment(payment)),
+            };
+            ("payment.PaymentSucceeded.v1", false, body.encode_to_vec())
+        }
+        Fact::Declined(failure) => {
+            let failure = Some(self::failure(failure));
+            let body = pb::PaymentDeclined {
+                payment_id,
+                failure,
+            };
+            ("payment.PaymentDeclined.v1", false, body.encode_to_vec())
+        }
+        Fact::Canceled(reason) => {
+            let body = pb::PaymentCanceled {
+                payment_id,
+                reason: reason.name().to_owned(),
+            };
+            ("payment.PaymentCanceled.v1", false, body.encode_to_vec())
+        }
+        Fact::Refunded {
+            refund,
+            amount,
+            refunded_at_us,
+            lines,
+        } => {
+            let body = pb::RefundSucceeded {
+                payment_id,
+                refund_id: refund.to_string(),
+                lines: lines.iter().map(sale_line).collect(),
+                amount: Some(money(*amount)),
+                refunded_at: Some(timestamp(*refunded_at_us)),
+            };
+            ("payment.RefundSucceeded.v1", true, body.encode_to_vec())
+        }
+        Fact::RefundFailed { refund, failure } => {
+            let body = pb::RefundFailed {
+                payment_id,
+                refund_id: refund.to_string(),
+                failure: Some(self::failure(failure)),
+            };
+            ("payment.RefundFailed.v1", false, body.encode_to_vec())
+        }
+    }
+}
+
+fn sale_line(line: &SaleLine) -> pb::SaleLine {
+    pb::SaleLine {
+        product_id: line.product_id.clone(),
+        sku: line.sku.clone(),
+        category: line.category.clone(),
+        quantity: line.quantity,
+        amount: minor(line.currency, line.amount_minor),
+    }
+}
+
+fn state(state: State) -> pb::payment::State {
+    match state {
+        State::RequiresConfirmation => pb::payment::State::RequiresConfirmation,
+        State::Processing => pb::payment::State::Processing,
+        State::RequiresAction => pb::payment::State::RequiresAction,
+        State::RequiresCapture => pb::payment::State::RequiresCapture,
+        State::PartiallyCaptured => pb::payment::State::PartiallyCaptured,
+        State::Succeeded => pb::payment::State::Succeeded,
+        State::Canceled => pb::payment::State::Canceled,
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "message fields are options")]
+fn minor(currency: Currency, amount_minor: i64) -> Option<pbm::Money> {
+    Some(pbm::Money {
+        currency_code: currency.code().to_owned(),
+        amount_minor,
+    })
+}
+
+fn money(money: Money) -> pbm::Money {
+    pbm::Money {
+        currency_code: money.currency().code().to_owned(),
+        amount_minor: money.amount_minor(),
+    }
+}
+
+fn timestamp(at_us: i64) -> prost_types::Timestamp {
+    let (seconds, nanos) = kernel::day::to_seconds_nanos(at_us);
+    prost_types::Timestamp { seconds, nanos }
+}

@@ -1,0 +1,163 @@
+//! Configuration: plain structs, every field with a default.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use mesh_events::{ConsumerConfig, RelayConfig};
+use mesh_runtime::telemetry::TelemetryConfig;
+use mesh_store::SqliteConfig;
+use serde::{Deserialize, Serialize};
+
+/// The service, wherever it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The database.
+    pub store: SqliteConfig,
+    /// How long a reservation holds when the caller does not say, in milliseconds.
+    pub reservation_ttl_default_ms: u32,
+    /// Import and export of files.
+    pub transfer: TransferConfig,
+    /// Watching changes.
+    pub watch: WatchConfig,
+    /// Expiry and retention.
+    pub sweep: SweepConfig,
+    /// Publishing events.
+    pub relay: RelayConfig,
+    /// Consuming payment events.
+    pub consumer: ConsumerConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            store: SqliteConfig {
+                path: "data/product.db".into(),
+                ..SqliteConfig::default()
+            },
+            reservation_ttl_default_ms: 15 * 60 * 1000,
+            transfer: TransferConfig::default(),
+            watch: WatchConfig::default(),
+            sweep: SweepConfig::default(),
+            relay: RelayConfig::default(),
+            consumer: ConsumerConfig::default(),
+        }
+    }
+}
+
+/// Limits of import and export.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransferConfig {
+    /// The largest file, in bytes.
+    pub file_bytes_max: u64,
+    /// The most rows of a file, without its header.
+    pub rows_max: u64,
+    /// The most columns of a file.
+    pub columns_max: usize,
+    /// The longest field, in bytes.
+    pub field_bytes_max: usize,
+    /// Rows that are written in one transaction, about.
+    pub batch_rows: usize,
+    /// Refused rows that are reported one by one.
+    pub refused_max: usize,
+    /// Products that are read at a time for export.
+    pub page_products: usize,
+    /// The largest piece of an exported file, in bytes.
+    pub piece_bytes_max: usize,
+}
+
+impl Default for TransferConfig {
+    fn default() -> Self {
+        Self {
+            file_bytes_max: 64 << 20,
+            rows_max: 1_000_000,
+            columns_max: 500,
+            field_bytes_max: 512 << 10, // A description of 65,536 characters fits in any script.
+            batch_rows: 100, // Others wait for the writer meanwhile: a few hundredths of a second.
+            refused_max: 1_000,
+            page_products: 100,
+            piece_bytes_max: 256 << 10,
+        }
+    }
+}
+
+/// Limits of watching.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WatchConfig {
+    /// The most watchers at a time.
+    pub watchers_max: usize,
+    /// Changes that are read at a time for a watcher.
+    pub batch_max: usize,
+    /// How often to look for changes that another process wrote, in milliseconds.
+    pub poll_ms: u64,
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        Self {
+            watchers_max: 1_000,
+            batch_max: 64,
+            poll_ms: 1_000,
+        }
+    }
+}
+
+/// Expiry and retention.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SweepConfig {
+    /// How long to rest between two rounds, in milliseconds.
+    pub interval_ms: u64,
+    /// Holds or rows of a table in one transaction.
+    pub batch_max: u32,
+    /// How long stored answers are kept, in hours; callers are promised 24.
+    pub answers_hours: u32,
+    /// How long ids of applied events are kept, in hours. Longer than any event can be late.
+    pub inbox_hours: u32,
+    /// How long changes are kept for those who resume watching, in hours.
+    pub changes_hours: u32,
+    /// How long reservations that hold nothing any more are kept, in hours. Longer than refunds take.
+    pub reservations_hours: u32,
+}
+
+impl Default for SweepConfig {
+    fn default() -> Self {
+        Self {
+            interval_ms: 1_000,
+            batch_max: 200,
+            answers_hours: 48,
+            inbox_hours: 90 * 24,
+            changes_hours: 7 * 24,
+            reservations_hours: 400 * 24,
+        }
+    }
+}
+
+/// The service as a process of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Process {
+    /// Where gRPC is served.
+    pub listen: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    pub admin_listen: SocketAddr,
+    /// Logs.
+    pub telemetry: TelemetryConfig,
+    /// The mesh.
+    pub mesh: mesh::Config,
+    /// The service itself.
+    pub product: Config,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
+            admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9051)),
+            telemetry: TelemetryConfig::default(),
+            mesh: mesh::Config::default(),
+            product: Config::default(),
+        }
+    }
+}

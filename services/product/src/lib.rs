@@ -1,0 +1,185 @@
+//! The product service: the catalogue, its stock and reservations, search, and the sales figures
+//! shown with a product.
+//!
+//! This file is the wiring. `grpc` reads requests, the domain modules (`product`, `reservation`,
+//! `stock`, `csv`, `search`) decide, `store` keeps, `consumer` takes payment events in. Deliberately
+//! missing: any call to another service. Product knows payments from events only.
+
+pub mod config;
+pub mod consumer;
+pub mod csv;
+pub mod error;
+mod grpc;
+pub mod listing;
+pub mod product;
+pub mod reservation;
+pub mod search;
+pub mod stock;
+pub mod store;
+pub mod sweeper;
+pub mod transfer;
+pub mod watch;
+pub mod wire;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use mesh::Mesh;
+use mesh_events::{Bus, Consumer, Now, Outbox, Relay};
+use mesh_runtime::Clock;
+use mesh_store::{Sqlite, dead_letters::SqliteDeadLetters, outbox::SqliteOutbox};
+use proto::commerce::product::v1::product_service_server::ProductServiceServer;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+pub use config::Config;
+use store::{Store, sqlite::SqliteStore};
+
+/// What the service is given by whoever runs it.
+#[derive(Clone)]
+pub struct Parts {
+    /// What time it is.
+    pub clock: Clock,
+    /// What carries events.
+    pub bus: Arc<dyn Bus>,
+    /// What serves calls.
+    pub mesh: Mesh,
+    /// What relays and consumers of the process count.
+    pub event_metrics: mesh_events::Metrics,
+}
+
+/// The service with its database open, not yet serving.
+#[derive(Clone)]
+pub struct Service {
+    config: Config,
+    parts: Parts,
+    store: SqliteStore,
+}
+
+impl Service {
+    /// Opens the database, creating it where there is none.
+    pub async fn open(config: Config, parts: Parts) -> anyhow::Result<Self> {
+        let store = SqliteStore::open(&config.store)
+            .await
+            .context("product database")?;
+        Ok(Self {
+            config,
+            parts,
+            store,
+        })
+    }
+
+    /// What it keeps.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::new(self.store.clone())
+    }
+
+    /// Events that wait to be published.
+    pub fn outbox(&self) -> Arc<dyn Outbox> {
+        Arc::new(SqliteOutbox::new(self.store.sqlite().clone()))
+    }
+
+    /// Events that could not be applied.
+    pub fn dead_letters(&self) -> SqliteDeadLetters {
+        SqliteDeadLetters::new(self.store.sqlite().clone())
+    }
+
+    /// The database.
+    pub fn sqlite(&self) -> &Sqlite {
+        self.store.sqlite()
+    }
+
+    /// Whether the database answers: a check for readiness.
+    pub async fn ready(&self) -> Result<(), String> {
+        self.store
+            .revision()
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+
+    /// One round of the sweeper at this moment.
+    pub async fn sweep(&self) -> Result<sweeper::Swept, error::Error> {
+        sweeper::sweep(&self.store, &self.config.sweep, self.parts.clock.now_us()).await
+    }
+
+    /// Serves until `shutdown`, drains, and closes the database.
+    pub async fn run(
+        self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let background = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(mesh::carry(self.relay().run(background.clone())));
+        tasks.spawn(mesh::carry(self.consumer().run(background.clone())));
+        tasks.spawn(mesh::carry(sweeper::run(
+            self.store(),
+            self.config.sweep.clone(),
+            self.parts.clock.clone(),
+            background.clone(),
+        )));
+        let api = grpc::Api::new(
+            self.store(),
+            &self.config,
+            self.parts.clock.clone(),
+            shutdown.clone(),
+        );
+        let server = self.parts.mesh.server().add(ProductServiceServer::new(api));
+        let served = server.serve(listener, shutdown).await;
+        background.cancel(); // Only now: the last calls may have left events behind.
+        while let Some(ended) = tasks.join_next().await {
+            ended.context("a background task of the product service panicked")?;
+        }
+        self.store
+            .sqlite()
+            .close()
+            .await
+            .context("closing the product database")?;
+        served.context("serving the product service")
+    }
+
+    fn relay(&self) -> Relay {
+        Relay {
+            name: "product".to_owned(),
+            outbox: self.outbox(),
+            bus: self.parts.bus.clone(),
+            config: self.config.relay.clone(),
+            now: self.now(),
+            wake: self.store.sqlite().wake(),
+            metrics: self.parts.event_metrics.clone(),
+        }
+    }
+
+    fn consumer(&self) -> Consumer {
+        let handler = consumer::SalesHandler::new(self.store(), self.parts.clock.clone());
+        Consumer {
+            name: consumer::NAME.to_owned(),
+            kinds: consumer::KINDS.map(str::to_owned).to_vec(),
+            bus: self.parts.bus.clone(),
+            handler: Arc::new(handler),
+            dead_letters: Arc::new(self.dead_letters()),
+            config: self.config.consumer.clone(),
+            now: self.now(),
+            metrics: self.parts.event_metrics.clone(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        let clock = self.parts.clock.clone();
+        Arc::new(move || clock.now_us())
+    }
+}
+
+/// Opens and serves until `shutdown`.
+pub async fn run(
+    config: Config,
+    parts: Parts,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    Service::open(config, parts)
+        .await?
+        .run(listener, shutdown)
+        .await
+}

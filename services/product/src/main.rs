@@ -1,0 +1,95 @@
+//! The product service as a process of its own.
+//!
+//! Until a broker joins the house the bus is in memory, and a lone process has only its own: its
+//! events reach nobody, and no payment events reach it. `services/standalone` runs everything in one
+//! process, where they do.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use mesh::{Contract, Mesh};
+use mesh_events::InMemoryBus;
+use mesh_runtime::{Clock, admin, config, shutdown, telemetry};
+use product::{Parts, Service, config::Process};
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// The catalogue, its stock and its reservations, over gRPC.
+#[derive(clap::Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    common: config::CommonArgs,
+    /// Where gRPC is served.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where probes and metrics are served.
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<SocketAddr>,
+    /// The database file.
+    #[arg(long, value_name = "FILE")]
+    database: Option<std::path::PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let overrides = config::Overrides::none()
+        .set("--listen", "listen", args.listen)
+        .set("--admin-listen", "admin_listen", args.admin_listen)
+        .set("--database", "product.store.path", args.database);
+    let loaded = config::load::<Process>(&args.common, "PRODUCT", overrides)?;
+    if let Some(answer) = loaded.answer(&args.common) {
+        print!("{answer}");
+        return Ok(());
+    }
+    let config = loaded.config;
+    telemetry::init(&config.telemetry)?;
+    let shutdown = shutdown::on_signal()?;
+    let registry = Registry::new();
+    let parts = Parts {
+        clock: Clock::system(),
+        bus: Arc::new(InMemoryBus::new()),
+        mesh: Mesh::new(
+            config.mesh,
+            Contract::new(proto::FILE_DESCRIPTOR_SET)?,
+            &registry,
+        )?,
+        event_metrics: mesh_events::Metrics::register(&registry)?,
+    };
+    tracing::warn!("the bus is in memory: events stay within this process");
+    let service = Service::open(config.product, parts).await?;
+    let listener = TcpListener::bind(config.listen).await.context("listen")?;
+    let admin_listener = TcpListener::bind(config.admin_listen)
+        .await
+        .context("admin_listen")?;
+    tracing::info!(grpc = %listener.local_addr()?, admin = %admin_listener.local_addr()?, "serving");
+
+    let readiness = admin::Readiness::new();
+    let asked = service.clone();
+    readiness.check("database", move || {
+        let asked = asked.clone();
+        async move { asked.ready().await }
+    });
+    let stopping = readiness.clone();
+    let signal = shutdown.clone();
+    let stop = mesh::spawn(async move {
+        signal.cancelled().await;
+        stopping.stop();
+    });
+    let drained = CancellationToken::new();
+    let probes = mesh::spawn(admin::serve(
+        admin_listener,
+        registry,
+        readiness,
+        drained.clone(),
+    ));
+    let served = service.run(listener, shutdown.clone()).await;
+    shutdown.cancel(); // Where serving ended by itself, the rest ends too.
+    drained.cancel();
+    stop.await.context("readiness")?;
+    probes.await.context("admin endpoint")?;
+    served
+}

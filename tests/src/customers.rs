@@ -1,0 +1,222 @@
+//! Customers who do not give up: they buy, capture and refund while the shop is killed under them, repeat
+//! what was not answered under the same key, and remember every answer.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::orders::{manual_order, order, put_on_sale, with};
+use crate::rest::Rest;
+
+/// The variants that they buy.
+const SKUS: [&str; 4] = ["MUG-1", "POT-1", "CUP-1", "JUG-1"];
+
+/// A customer waits this long before asking again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How long one question may stay unanswered, restarts included.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// What was asked under which key, and the answer that was given.
+#[derive(Clone)]
+pub struct Acknowledged {
+    path: String,
+    key: String,
+    body: Value,
+    /// The answer as it was given.
+    pub answer: Value,
+}
+
+/// The statuses of a shop that is stopped, killed or busy: ask again.
+pub const STOPPED: &[u16] = &[409, 499, 503, 504];
+
+/// Those of a shop whose disk fails as well.
+pub const DISK_FAILS: &[u16] = &[409, 499, 500, 503, 504];
+
+/// Some customers at work.
+pub struct Customers {
+    rest: Rest,
+    acknowledged: Arc<Mutex<Vec<Acknowledged>>>,
+    stop: Arc<AtomicBool>,
+    tasks: JoinSet<()>,
+}
+
+impl Customers {
+    /// Puts goods on sale and lets `count` customers in, who ask again after an answer with one of the
+    /// statuses in `temporary`.
+    pub async fn enter(
+        rest: &Rest,
+        count: usize,
+        temporary: &'static [u16],
+        random: &mut StdRng,
+    ) -> Customers {
+        for sku in SKUS {
+            put_on_sale(rest, sku, 1250, 1_000_000).await;
+        }
+        let mut customers = Customers {
+            rest: rest.clone(),
+            acknowledged: Arc::default(),
+            stop: Arc::default(),
+            tasks: JoinSet::new(),
+        };
+        let next = Arc::new(AtomicU64::new(0));
+        for _ in 0..count {
+            let customer = Customer {
+                rest: rest.clone(),
+                acknowledged: customers.acknowledged.clone(),
+                temporary,
+                random: StdRng::seed_from_u64(random.random()),
+            };
+            let (stop, next) = (customers.stop.clone(), next.clone());
+            customers.tasks.spawn(async move {
+                let mut customer = customer;
+                while !stop.load(Ordering::Relaxed) {
+                    customer.shop(next.fetch_add(1, Ordering::Relaxed)).await;
+                }
+            });
+        }
+        customers
+    }
+
+    /// How many questions were answered so far.
+    pub fn answers(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Lets everybody finish what they are at, and asks everything once more: each answer is still the same
+    /// and each payment is there. Answers how many answers there were.
+    pub async fn leave(mut self) -> Vec<Acknowledged> {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.expect("a customer gets an answer in the end");
+        }
+        let all = self.lock().clone();
+        for Acknowledged {
+            path,
+            key,
+            body,
+            answer,
+        } in &all
+        {
+            let again = self.rest.post_once(path, key, body).await;
+            assert_eq!(
+                (again.status, again.replayed()),
+                (200, true),
+                "{key}: {}",
+                again.text()
+            );
+            assert_eq!(again.json(), *answer, "{key}");
+            if path == "/v1/payments" {
+                let id = answer["id"].as_str().expect("a payment has an id");
+                let now = self.rest.get(&format!("/v1/payments/{id}")).await.ok();
+                let paid = answer["state"] == "SUCCEEDED";
+                assert!(
+                    !paid || now["state"] == "SUCCEEDED",
+                    "{id} was paid, now: {now}"
+                );
+            }
+        }
+        assert_eq!(self.rest.contradictions(), Vec::<String>::new());
+        all
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Acknowledged>> {
+        self.acknowledged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Customer {
+    rest: Rest,
+    acknowledged: Arc<Mutex<Vec<Acknowledged>>>,
+    temporary: &'static [u16],
+    random: StdRng,
+}
+
+impl Customer {
+    /// One order, by any card, and what may come after it.
+    async fn shop(&mut self, n: u64) {
+        let token = match self.random.random_range(0..10) {
+            0 => "pm_card_declined",
+            1 => "pm_card_timeout_after",
+            2 => "pm_card_webhook_duplicate",
+            _ => "pm_card_visa",
+        };
+        let sku = SKUS[self.random.random_range(0..SKUS.len())];
+        let items = [(sku, self.random.random_range(1..4))];
+        let order_ref = format!("ORDER-{n}");
+        let manual = self.random.random_range(0..4) == 0;
+        let order = if manual {
+            manual_order(&order_ref, &items)
+        } else {
+            order(&order_ref, &items)
+        };
+        let payment = self
+            .insist(
+                "/v1/payments",
+                format!("pay-{n}"),
+                with(order, "paymentMethod", token),
+            )
+            .await;
+        let path = format!(
+            "/v1/payments/{}",
+            payment["id"].as_str().expect("a payment has an id")
+        );
+        match payment["state"].as_str().expect("a payment has a state") {
+            "REQUIRES_CAPTURE" if self.random.random() => {
+                self.insist(
+                    &format!("{path}:capture"),
+                    format!("capture-{n}"),
+                    json!({}),
+                )
+                .await;
+            }
+            "REQUIRES_CAPTURE" => {
+                self.insist(&format!("{path}:cancel"), format!("cancel-{n}"), json!({}))
+                    .await;
+            }
+            "SUCCEEDED" if self.random.random_range(0..3) == 0 => {
+                let back = json!({"restock": true});
+                self.insist(&format!("{path}/refunds"), format!("refund-{n}"), back)
+                    .await;
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks until there is an answer. Whatever goes wrong is temporary; a refusal is not expected.
+    async fn insist(&self, path: &str, key: String, body: Value) -> Value {
+        let asking = async {
+            loop {
+                match self.rest.try_post(path, &key, &body).await {
+                    Ok(answer) if answer.status == 200 => return answer.json(),
+                    Ok(answer) => {
+                        let temporary = self.temporary.contains(&answer.status);
+                        assert!(temporary, "{key}: {} {}", answer.status, answer.text());
+                    }
+                    Err(_nobody_there) => {}
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        let answer = tokio::time::timeout(PATIENCE, asking).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{key} has no answer within {PATIENCE:?}"));
+        let acknowledged = Acknowledged {
+            path: path.to_owned(),
+            key,
+            body,
+            answer: answer.clone(),
+        };
+        self.acknowledged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(acknowledged);
+        answer
+    }
+}

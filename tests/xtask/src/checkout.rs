@@ -1,0 +1,80 @@
+//! Where things are: the checkout's root, its build folder, its packages.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{process, test};
+
+/// The root of the checkout that cargo was called for; without cargo, of the one that this was built from.
+/// The two differ when several checkouts share a build folder.
+pub fn root() -> PathBuf {
+    let called = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    called
+        .iter()
+        .flat_map(|folder| folder.ancestors())
+        .chain(Path::new(env!("CARGO_MANIFEST_DIR")).ancestors())
+        .find(|folder| folder.join("tests/xtask/Cargo.toml").is_file())
+        .expect("xtask lies in a checkout")
+        .to_owned()
+}
+
+/// What `cargo metadata` says about the workspace, without its dependencies.
+pub fn metadata() -> Result<Value> {
+    let answer = process::output(process::cargo().args([
+        "metadata",
+        "--no-deps",
+        "--offline",
+        "--format-version=1",
+    ]))?;
+    serde_json::from_str(&answer).context("cargo metadata answers JSON")
+}
+
+/// Cargo's build folder; all that xtask installs or writes lies below it.
+pub fn target() -> Result<PathBuf> {
+    match metadata()?["target_directory"].as_str() {
+        Some(folder) => Ok(folder.into()),
+        None => bail!("cargo metadata names no target_directory"),
+    }
+}
+
+/// Builds a binary of the workspace (debug) and answers where it lies. Selected like the tests are, with
+/// one of them beside it: its dependencies then have the features that they have there, and what
+/// `cargo xtask test` has compiled is not compiled again.
+pub fn build(binary: &str) -> Result<PathBuf> {
+    let messages = process::output(process::cargo().args([
+        "build",
+        "--workspace",
+        "--bin",
+        binary,
+        "--test",
+        test::HOUSE_RULES,
+        "--message-format=json-render-diagnostics",
+    ]))?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == binary)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("no package has a binary {binary:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_holds_the_workspace() {
+        let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+        assert!(manifest.contains("[workspace]"));
+    }
+
+    #[test]
+    fn the_build_folder_is_known() {
+        assert!(target().unwrap().is_absolute());
+    }
+}

@@ -1,0 +1,45 @@
+//! `cargo xtask`: reads the command line and hands over to the library.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{docs, mutants, test, tour, verify};
+
+/// Every check and chore of the repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Formatting, lints and all tests; the light ones first.
+    Test(test::Options),
+    /// Checks from outside: buf, spectral, schemathesis, a browser. Each says RAN or SKIPPED.
+    Verify(verify::Options),
+    /// Breaks the code on purpose and lists what no test noticed (cargo-mutants).
+    Mutants(mutants::Options),
+    /// Runs the README's commands as printed and compares what they answer.
+    Tour(tour::Options),
+    /// Writes docs/configuration.md from the configuration structs.
+    Docs(docs::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Test(options) => test::run(&options),
+        Task::Verify(options) => verify::run(&options),
+        Task::Mutants(options) => mutants::run(&options),
+        Task::Tour(options) => tour::run(&options),
+        Task::Docs(options) => docs::run(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! `cargo xtask mutants`: breaks the code on purpose and lists what no test noticed (cargo-mutants).
+//!
+//! Looks at the files whose decisions cost money when they are wrong: ledger, state machines, outbox;
+//! they are found by name, so that a new one is covered from its first day. A mutant that survives for
+//! a good reason is listed in `tests/xtask/mutants-allowed.txt` with that reason. Takes hours for all
+//! of them: `--in-diff` and `--file` narrow it down.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    checkout,
+    process::{cargo, command, watch},
+};
+
+/// The version that is installed below `target/tools`.
+const VERSION: &str = "27.1.0";
+
+/// Names of files, or of the folders that hold them, whose mutants must not survive.
+const SUBJECTS: [&str; 10] = [
+    "ledger",
+    "state",
+    "states",
+    "payment",
+    "attempt",
+    "capture",
+    "refund",
+    "reservation",
+    "outbox",
+    "saga",
+];
+
+/// Where the subjects are looked for.
+const ROOMS: [&str; 4] = [
+    "services/payment/src",
+    "services/product/src",
+    "mesh/events/src",
+    "mesh/store/src",
+];
+
+/// What to mutate.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Only mutants in lines that this diff file changes.
+    #[arg(long, value_name = "FILE")]
+    in_diff: Option<PathBuf>,
+    /// Only files whose path contains this text; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    file: Vec<String>,
+    /// List the mutants and test none.
+    #[arg(long)]
+    list: bool,
+}
+
+/// Tests the mutants; fails when one survives that is not allowed to.
+pub fn run(options: &Options) -> Result<()> {
+    let root = checkout::root();
+    let target = checkout::target()?;
+    let files = chosen(subjects(&root)?, &options.file);
+    if files.is_empty() {
+        bail!("no file is named like one of {}", SUBJECTS.join(", "));
+    }
+    let mut mutants = command(install(&target)?);
+    // Sources are copied and built apart; the copy's build folder stays, so that the next run is warm.
+    mutants.args(["mutants", "--no-shuffle", "--colors=never", "--test-tool"]);
+    mutants.arg(if crate::process::installed("cargo-nextest") {
+        "nextest"
+    } else {
+        "cargo"
+    });
+    mutants
+        .arg("--output")
+        .arg(&target)
+        .env("CARGO_TARGET_DIR", target.join("mutants"));
+    for file in &files {
+        mutants.arg("--file").arg(file);
+    }
+    if let Some(diff) = &options.in_diff {
+        mutants.arg("--in-diff").arg(std::path::absolute(diff)?);
+    }
+    if options.list {
+        mutants.arg("--list");
+    }
+    let ended = watch(&mut mutants)?;
+    // 0: all caught. 2: some survived. 3: some timed out, which a test noticed in its way.
+    if !matches!(ended.status.code(), Some(0 | 2 | 3)) {
+        bail!("cargo-mutants ended with {}", ended.status);
+    }
+    if options.list {
+        return Ok(());
+    }
+    let missed = fs::read_to_string(target.join("mutants.out/missed.txt")).unwrap_or_default();
+    let allowed = fs::read_to_string(root.join("tests/xtask/mutants-allowed.txt"))?;
+    let whole = options.in_diff.is_none() && options.file.is_empty();
+    judge(&missed, &allowed_mutants(&allowed)?, whole)
+}
+
+/// The Rust files below the rooms that are subjects, relative to the root, in order.
+fn subjects(root: &Path) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    let mut folders: Vec<PathBuf> = ROOMS.iter().map(|room| root.join(room)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in
+            fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
+        {
+            let path = entry?.path();
+            let relative = path.strip_prefix(root)?.to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if is_subject(&relative) {
+                files.push(relative);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn is_subject(file: &str) -> bool {
+    let Some(stem) = file.strip_suffix(".rs") else {
+        return false;
+    };
+    let inside = ROOMS
+        .iter()
+        .find_map(|room| stem.strip_prefix(room))
+        .unwrap_or_default();
+    let mut names = inside.split('/').filter(|name| !name.is_empty());
+    !stem.ends_with("/tests")
+        && !stem.ends_with("_tests")
+        && names.any(|name| SUBJECTS.contains(&name))
+}
+
+fn chosen(files: Vec<String>, texts: &[String]) -> Vec<String> {
+    let wanted = |file: &String| texts.is_empty() || texts.iter().any(|text| file.contains(text));
+    files.into_iter().filter(wanted).collect()
+}
+
+/// The pinned cargo-mutants, built from source on the first call.
+fn install(target: &Path) -> Result<PathBuf> {
+    let folder = target.join(format!("tools/cargo-mutants-{VERSION}"));
+    let binary = folder.join("bin/cargo-mutants");
+    if !binary.exists() {
+        let mut install = cargo();
+        install.args([
+            "install",
+            "--locked",
+            "--quiet",
+            "--version",
+            VERSION,
+            "cargo-mutants",
+            "--root",
+        ]);
+        if !watch(install.arg(&folder))?.status.success() {
+            bail!("cannot install cargo-mutants {VERSION}");
+        }
+    }
+    Ok(binary)
+}
+
+/// A mutant without its line and column, which move: `src/a.rs: replace f -> bool with true`.
+fn name(mutant: &str) -> String {
+    let mut parts = mutant.splitn(4, ':');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(file), Some(line), Some(column), Some(what))
+            if line.parse::<u32>().is_ok() && column.parse::<u32>().is_ok() =>
+        {
+            format!("{file}:{what}")
+        }
+        _ => mutant.to_owned(),
+    }
+}
+
+/// The mutants of the list that may survive, each with its reason: a line for the mutant, without line
+/// and column, and below it an indented one that begins with `because`.
+fn allowed_mutants(list: &str) -> Result<BTreeMap<String, String>> {
+    let mut allowed = BTreeMap::new();
+    let mut open: Option<String> = None;
+    let lines = list
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    for line in lines {
+        match (line.trim_start().strip_prefix("because "), open.take()) {
+            (Some(reason), Some(mutant)) if line.starts_with(' ') => {
+                allowed.insert(mutant, reason.to_owned());
+            }
+            (None, None) if !line.starts_with(' ') => open = Some(line.trim_end().to_owned()),
+            (_, Some(mutant)) => bail!("no reason is given for {mutant:?}"),
+            (_, None) => bail!("a reason belongs to no mutant: {line:?}"),
+        }
+    }
+    match open {
+        Some(mutant) => bail!("no reason is given for {mutant:?}"),
+        None => Ok(allowed),
+    }
+}
+
+/// Prints the survivors; fails for one that is not allowed, and after a whole run for an allowance that
+/// nothing needs.
+fn judge(missed: &str, allowed: &BTreeMap<String, String>, whole: bool) -> Result<()> {
+    let missed: Vec<_> = missed.lines().filter(|line| !line.is_empty()).collect();
+    let mut survivors = 0;
+    for mutant in &missed {
+        if let Some(reason) = allowed.get(&name(mutant)) {
+            println!("allowed   {mutant}\n          because {reason}");
+        } else {
+            survivors += 1;
+            println!("SURVIVED  {mutant}");
+        }
+    }
+    let names: Vec<_> = missed.iter().map(|mutant| name(mutant)).collect();
+    let stale: Vec<_> = allowed
+        .keys()
+        .filter(|mutant| whole && !names.contains(mutant))
+        .collect();
+    for mutant in &stale {
+        println!("STALE     {mutant}");
+    }
+    println!(
+        "mutants: {} survived, {} of them allowed",
+        missed.len(),
+        missed.len() - survivors
+    );
+    match (survivors, stale.len()) {
+        (0, 0) => Ok(()),
+        (0, stale) => bail!("{stale} allowances are not needed any more"),
+        (survivors, _) => bail!("{survivors} mutants survived that no reason allows"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_found_by_file_and_by_folder() {
+        assert!(is_subject("services/payment/src/ledger.rs"));
+        assert!(is_subject("services/payment/src/payment/transition.rs"));
+        assert!(is_subject("mesh/store/src/outbox.rs"));
+        assert!(!is_subject("services/payment/src/config.rs"));
+        assert!(!is_subject("services/payment/src/ledger/tests.rs"));
+        assert!(!is_subject("services/payment/src/ledger.sql"));
+        assert!(!is_subject("services/edge/src/ledger.rs"));
+    }
+
+    #[test]
+    fn the_tree_has_subjects() {
+        let files = subjects(&checkout::root()).unwrap();
+        assert!(
+            files.iter().any(|file| file.contains("outbox")),
+            "{files:?}"
+        );
+    }
+
+    #[test]
+    fn a_mutant_is_named_without_its_place() {
+        assert_eq!(
+            name("mesh/store/src/outbox.rs:12:5: replace lease -> Vec<Event> with vec![]"),
+            "mesh/store/src/outbox.rs: replace lease -> Vec<Event> with vec![]"
+        );
+    }
+
+    #[test]
+    fn survivors_need_a_reason_and_reasons_a_survivor() {
+        let list = "# why\n\na.rs: replace f with ()\n    because it only logs\n";
+        let allowed = allowed_mutants(list).unwrap();
+        assert!(judge("a.rs:1:2: replace f with ()\n", &allowed, true).is_ok());
+        assert!(judge("", &allowed, false).is_ok());
+        assert!(
+            judge("", &allowed, true)
+                .unwrap_err()
+                .to_string()
+                .contains("not needed")
+        );
+        let error = judge("a.rs:1:2: replace g with ()\n", &allowed, false).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "1 mutants survived that no reason allows"
+        );
+    }
+
+    #[test]
+    fn an_allowance_without_a_reason_is_refused() {
+        assert!(allowed_mutants("a.rs: replace f with ()\n").is_err());
+        assert!(allowed_mutants("a.rs: x\nb.rs: y\n    because z\n").is_err());
+        assert!(allowed_mutants("    because z\n").is_err());
+    }
+}

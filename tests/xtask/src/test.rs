@@ -1,0 +1,293 @@
+//! `cargo xtask test`: formatting, lints, light tests, heavy tests; in this order.
+//!
+//! Light tests need nothing but the code: unit and contract tests of every crate and the house rules.
+//! Heavy ones are the scenarios of crate `tests`: whole shops over REST and real gRPC. Nothing besides
+//! Rust and a C compiler (SQLite is built from source) has to be there; cargo-nextest is used when it is.
+//! A step that fails does not keep the later ones from running; the exit status tells of all.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+use serde_json::Value;
+
+use crate::{
+    checkout,
+    process::{cargo, installed, plain, watch},
+};
+
+/// The package whose integration tests are heavy.
+const SCENARIOS: &str = "tests";
+/// The one of them that reads sources instead of running a shop.
+pub(crate) const HOUSE_RULES: &str = "house_rules";
+
+/// What to test.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Leave out the heavy tests.
+    #[arg(long)]
+    light: bool,
+}
+
+/// Runs the steps, then prints what each took and the sum of all tests.
+pub fn run(options: &Options) -> Result<()> {
+    let mut ended = Vec::new();
+    let suites = Suites::read(&checkout::metadata()?);
+    for (name, mut command) in steps(options.light, installed("cargo-nextest"), &suites) {
+        println!("\n== {name}");
+        let started = Instant::now();
+        let step = watch(&mut command)?;
+        ended.push(Ended {
+            name,
+            succeeded: step.status.success(),
+            counts: Counts::read(&plain(&step.text)),
+            took: started.elapsed(),
+        });
+    }
+    report(&ended)
+}
+
+/// The names of the integration tests of the workspace.
+#[derive(Debug, Default, PartialEq)]
+struct Suites {
+    light: Vec<String>,
+    heavy: Vec<String>,
+}
+
+impl Suites {
+    fn read(metadata: &Value) -> Suites {
+        let mut suites = Suites::default();
+        for package in metadata["packages"].as_array().into_iter().flatten() {
+            let targets = package["targets"].as_array().into_iter().flatten();
+            for target in targets.filter(|target| target["kind"][0] == "test") {
+                let name = target["name"].as_str().unwrap_or_default().to_owned();
+                if package["name"] == SCENARIOS && name != HOUSE_RULES {
+                    suites.heavy.push(name);
+                } else {
+                    suites.light.push(name);
+                }
+            }
+        }
+        suites
+    }
+}
+
+/// Each step's name and command. All of them select the whole workspace: with fewer packages cargo would
+/// choose fewer features for what they depend on, and compile it again.
+fn steps(light: bool, nextest: bool, suites: &Suites) -> Vec<(&'static str, Command)> {
+    let step = |name, arguments: &[&str]| {
+        let mut command = cargo();
+        command.args(arguments);
+        (name, command)
+    };
+    let tests = |name, targets: &[&str], suites: &[String]| {
+        let runner: &[&str] = if nextest {
+            &[
+                "nextest",
+                "run",
+                "--no-fail-fast",
+                "--no-tests=pass",
+                "--workspace",
+            ]
+        } else {
+            &["test", "--no-fail-fast", "--workspace"]
+        };
+        let suites = suites.iter().flat_map(|suite| ["--test", suite]);
+        step(
+            name,
+            &runner
+                .iter()
+                .chain(targets)
+                .copied()
+                .chain(suites)
+                .collect::<Vec<_>>(),
+        )
+    };
+    let mut steps = vec![
+        step("format", &["fmt", "--all", "--check"]),
+        step(
+            "clippy",
+            &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        ),
+        tests("light tests", &["--lib", "--bins"], &suites.light),
+        step(
+            "doc tests",
+            &["test", "--workspace", "--doc", "--no-fail-fast"],
+        ),
+    ];
+    if !light && !suites.heavy.is_empty() {
+        // What only scenarios need, such as a private database server, is started here, before them.
+        steps.push(tests("heavy tests", &[], &suites.heavy));
+    }
+    steps
+}
+
+struct Ended {
+    name: &'static str,
+    succeeded: bool,
+    counts: Counts,
+    took: Duration,
+}
+
+fn report(ended: &[Ended]) -> Result<()> {
+    println!();
+    let mut sum = Counts::default();
+    for step in ended {
+        let verdict = if step.succeeded { "ok" } else { "FAILED" };
+        println!(
+            "{:<12} {verdict:<6} {:>6.1} s  {}",
+            step.name,
+            step.took.as_secs_f64(),
+            step.counts
+        );
+        sum.passed += step.counts.passed;
+        sum.failed += step.counts.failed;
+    }
+    let took: Duration = ended.iter().map(|step| step.took).sum();
+    println!("{:<19} {:>6.1} s", "all", took.as_secs_f64());
+    println!("{} passed, {} failed", sum.passed, sum.failed);
+    let failed: Vec<_> = ended
+        .iter()
+        .filter(|step| !step.succeeded)
+        .map(|step| step.name)
+        .collect();
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        bail!("failed: {}", failed.join(", "))
+    }
+}
+
+/// How many tests passed and how many did not.
+#[derive(Debug, Default, PartialEq)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+}
+
+impl Counts {
+    /// Adds up the closing lines of nextest (`Summary [ 0.1s] 3 tests run: 2 passed, 1 failed`) and of
+    /// cargo test (`test result: ok. 3 passed; 0 failed; 0 ignored; …`).
+    fn read(output: &str) -> Counts {
+        let mut counts = Counts::default();
+        for line in output.lines() {
+            let line = line.trim_start();
+            let closing = if line.starts_with("Summary [") {
+                line.split_once("run:").map(|(_, closing)| closing)
+            } else {
+                line.strip_prefix("test result: ")
+                    .and_then(|rest| rest.split_once(". "))
+                    .map(|(_, c)| c)
+            };
+            for part in closing.unwrap_or_default().split([',', ';']) {
+                let mut words = part.split_whitespace();
+                let Some(Ok(number)) = words.next().map(str::parse::<usize>) else {
+                    continue;
+                };
+                match words.next() {
+                    Some("passed") => counts.passed += number,
+                    // nextest counts a test that could not start or did not end apart.
+                    Some("failed" | "timed" | "exec") => counts.failed += number,
+                    _ => {}
+                }
+            }
+        }
+        counts
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if *self == Counts::default() {
+            return Ok(());
+        }
+        write!(formatter, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_of_nextest_are_added_up() {
+        let output = "
+        PASS [   0.004s] (1/9) xtask process::tests::colours
+     Summary [   1.503s] 9/10 tests run: 4 passed (1 slow, 1 flaky), 2 failed, 2 timed out, 1 exec failed, 3 skipped
+";
+        assert_eq!(
+            Counts::read(output),
+            Counts {
+                passed: 4,
+                failed: 5
+            }
+        );
+    }
+
+    #[test]
+    fn closing_lines_of_cargo_test_are_added_up() {
+        let output = "
+test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+test result: FAILED. 5 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; finished in 0.10s
+";
+        assert_eq!(
+            Counts::read(output),
+            Counts {
+                passed: 8,
+                failed: 1
+            }
+        );
+    }
+
+    #[test]
+    fn scenarios_are_heavy_and_house_rules_are_not() {
+        let metadata = serde_json::json!({"packages": [
+            {"name": "mesh", "targets": [{"kind": ["lib"], "name": "mesh"}, {"kind": ["test"], "name": "wire"}]},
+            {"name": "tests", "targets": [
+                {"kind": ["test"], "name": "house_rules"}, {"kind": ["test"], "name": "purchase"}
+            ]},
+        ]});
+        let suites = Suites::read(&metadata);
+        assert_eq!(
+            (suites.light.join(" "), suites.heavy.join(" ")),
+            ("wire house_rules".into(), "purchase".into())
+        );
+
+        let shown = |light| {
+            let steps = steps(light, true, &suites);
+            steps
+                .iter()
+                .map(|(_, command)| crate::process::shown(command))
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        assert!(!shown(true).contains("purchase"));
+        assert!(shown(true).contains("--lib --bins --test wire --test house_rules"));
+        assert!(shown(false).ends_with("--workspace --test purchase"));
+    }
+
+    #[test]
+    fn a_failed_step_fails_the_whole() {
+        let step = |succeeded| Ended {
+            name: "clippy",
+            succeeded,
+            counts: Counts::default(),
+            took: Duration::ZERO,
+        };
+        assert!(report(&[step(true)]).is_ok());
+        assert_eq!(
+            report(&[step(true), step(false)]).unwrap_err().to_string(),
+            "failed: clippy"
+        );
+    }
+}
