@@ -8,8 +8,9 @@ use tonic::Code;
 
 use crate::{config::Config, error::Refusal};
 
-/// Refuses to serve strangers without keys.
-pub(crate) fn check_exposure(config: &Config, address: SocketAddr) -> anyhow::Result<()> {
+/// Refuses an address that others can reach for an edge without keys, unless `insecure` says otherwise.
+/// [`crate::run`] asks this of its listener; a program may ask it before it opens anything.
+pub fn check_exposure(config: &Config, address: SocketAddr) -> anyhow::Result<()> {
     if config.keys.file.is_some() || config.insecure || address.ip().is_loopback() {
         return Ok(());
     }

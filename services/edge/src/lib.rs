@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use auth::KeyFileError;
 pub use config::Config;
+pub use guard::check_exposure;
 
 /// Serves the contract of `mesh` over HTTP until `shutdown`, then drains.
 ///

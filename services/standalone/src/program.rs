@@ -54,7 +54,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .set("--keys-file", "edge.keys.file", args.keys_file)
         .set("--insecure", "edge.insecure", args.insecure.then_some(true));
     let loaded = config::load::<Config>(&args.common, "SHOP", overrides)?;
-    loaded.config.edge().validate()?;
+    let edge = loaded.config.edge();
+    edge.validate()?;
+    edge::check_exposure(&edge, edge.listen)?;
     if let Some(answer) = loaded.answer(&args.common) {
         print!("{answer}");
         return Ok(());

@@ -115,6 +115,21 @@ fn a_process_that_was_killed_leaves_nothing_in_the_way() {
 }
 
 #[test]
+fn strangers_are_refused_before_anything_is_created() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let data = ["--data-dir", data.to_str().unwrap()];
+    for question in [&["--check-config"][..], &[]] {
+        let everywhere = [&["--listen", "0.0.0.0:0"], &data[..], question].concat();
+        let output = program(&everywhere).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("--insecure"), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn the_configuration_is_checked_and_printed() {
     let output = program(&["--check-config"]).output().unwrap();
     assert_eq!(output.stdout, b"configuration is valid\n");

@@ -3,11 +3,11 @@
 //! It is asked to stop when the value is dropped, and killed if it does not.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::Child,
     thread,
     time::{Duration, Instant},
 };
@@ -28,28 +28,34 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Shop {
     process: Child,
     address: SocketAddr,
+    screen: PathBuf,
     log: PathBuf,
 }
 
 impl Shop {
-    /// Builds and starts a shop and waits until it is ready. What it prints goes to `log`.
-    pub fn start(log: &Path) -> Result<Shop> {
+    /// Builds and starts a shop and waits until it is ready. Its ready screen goes to `NAME.screen.txt` in
+    /// the folder, all else that it prints to `NAME.log.txt`.
+    pub fn start(folder: &Path, name: &str) -> Result<Shop> {
         let binary = checkout::build("standalone")?;
-        let output =
-            File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        let create = |path: &Path| {
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))
+        };
+        let screen = folder.join(format!("{name}.screen.txt"));
+        let log = folder.join(format!("{name}.log.txt"));
         // The port is free now; should somebody else take it first, the shop says so and ends.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let process = command(&binary)
             .args(["--ephemeral", "--listen", &address.to_string()])
             .args(["--admin-listen", "127.0.0.1:0"])
-            .stdout(output.try_clone()?)
-            .stderr(Stdio::from(output))
+            .stdout(create(&screen)?)
+            .stderr(create(&log)?)
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
         let mut shop = Shop {
             process,
             address,
-            log: log.to_owned(),
+            screen,
+            log,
         };
         shop.wait_until_ready()?;
         Ok(shop)
@@ -65,9 +71,9 @@ impl Shop {
         format!("http://{}", self.address)
     }
 
-    /// What it has printed so far.
-    pub fn printed(&self) -> Result<String> {
-        Ok(std::fs::read_to_string(&self.log)?)
+    /// The ready screen, as printed.
+    pub fn ready_screen(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.screen)?)
     }
 
     /// The body of a resource that must be there.
@@ -79,19 +85,22 @@ impl Shop {
         Ok(body)
     }
 
+    /// Ready is a shop that answers so and has said so: the screen comes after the answer.
     fn wait_until_ready(&mut self) -> Result<()> {
         let started = Instant::now();
         loop {
+            let log = || fs::read_to_string(&self.log);
             if let Some(status) = self.process.try_wait()? {
-                bail!("the shop ended with {status}:\n{}", self.printed()?);
+                bail!("the shop ended with {status}:\n{}", log()?);
             }
-            if get(self.address, "/healthz").is_ok_and(|(status, _)| status == 200) {
+            let answers = get(self.address, "/healthz").is_ok_and(|(status, _)| status == 200);
+            if answers && fs::metadata(&self.screen)?.len() > 0 {
                 return Ok(());
             }
             if started.elapsed() > READY_TIMEOUT {
                 bail!(
                     "the shop was not ready after {READY_TIMEOUT:?}:\n{}",
-                    self.printed()?
+                    log()?
                 );
             }
             thread::park_timeout(PROBE_INTERVAL);

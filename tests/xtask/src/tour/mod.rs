@@ -80,7 +80,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let logs = checkout::target()?.join("verify");
     fs::create_dir_all(&logs)?;
-    let shop = Shop::start(&logs.join("tour.shop.txt"))?;
+    let shop = Shop::start(&logs, "tour")?;
     let place = |text: &str| {
         DOCUMENTED.iter().fold(text.to_owned(), |text, address| {
             text.replace(address, &shop.address().to_string())
@@ -169,8 +169,8 @@ fn compare_all(
 
 /// Runs the curl lines that a shop prints when it is ready, as printed.
 fn ready_screen(logs: &Path) -> Result<()> {
-    let shop = Shop::start(&logs.join("ready.shop.txt"))?;
-    let screen = plain(&shop.printed()?);
+    let shop = Shop::start(logs, "ready")?;
+    let screen = plain(&shop.ready_screen()?);
     let commands: Vec<_> = screen
         .lines()
         .map(str::trim)

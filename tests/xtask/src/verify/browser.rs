@@ -21,7 +21,7 @@ pub(super) fn run(place: &Place) -> Result<Verdict> {
         Ok(python) => python,
         Err(reason) => return Ok(Verdict::Skipped(format!("{reason:#}"))),
     };
-    let shop = Shop::start(&place.log("browser.shop.txt"))?;
+    let shop = Shop::start(&place.logs, "browser")?;
     let ended = collect(
         command(python.join("python"))
             .arg(Place::config("browser.py"))

@@ -16,7 +16,7 @@ pub(super) fn spectral(place: &Place) -> Result<Verdict> {
         Ok(tools) => tools,
         Err(reason) => return Ok(Verdict::Skipped(format!("{reason:#}"))),
     };
-    let shop = Shop::start(&place.log("spectral.shop.txt"))?;
+    let shop = Shop::start(&place.logs, "spectral")?;
     let text = shop.get("/openapi.json")?;
     let document: Value = serde_json::from_str(&text).context("/openapi.json is not JSON")?;
     let file = place.log("openapi.json");
@@ -41,7 +41,7 @@ pub(super) fn schemathesis(place: &Place) -> Result<Verdict> {
         Ok(python) => python,
         Err(reason) => return Ok(Verdict::Skipped(format!("{reason:#}"))),
     };
-    let shop = Shop::start(&place.log("schemathesis.shop.txt"))?;
+    let shop = Shop::start(&place.logs, "schemathesis")?;
     let ended = collect(
         command(python.join("schemathesis"))
             .arg("--config-file")
