@@ -13,4 +13,5 @@ mod provider;
 mod purchase;
 mod races;
 mod refunds;
+mod routes;
 mod watch;
