@@ -3,8 +3,6 @@
 
 use mesh_events::{DeadLetter, HandlerError};
 
-pub use crate::sqlite::dead_letters::SqliteDeadLetters;
-
 /// A dead letter with the id that operators use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredLetter {

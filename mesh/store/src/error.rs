@@ -2,7 +2,11 @@
 
 use std::{io, path::PathBuf};
 
-use sqlx::{error::ErrorKind, migrate::MigrateError};
+use sqlx::{
+    error::{DatabaseError, ErrorKind},
+    migrate::MigrateError,
+    postgres::PgDatabaseError,
+};
 
 /// Why a database file could not be opened for service.
 #[derive(Debug, thiserror::Error)]
@@ -94,12 +98,28 @@ pub fn retry(error: &sqlx::Error) -> Retry {
     match error {
         sqlx::Error::PoolTimedOut | sqlx::Error::BeginFailed => Retry::Always,
         sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => Retry::IfIdempotent,
+        sqlx::Error::Database(database) if let Some(postgres) = postgres(&**database) => postgres,
         _ => match primary_code(error) {
             Some(SQLITE_BUSY | SQLITE_LOCKED) => Retry::Always,
             Some(SQLITE_INTERRUPT | SQLITE_IOERR | SQLITE_FULL) => Retry::IfIdempotent,
             _ => Retry::Never,
         },
     }
+}
+
+/// What an error of PostgreSQL says about trying again; nothing about an error of another database.
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+fn postgres(error: &dyn DatabaseError) -> Option<Retry> {
+    let code = error.try_downcast_ref::<PgDatabaseError>()?.code();
+    Some(match code {
+        // Serialization, deadlock, lock or statement timeout, left idle, starting up: rolled back, or never begun.
+        "40001" | "40P01" | "55P03" | "57014" | "25P03" | "57P03" => Retry::Always,
+        // The server went away, or its disk failed, perhaps after the commit.
+        "57P01" | "57P02" | "58030" => Retry::IfIdempotent,
+        _ if code.starts_with("08") => Retry::IfIdempotent,
+        _ if code.starts_with("53") => Retry::Always, // No connection, memory or disk is left.
+        _ => Retry::Never,
+    })
 }
 
 /// Whether a row with the same key was there already.

@@ -1,15 +1,11 @@
 //! The same key gets the same answer: records of mutations that carry a request id.
 //!
-//! [`claim`] belongs in the transaction of the first state, [`complete`] in that of the final state.
-//! A claim that is never completed is found by [`in_flight`] or [`in_flight_for`], so that recovery
+//! `claim` belongs in the transaction of the first state, `complete` in that of the final state.
+//! A claim that is never completed is found by `in_flight` or `in_flight_for`, so that recovery
 //! completes it and no key stays in flight for ever. Validation and transient errors are not answers:
-//! roll back, or [`abandon`] the claim.
+//! roll back, or `abandon` the claim. These stand with each database, as in [`crate::sqlite::idempotency`].
 
 use sha2::{Digest as _, Sha256};
-
-pub use crate::sqlite::idempotency::{
-    abandon, claim, complete, find, in_flight, in_flight_for, sweep,
-};
 
 /// Names one mutation of one caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,10 +1,9 @@
 //! What every service needs from its database: opened durably, with the tables that reliable calls
 //! and events need beside the service's own.
 //!
-//! [`Sqlite`] is the embedded default. The modules [`idempotency`], [`outbox`], [`inbox`] and
-//! [`dead_letters`] work on a connection that the caller gives them, so that what they write commits
-//! together with the caller's own change or not at all. All SQL is under `sqlite/`; another database
-//! comes beside it.
+//! [`sqlite`] is the embedded default, [`postgres`] what services share. Each has the modules `idempotency`,
+//! `outbox`, `inbox` and `dead_letters`, which work on a connection that the caller gives them, so that what
+//! they write commits together with the caller's own change or not at all.
 //!
 //! Deliberately absent: a model of the service's data, an object mapper, and a trait over databases.
 //! A service writes its own SQL for each database it supports.
@@ -13,12 +12,12 @@ pub mod dead_letters;
 mod error;
 mod folder;
 pub mod idempotency;
-pub mod inbox;
-pub mod outbox;
-mod sqlite;
+pub mod postgres;
+pub mod sqlite;
 #[cfg(test)]
 mod testing;
 
 pub use error::{OpenError, Retry, is_unique_violation, retry};
 pub use folder::create_folder;
+pub use postgres::{Postgres, PostgresConfig};
 pub use sqlite::{Durability, Sqlite, SqliteConfig, Write};

@@ -53,7 +53,7 @@ use mesh_events::{Bus, InMemoryBus, Metrics, Outbox, Relay};
 use mesh_runtime::admin::{self, Readiness};
 use mesh_runtime::{Clock, shutdown};
 use mesh_store::Sqlite;
-use mesh_store::outbox::SqliteOutbox;
+use mesh_store::sqlite::outbox::SqliteOutbox;
 use proto::commerce::payment::v1::payment_service_server::PaymentServiceServer;
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use mesh::{Contract, Mesh};
 use mesh_events::{InMemoryBus, Outbox};
 use mesh_runtime::Clock;
 use mesh_runtime::admin::Readiness;
-use mesh_store::outbox::SqliteOutbox;
+use mesh_store::sqlite::outbox::SqliteOutbox;
 use payment::provider::simulator::{self, Simulator};
 use payment::saga::Providers;
 use prometheus::Registry;

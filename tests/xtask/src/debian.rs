@@ -67,6 +67,7 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
     bail!("{} failed: {last}", process::shown(&apt_get))
 }
 
-fn root_user() -> bool {
+/// Whether this process may install and may change users.
+pub fn root_user() -> bool {
     process::output(command("id").arg("-u")).is_ok_and(|uid| uid.trim() == "0")
 }

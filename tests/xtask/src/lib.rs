@@ -10,6 +10,7 @@ pub mod debian;
 pub mod docs;
 pub mod mutants;
 pub mod process;
+pub mod servers;
 pub mod shop;
 pub mod test;
 pub mod tour;

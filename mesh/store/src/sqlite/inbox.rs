@@ -1,4 +1,5 @@
-//! The inbox in SQLite.
+//! The inbox in SQLite: what a consumer has applied already. [`insert`] in the transaction of the effect; then
+//! an event that is delivered twice has its effect once.
 
 use sqlx::SqliteConnection;
 use uuid::Uuid;

@@ -5,11 +5,11 @@
 //! writers queue here for the one connection, first come first served, and begin with
 //! `BEGIN IMMEDIATE`, so that a transaction which may begin can also finish.
 
-pub(crate) mod dead_letters;
-pub(crate) mod idempotency;
-pub(crate) mod inbox;
+pub mod dead_letters;
+pub mod idempotency;
+pub mod inbox;
 mod open;
-pub(crate) mod outbox;
+pub mod outbox;
 #[cfg(test)]
 mod tests;
 

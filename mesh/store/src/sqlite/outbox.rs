@@ -1,4 +1,6 @@
-//! The outbox in SQLite.
+//! The outbox in SQLite: events wait here, committed with the state change that they tell about, until the bus
+//! has confirmed them. [`append`] within the transaction of the change; a `mesh_events::Relay` does the rest
+//! through [`SqliteOutbox`].
 //!
 //! Leases are in memory: a SQLite file belongs to one process, so its end ends them at once, and
 //! leasing costs neither a disk flush nor a turn at the writer. Two processes on one file would send

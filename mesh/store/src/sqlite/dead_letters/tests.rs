@@ -6,7 +6,7 @@ use std::sync::{
 use mesh_events::{Event, HandlerError};
 
 use super::*;
-use crate::{inbox, testing::open};
+use crate::{sqlite::inbox, testing::open};
 
 fn letter(consumer: &str, number: i64) -> DeadLetter {
     DeadLetter {

@@ -8,7 +8,7 @@ use crate::sales::SaleLine;
 use crate::wire;
 use kernel::{PaymentId, RefundId};
 use mesh_events::Event;
-use mesh_store::{idempotency, outbox};
+use mesh_store::sqlite::{idempotency, outbox};
 use prost::Message as _;
 use sqlx::SqliteConnection;
 

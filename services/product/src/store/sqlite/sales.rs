@@ -1,6 +1,6 @@
 //! What payments say was sold: added up, each event once.
 
-use mesh_store::{Sqlite, inbox};
+use mesh_store::{Sqlite, sqlite::inbox};
 
 use crate::{error::Error, store::SalesEvent};
 

@@ -1,6 +1,9 @@
 //! Forgets what has been kept long enough, a bounded number of rows at a time.
 
-use mesh_store::{Sqlite, idempotency, inbox};
+use mesh_store::{
+    Sqlite,
+    sqlite::{idempotency, inbox},
+};
 
 use crate::{error::Error, store::Horizon};
 

@@ -3,8 +3,8 @@
 use mesh_events::Event;
 use mesh_store::{
     Write,
-    idempotency::{self, Claim, Key},
-    outbox,
+    idempotency::{Claim, Key},
+    sqlite::{idempotency, outbox},
 };
 use prost::Message;
 use proto::commerce::product::v1 as pb;

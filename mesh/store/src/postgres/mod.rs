@@ -1,0 +1,163 @@
+//! A PostgreSQL database as the storage of one service, shared by all its replicas.
+//!
+//! The schema is brought up by [`migrate`], under a role of its own, before a release is rolled out; the
+//! service itself may only read and write rows, and refuses to start on a schema that is older than it.
+//! A newer schema is fine: migrations only add, and the release that added may be rolling out just now.
+
+pub mod dead_letters;
+mod error;
+pub mod idempotency;
+pub mod inbox;
+mod migrate;
+mod open;
+pub mod outbox;
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgPool, Transaction, migrate::Migrator};
+use tokio::sync::Notify;
+
+use crate::Durability;
+
+pub use error::OpenError;
+pub use migrate::{Schema, migrate};
+
+/// Where a service keeps its data, and what a statement may cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PostgresConfig {
+    /// `postgres://user@host:port/database`; `?sslmode=verify-full&sslrootcert=FILE` asks for TLS.
+    pub url: String,
+    /// A file with the password, so that no password stands in a configuration. Empty: none is sent.
+    pub password_file: PathBuf,
+    /// Whether an acknowledged write must survive a power cut of the server.
+    pub durability: Durability,
+    /// Connections at most.
+    pub connections_max: u32,
+    /// How long to wait for a free connection, in milliseconds.
+    pub acquire_timeout_ms: u64,
+    /// How long to go on trying to connect at the start, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// How long a statement may run, in milliseconds.
+    pub statement_timeout_ms: u64,
+    /// How long a statement may wait for a lock, in milliseconds.
+    pub lock_timeout_ms: u64,
+    /// How long a transaction may stay open and do nothing, in milliseconds.
+    pub idle_in_transaction_timeout_ms: u64,
+}
+
+impl Default for PostgresConfig {
+    fn default() -> PostgresConfig {
+        PostgresConfig {
+            url: String::new(),
+            password_file: PathBuf::new(),
+            durability: Durability::Full,
+            connections_max: 16,
+            acquire_timeout_ms: 2_000,
+            connect_timeout_ms: 30_000,
+            statement_timeout_ms: 5_000,
+            lock_timeout_ms: 2_000,
+            idle_in_transaction_timeout_ms: 10_000,
+        }
+    }
+}
+
+/// An open database. Clones are the same database.
+#[derive(Clone)]
+pub struct Postgres {
+    pool: PgPool,
+    committed: Arc<Notify>,
+}
+
+impl Postgres {
+    /// Connects, checks that acknowledged commits are on the server's disk, and that the schema has every
+    /// migration of this crate and of the service.
+    pub async fn connect(
+        config: &PostgresConfig,
+        migrations: &Migrator,
+    ) -> Result<Postgres, OpenError> {
+        let pool = open::pool(config).await?;
+        open::check(&pool, config).await?;
+        migrate::require(&pool, migrations).await?;
+        Ok(Postgres {
+            pool,
+            committed: Arc::new(Notify::new()),
+        })
+    }
+
+    /// Begins a transaction. Never hold it across network I/O to anybody else.
+    pub async fn begin(&self) -> Result<Write, sqlx::Error> {
+        Ok(Write {
+            transaction: self.pool.begin().await?,
+            committed: self.committed.clone(),
+        })
+    }
+
+    /// Connections for single statements and reads.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Notified after each commit of a [`Write`], and by [`Postgres::notify`]: wakes the relay.
+    pub fn committed(&self) -> Arc<Notify> {
+        self.committed.clone()
+    }
+
+    /// Says that a statement of its own has committed, perhaps with an event.
+    pub fn notify(&self) {
+        self.committed.notify_one();
+    }
+
+    /// Waits for connections in use and closes all of them.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres").finish_non_exhaustive()
+    }
+}
+
+/// A transaction. Dropped without [`Write::commit`], it is rolled back.
+#[derive(Debug)]
+pub struct Write {
+    transaction: Transaction<'static, sqlx::Postgres>,
+    committed: Arc<Notify>,
+}
+
+impl Write {
+    /// Commits. When it returns `Ok` the changes are on the server's disk. When it fails, or is dropped
+    /// while it runs, they may or may not be.
+    pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.transaction.commit().await?;
+        self.committed.notify_one();
+        Ok(())
+    }
+
+    /// Takes everything back and waits until that is done.
+    pub async fn rollback(self) -> Result<(), sqlx::Error> {
+        self.transaction.rollback().await
+    }
+}
+
+impl Deref for Write {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for Write {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+}

@@ -1,0 +1,106 @@
+//! Connects, and refuses a server on which an acknowledged write might not be on disk.
+
+use std::{
+    path::Path,
+    str::FromStr as _,
+    time::{Duration, Instant},
+};
+
+use sqlx::{
+    ConnectOptions as _, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::{OpenError, PostgresConfig};
+use crate::{Durability, Retry, retry};
+
+/// Between two attempts to connect at the start.
+const CONNECT_PAUSE: Duration = Duration::from_millis(250);
+
+/// Every setting of a session is given with the connection, so that no statement is spent on it.
+pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, OpenError> {
+    let mut options = PgConnectOptions::from_str(&config.url).map_err(OpenError::Url)?;
+    if config.password_file != Path::new("") {
+        let password = std::fs::read_to_string(&config.password_file).map_err(|source| {
+            OpenError::PasswordFile {
+                path: config.password_file.clone(),
+                source,
+            }
+        })?;
+        options = options.password(password.trim_end_matches(['\r', '\n']));
+    }
+    let synchronous_commit = match config.durability {
+        Durability::Full => "on",
+        Durability::Relaxed => "off",
+    };
+    let settings = [
+        ("synchronous_commit", synchronous_commit.to_owned()),
+        ("statement_timeout", config.statement_timeout_ms.to_string()),
+        ("lock_timeout", config.lock_timeout_ms.to_string()),
+        (
+            "idle_in_transaction_session_timeout",
+            config.idle_in_transaction_timeout_ms.to_string(),
+        ),
+    ];
+    Ok(options.options(settings).disable_statement_logging())
+}
+
+/// Connections that outlive a restart of the server: a broken one is thrown away and replaced.
+pub(super) async fn pool(config: &PostgresConfig) -> Result<PgPool, OpenError> {
+    let options = options(config)?;
+    let address = format!(
+        "{}:{}/{}",
+        options.get_host(),
+        options.get_port(),
+        options.get_database().unwrap_or_default()
+    );
+    let pool = PgPoolOptions::new()
+        .max_connections(config.connections_max.max(1))
+        .acquire_timeout(Duration::from_millis(config.acquire_timeout_ms))
+        .test_before_acquire(false) // A round trip on every call; a broken connection says so itself.
+        .connect_lazy_with(options);
+    let started = Instant::now();
+    loop {
+        match pool.acquire().await {
+            Ok(_) => return Ok(pool),
+            Err(source) => {
+                let waited = started.elapsed() >= Duration::from_millis(config.connect_timeout_ms);
+                if waited || retry(&source) == Retry::Never {
+                    return Err(OpenError::Connect { address, source });
+                }
+                warn!(address, error = %source, "postgres can not be reached yet");
+                sleep(CONNECT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Refuses what may lose an acknowledged commit, and text that is not Unicode.
+pub(super) async fn check(pool: &PgPool, config: &PostgresConfig) -> Result<(), OpenError> {
+    let (encoding, fsync, pages, commit): (String, String, String, String) = sqlx::query_as(
+        "SELECT current_setting('server_encoding'), current_setting('fsync'), \
+             current_setting('full_page_writes'), current_setting('synchronous_commit')",
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(OpenError::Check)?;
+    let mut wanted = vec![("server_encoding", "UTF8", encoding)];
+    if config.durability == Durability::Full {
+        wanted.push(("fsync", "on", fsync));
+        wanted.push(("full_page_writes", "on", pages));
+        wanted.push(("synchronous_commit", "on", commit));
+    }
+    let wrong = wanted
+        .into_iter()
+        .find(|(_, wanted, found)| wanted != found);
+    match wrong {
+        None => Ok(()),
+        Some((setting, wanted, found)) => Err(OpenError::Setting {
+            setting,
+            wanted,
+            found,
+        }),
+    }
+}

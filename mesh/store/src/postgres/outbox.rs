@@ -1,0 +1,168 @@
+//! The outbox in PostgreSQL: events wait here, committed with the state change that they tell about, until the
+//! bus has confirmed them. [`append`] within the transaction of the change; any number of `mesh_events::Relay`
+//! do the rest through [`PostgresOutbox`].
+//!
+//! A relay takes what is due and leased by nobody, stepping over rows that another one is just taking (SKIP
+//! LOCKED). Never "everything above the last id": ids commit in another order than they are drawn.
+//! Leases run by the clock of the database, which all relays share.
+
+use async_trait::async_trait;
+use mesh_events::{Event, Outbox, OutboxError, OutboxLag};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
+use uuid::Uuid;
+
+use super::Postgres;
+
+/// Appends events in the caller's transaction, in one round trip. They are published only if it commits.
+pub async fn append(
+    connection: &mut PgConnection,
+    events: &[Event],
+    now_us: i64,
+) -> Result<(), sqlx::Error> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let column = |value: fn(&Event) -> String| events.iter().map(value).collect::<Vec<_>>();
+    let number = |value: fn(&Event) -> i64| events.iter().map(value).collect::<Vec<_>>();
+    sqlx::query(
+        "INSERT INTO mesh_outbox (message_id, kind, aggregate_id, aggregate_version, \
+             occurred_at_us, traceparent, mandatory, body, appended_at_us) \
+         SELECT *, $9 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], \
+             $6::text[], $7::boolean[], $8::bytea[])",
+    )
+    .bind(
+        events
+            .iter()
+            .map(|event| event.message_id)
+            .collect::<Vec<_>>(),
+    )
+    .bind(column(|event| event.kind.clone()))
+    .bind(column(|event| event.aggregate_id.clone()))
+    .bind(number(|event| event.aggregate_version))
+    .bind(number(|event| event.occurred_at_us))
+    .bind(
+        events
+            .iter()
+            .map(|event| event.traceparent.clone())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        events
+            .iter()
+            .map(|event| event.mandatory)
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        events
+            .iter()
+            .map(|event| event.body.to_vec())
+            .collect::<Vec<_>>(),
+    )
+    .bind(now_us)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The outbox table as a relay sees it.
+#[derive(Clone, Debug)]
+pub struct PostgresOutbox {
+    postgres: Postgres,
+}
+
+impl PostgresOutbox {
+    /// The outbox of a database.
+    pub fn new(postgres: Postgres) -> PostgresOutbox {
+        PostgresOutbox { postgres }
+    }
+
+    async fn take(
+        &self,
+        limit: i64,
+        lease_us: i64,
+        now_us: i64,
+    ) -> Result<Vec<Event>, sqlx::Error> {
+        let rows = sqlx::query(
+            "WITH due AS ( \
+                 SELECT message_id FROM mesh_outbox \
+                 WHERE due_at_us <= $1 AND leased_until_us <= mesh_now_us() \
+                 ORDER BY due_at_us, appended_at_us LIMIT $2 FOR UPDATE SKIP LOCKED), \
+             leased AS ( \
+                 UPDATE mesh_outbox SET leased_until_us = mesh_now_us() + $3 FROM due \
+                 WHERE mesh_outbox.message_id = due.message_id \
+                 RETURNING mesh_outbox.*) \
+             SELECT message_id, kind, aggregate_id, aggregate_version, occurred_at_us, traceparent, \
+                 mandatory, body \
+             FROM leased ORDER BY due_at_us, appended_at_us, message_id",
+        )
+        .bind(now_us)
+        .bind(limit)
+        .bind(lease_us)
+        .fetch_all(self.postgres.pool())
+        .await?;
+        rows.iter().map(event).collect()
+    }
+}
+
+#[async_trait]
+impl Outbox for PostgresOutbox {
+    async fn lease(
+        &self,
+        limit: usize,
+        lease_us: i64,
+        now_us: i64,
+    ) -> Result<Vec<Event>, OutboxError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.take(limit, lease_us, now_us)
+            .await
+            .map_err(OutboxError::of("lease"))
+    }
+
+    async fn published(&self, ids: &[Uuid]) -> Result<(), OutboxError> {
+        sqlx::query("DELETE FROM mesh_outbox WHERE message_id = ANY($1)")
+            .bind(ids)
+            .execute(self.postgres.pool())
+            .await
+            .map_err(OutboxError::of("published"))?;
+        Ok(())
+    }
+
+    async fn defer(&self, ids: &[Uuid], due_at_us: i64) -> Result<(), OutboxError> {
+        sqlx::query(
+            "UPDATE mesh_outbox SET due_at_us = $2, leased_until_us = 0 WHERE message_id = ANY($1)",
+        )
+        .bind(ids)
+        .bind(due_at_us)
+        .execute(self.postgres.pool())
+        .await
+        .map_err(OutboxError::of("defer"))?;
+        Ok(())
+    }
+
+    async fn lag(&self, now_us: i64) -> Result<OutboxLag, OutboxError> {
+        let (pending, oldest_us): (i64, Option<i64>) =
+            sqlx::query_as("SELECT count(*), min(appended_at_us) FROM mesh_outbox")
+                .fetch_one(self.postgres.pool())
+                .await
+                .map_err(OutboxError::of("lag"))?;
+        Ok(OutboxLag {
+            pending: pending.unsigned_abs(),
+            oldest_age_us: oldest_us.map_or(0, |oldest_us| now_us.saturating_sub(oldest_us).max(0)),
+        })
+    }
+}
+
+/// The envelope columns, which outbox and dead letters share.
+pub(super) fn event(row: &PgRow) -> Result<Event, sqlx::Error> {
+    let body: Vec<u8> = row.try_get("body")?;
+    Ok(Event {
+        message_id: row.try_get("message_id")?,
+        kind: row.try_get("kind")?,
+        aggregate_id: row.try_get("aggregate_id")?,
+        aggregate_version: row.try_get("aggregate_version")?,
+        occurred_at_us: row.try_get("occurred_at_us")?,
+        traceparent: row.try_get("traceparent")?,
+        mandatory: row.try_get("mandatory")?,
+        body: body.into(),
+    })
+}

@@ -1,0 +1,170 @@
+//! A private PostgreSQL: durable as in production, so that what is measured and killed is the real thing.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use super::{Group, folder, free_port, program, user};
+use crate::{
+    debian,
+    process::{collect, installed},
+};
+
+/// Where Debian puts each version's programs.
+const VERSIONS: &str = "/usr/lib/postgresql";
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// A running PostgreSQL with a superuser `postgres` and no password.
+pub struct Postgres {
+    folder: TempDir,
+    programs: PathBuf,
+    port: u16,
+    group: Group,
+}
+
+impl Postgres {
+    /// Creates a cluster and starts it.
+    pub fn start() -> Result<Postgres> {
+        let programs = programs()?;
+        let folder = folder(user("postgres"))?;
+        let data = folder.path().join("data");
+        let created = collect(
+            program(&programs.join("initdb"), user("postgres"))
+                .arg("--pgdata")
+                .arg(&data)
+                .args(["--username=postgres", "--auth=trust"])
+                // Without it pg_trgm takes nothing out of Korean.
+                .args(["--encoding=UTF8", "--locale=C.UTF-8"]),
+        )?;
+        if !created.status.success() {
+            bail!("initdb failed: {}", created.text.trim());
+        }
+        let port = free_port()?;
+        let group = run(&programs, &folder, port)?;
+        Ok(Postgres {
+            folder,
+            programs,
+            port,
+            group,
+        })
+    }
+
+    /// Where it is, as its superuser.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Stops without finishing anything and starts again, as after a crash: connections break, the log is
+    /// replayed.
+    pub fn restart_immediately(&mut self) -> Result<()> {
+        self.stop_immediately();
+        self.start_again()
+    }
+
+    /// Stops without finishing anything.
+    pub fn stop_immediately(&mut self) {
+        self.group.stop("-QUIT");
+    }
+
+    /// Starts on the same data and port.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.group = run(&self.programs, &self.folder, self.port)?;
+        Ok(())
+    }
+
+    /// Where its programs are: psql, pgbench, pg_dump.
+    pub fn programs(&self) -> &Path {
+        &self.programs
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.group.stop("-INT"); // Its "fast" shutdown.
+    }
+}
+
+fn run(programs: &Path, folder: &TempDir, port: u16) -> Result<Group> {
+    let log = folder.path().join("log.txt");
+    let output = File::options().create(true).append(true).open(&log)?;
+    let mut server = program(&programs.join("postgres"), user("postgres"));
+    server
+        .arg("-D")
+        .arg(folder.path().join("data"))
+        .args(["-p", &port.to_string()])
+        .args(["-c", "listen_addresses=127.0.0.1"])
+        .args(["-c", "unix_socket_directories="])
+        .args(["-c", "max_connections=200"])
+        .stdout(output.try_clone()?)
+        .stderr(Stdio::from(output));
+    let mut group = Group::start(&mut server)?;
+    let probe = || {
+        let arguments = ["-q", "-h", "127.0.0.1", "-p", &port.to_string()];
+        let mut ready = crate::process::command(programs.join("pg_isready"));
+        collect(ready.args(arguments)).is_ok_and(|ended| ended.status.success())
+    };
+    if let Err(error) = group.wait_until(READY_TIMEOUT, &log, probe) {
+        group.kill();
+        return Err(error).context("PostgreSQL");
+    }
+    Ok(group)
+}
+
+/// The newest version's programs, installed if there are none.
+fn programs() -> Result<PathBuf> {
+    if let Some(found) = newest() {
+        return Ok(found);
+    }
+    debian::ensure("postgres", "postgresql")?;
+    newest().with_context(|| format!("no PostgreSQL below {VERSIONS}"))
+}
+
+fn newest() -> Option<PathBuf> {
+    let versions = fs::read_dir(VERSIONS).into_iter().flatten().flatten();
+    let numbered = versions.filter_map(|version| {
+        let number: u32 = version.file_name().to_str()?.parse().ok()?;
+        let programs = version.path().join("bin");
+        programs
+            .join("postgres")
+            .is_file()
+            .then_some((number, programs))
+    });
+    let debian = numbered.max().map(|(_, programs)| programs);
+    debian.or_else(|| {
+        // Elsewhere they are on the PATH.
+        let path = std::env::var_os("PATH").filter(|_| installed("postgres"))?;
+        std::env::split_paths(&path).find(|folder| folder.join("postgres").is_file())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_starts_survives_a_crash_and_leaves_nothing() {
+        let mut postgres = Postgres::start().unwrap();
+        let psql = |postgres: &Postgres, statement: &str| {
+            let mut psql = crate::process::command(postgres.programs().join("psql"));
+            psql.args(["-qAt", "-c", statement]).arg(postgres.url());
+            collect(&mut psql).unwrap().text.trim().to_owned()
+        };
+        psql(&postgres, "CREATE TABLE kept AS SELECT 7 AS seven");
+        postgres.restart_immediately().unwrap();
+        assert_eq!(psql(&postgres, "SELECT seven FROM kept"), "7");
+        assert_eq!(psql(&postgres, "SHOW fsync"), "on");
+        let (folder, leader) = (
+            postgres.folder.path().to_owned(),
+            postgres.group.leader.id(),
+        );
+        drop(postgres);
+        assert!(!folder.exists());
+        assert!(!Path::new(&format!("/proc/{leader}")).exists());
+    }
+}
