@@ -40,6 +40,8 @@ const ROOMS: [&str; 4] = [
     "mesh/store/src",
 ];
 
+/// How long the tests of one mutant may take, in seconds; several times what they take unbroken.
+const TIMEOUT: &str = "90";
 /// Random sequences a mutant has to survive: enough to notice it, few enough for hundreds of mutants.
 const SEQUENCES: [(&str, &str); 2] = [("PAYMENT_SEQUENCES", "250"), ("SHOP_SEQUENCES", "100")];
 
@@ -69,7 +71,7 @@ pub fn run(options: &Options) -> Result<()> {
     // Sources are copied and built apart; the copy's build folder stays, so that the next run is warm.
     // The whole workspace is listed, and each mutant is put before the tests of its own package.
     mutants.args(["mutants", "--workspace", "--no-shuffle", "--colors=never"]);
-    mutants.arg("--test-tool");
+    mutants.args(["--timeout", TIMEOUT, "--test-tool"]);
     mutants.arg(if crate::process::installed("cargo-nextest") {
         "nextest"
     } else {
