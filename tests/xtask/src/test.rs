@@ -1,8 +1,10 @@
 //! `cargo xtask test`: formatting, lints, light tests, heavy tests; in this order.
 //!
 //! Light tests need nothing but the code: unit and contract tests of every crate and the house rules.
-//! Heavy ones are the scenarios of crate `tests`: whole shops over REST and real gRPC. Nothing besides
-//! Rust and a C compiler (SQLite is built from source) has to be there; cargo-nextest is used when it is.
+//! Heavy ones are the scenarios of crate `tests` (whole shops over REST and real gRPC) and every test target
+//! whose name ends in `_postgres` or `_rabbitmq`: those get private servers, which are installed where they are
+//! missing and that is allowed, and are SKIPPED by name where it is not. Besides them nothing but Rust and a C
+//! compiler (SQLite is built from source) has to be there; cargo-nextest is used when it is.
 //! A step that fails does not keep the later ones from running; the exit status tells of all.
 
 use std::{
@@ -17,10 +19,13 @@ use serde_json::Value;
 use crate::{
     checkout,
     process::{cargo, installed, plain, watch},
+    servers::{self, Servers},
 };
 
 /// The package whose integration tests are heavy.
 const SCENARIOS: &str = "tests";
+/// How the names of test targets end that need a server.
+const SERVED: [&str; 2] = ["_postgres", "_rabbitmq"];
 /// The one of them that reads sources instead of running a shop.
 pub(crate) const HOUSE_RULES: &str = "house_rules";
 
@@ -34,11 +39,24 @@ pub struct Options {
 
 /// Runs the steps, then prints what each took and the sum of all tests.
 pub fn run(options: &Options) -> Result<()> {
+    let mut suites = Suites::read(&checkout::metadata()?);
+    let mut skipped = Vec::new();
+    if options.light {
+        suites.heavy.clear();
+        suites.served.clear();
+    } else if let Err(error) = servers::install() {
+        skipped = std::mem::take(&mut suites.served);
+        println!("the servers are missing: {error:#}");
+    }
     let mut ended = Vec::new();
-    let suites = Suites::read(&checkout::metadata()?);
-    for (name, mut command) in steps(options.light, installed("cargo-nextest"), &suites) {
+    for (name, mut command) in steps(installed("cargo-nextest"), &suites) {
         println!("\n== {name}");
         let started = Instant::now();
+        let servers = match name {
+            HEAVY if !suites.served.is_empty() => Some(Servers::start()?),
+            _ => None,
+        };
+        command.envs(servers.iter().flat_map(Servers::variables));
         let step = watch(&mut command)?;
         ended.push(Ended {
             name,
@@ -47,14 +65,22 @@ pub fn run(options: &Options) -> Result<()> {
             took: started.elapsed(),
         });
     }
+    for suite in skipped {
+        println!("SKIPPED {suite}: no server");
+    }
     report(&ended)
 }
+
+/// The step that servers are started for.
+const HEAVY: &str = "heavy tests";
 
 /// The names of the integration tests of the workspace.
 #[derive(Debug, Default, PartialEq)]
 struct Suites {
     light: Vec<String>,
     heavy: Vec<String>,
+    /// Heavy ones that need a server.
+    served: Vec<String>,
 }
 
 impl Suites {
@@ -64,7 +90,9 @@ impl Suites {
             let targets = package["targets"].as_array().into_iter().flatten();
             for target in targets.filter(|target| target["kind"][0] == "test") {
                 let name = target["name"].as_str().unwrap_or_default().to_owned();
-                if package["name"] == SCENARIOS && name != HOUSE_RULES {
+                if SERVED.iter().any(|end| name.ends_with(end)) {
+                    suites.served.push(name);
+                } else if package["name"] == SCENARIOS && name != HOUSE_RULES {
                     suites.heavy.push(name);
                 } else {
                     suites.light.push(name);
@@ -77,13 +105,13 @@ impl Suites {
 
 /// Each step's name and command. All of them select the whole workspace: with fewer packages cargo would
 /// choose fewer features for what they depend on, and compile it again.
-fn steps(light: bool, nextest: bool, suites: &Suites) -> Vec<(&'static str, Command)> {
+fn steps(nextest: bool, suites: &Suites) -> Vec<(&'static str, Command)> {
     let step = |name, arguments: &[&str]| {
         let mut command = cargo();
         command.args(arguments);
         (name, command)
     };
-    let tests = |name, targets: &[&str], suites: &[String]| {
+    let tests = |name, targets: &[&str], suites: &mut dyn Iterator<Item = &String>| {
         let runner: &[&str] = if nextest {
             &[
                 "nextest",
@@ -95,7 +123,7 @@ fn steps(light: bool, nextest: bool, suites: &Suites) -> Vec<(&'static str, Comm
         } else {
             &["test", "--no-fail-fast", "--workspace"]
         };
-        let suites = suites.iter().flat_map(|suite| ["--test", suite]);
+        let suites = suites.flat_map(|suite| ["--test", suite]);
         step(
             name,
             &runner
@@ -119,15 +147,19 @@ fn steps(light: bool, nextest: bool, suites: &Suites) -> Vec<(&'static str, Comm
                 "warnings",
             ],
         ),
-        tests("light tests", &["--lib", "--bins"], &suites.light),
+        tests(
+            "light tests",
+            &["--lib", "--bins"],
+            &mut suites.light.iter(),
+        ),
         step(
             "doc tests",
             &["test", "--workspace", "--doc", "--no-fail-fast"],
         ),
     ];
-    if !light && !suites.heavy.is_empty() {
-        // What only scenarios need, such as a private database server, is started here, before them.
-        steps.push(tests("heavy tests", &[], &suites.heavy));
+    let mut heavy = suites.heavy.iter().chain(&suites.served).peekable();
+    if heavy.peek().is_some() {
+        steps.push(tests(HEAVY, &[], &mut heavy));
     }
     steps
 }
@@ -256,24 +288,37 @@ test result: FAILED. 5 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; 
             {"name": "tests", "targets": [
                 {"kind": ["test"], "name": "house_rules"}, {"kind": ["test"], "name": "purchase"}
             ]},
+            {"name": "store", "targets": [{"kind": ["test"], "name": "store_postgres"}]},
         ]});
         let suites = Suites::read(&metadata);
         assert_eq!(
-            (suites.light.join(" "), suites.heavy.join(" ")),
-            ("wire house_rules".into(), "purchase".into())
+            (
+                suites.light.join(" "),
+                suites.heavy.join(" "),
+                suites.served.join(" ")
+            ),
+            (
+                "wire house_rules".into(),
+                "purchase".into(),
+                "store_postgres".into()
+            )
         );
 
-        let shown = |light| {
-            let steps = steps(light, true, &suites);
+        let shown = |suites: &Suites| {
+            let steps = steps(true, suites);
             steps
                 .iter()
                 .map(|(_, command)| crate::process::shown(command))
                 .collect::<Vec<_>>()
                 .join("\n")
         };
-        assert!(!shown(true).contains("purchase"));
-        assert!(shown(true).contains("--lib --bins --test wire --test house_rules"));
-        assert!(shown(false).ends_with("--workspace --test purchase"));
+        assert!(shown(&suites).contains("--lib --bins --test wire --test house_rules\n"));
+        assert!(shown(&suites).ends_with("--workspace --test purchase --test store_postgres"));
+        let light = Suites {
+            light: suites.light,
+            ..Suites::default()
+        };
+        assert!(!shown(&light).contains("purchase"));
     }
 
     #[test]

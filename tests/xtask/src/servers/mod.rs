@@ -38,6 +38,12 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a server may take to stop before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Makes sure that both are installed; installs what is missing, where it may.
+pub fn install() -> Result<()> {
+    postgres::install()?;
+    rabbitmq::install()
+}
+
 /// One of each.
 pub struct Servers {
     postgres: Postgres,
@@ -45,8 +51,9 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Installs what is missing, starts both, and waits until they answer.
+    /// Starts both, installed if need be, and waits until they answer.
     pub fn start() -> Result<Servers> {
+        install()?;
         let postgres = thread::spawn(Postgres::start); // Each takes a second or more.
         let rabbitmq = RabbitMq::start();
         let postgres = postgres.join().expect("no start panics");

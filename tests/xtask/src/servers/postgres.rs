@@ -31,7 +31,7 @@ pub struct Postgres {
 impl Postgres {
     /// Creates a cluster and starts it.
     pub fn start() -> Result<Postgres> {
-        let programs = programs()?;
+        let programs = newest().with_context(|| format!("no PostgreSQL below {VERSIONS}"))?;
         let folder = folder(user("postgres"))?;
         let data = folder.path().join("data");
         let created = collect(
@@ -78,6 +78,11 @@ impl Postgres {
         Ok(())
     }
 
+    /// Where its data is; gone with the value.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Where its programs are: psql, pgbench, pg_dump.
     pub fn programs(&self) -> &Path {
         &self.programs
@@ -116,15 +121,15 @@ fn run(programs: &Path, folder: &TempDir, port: u16) -> Result<Group> {
     Ok(group)
 }
 
-/// The newest version's programs, installed if there are none.
-fn programs() -> Result<PathBuf> {
-    if let Some(found) = newest() {
-        return Ok(found);
+/// Makes sure that it is installed.
+pub fn install() -> Result<()> {
+    match newest() {
+        Some(_) => Ok(()),
+        None => debian::ensure("postgres", "postgresql"),
     }
-    debian::ensure("postgres", "postgresql")?;
-    newest().with_context(|| format!("no PostgreSQL below {VERSIONS}"))
 }
 
+/// The newest version's programs.
 fn newest() -> Option<PathBuf> {
     let versions = fs::read_dir(VERSIONS).into_iter().flatten().flatten();
     let numbered = versions.filter_map(|version| {
@@ -141,30 +146,4 @@ fn newest() -> Option<PathBuf> {
         let path = std::env::var_os("PATH").filter(|_| installed("postgres"))?;
         std::env::split_paths(&path).find(|folder| folder.join("postgres").is_file())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_starts_survives_a_crash_and_leaves_nothing() {
-        let mut postgres = Postgres::start().unwrap();
-        let psql = |postgres: &Postgres, statement: &str| {
-            let mut psql = crate::process::command(postgres.programs().join("psql"));
-            psql.args(["-qAt", "-c", statement]).arg(postgres.url());
-            collect(&mut psql).unwrap().text.trim().to_owned()
-        };
-        psql(&postgres, "CREATE TABLE kept AS SELECT 7 AS seven");
-        postgres.restart_immediately().unwrap();
-        assert_eq!(psql(&postgres, "SELECT seven FROM kept"), "7");
-        assert_eq!(psql(&postgres, "SHOW fsync"), "on");
-        let (folder, leader) = (
-            postgres.folder.path().to_owned(),
-            postgres.group.leader.id(),
-        );
-        drop(postgres);
-        assert!(!folder.exists());
-        assert!(!Path::new(&format!("/proc/{leader}")).exists());
-    }
 }

@@ -13,10 +13,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use super::{Group, folder, free_port, program, user};
-use crate::{
-    debian,
-    process::{collect, installed},
-};
+use crate::{debian, process::collect};
 
 /// Debian's scripts without the wrapper that asks who runs them.
 const SCRIPTS: &str = "/usr/lib/rabbitmq/bin";
@@ -41,10 +38,6 @@ struct Ports {
 impl RabbitMq {
     /// Starts a node.
     pub fn start() -> Result<RabbitMq> {
-        let server = script("rabbitmq-server");
-        if !server.is_file() && !installed("rabbitmq-server") {
-            debian::ensure("rabbitmq-server", "rabbitmq-server")?;
-        }
         let folder = folder(user("rabbitmq"))?;
         let ports = Ports {
             amqp: free_port()?,
@@ -71,6 +64,11 @@ impl RabbitMq {
                 Err(error)
             }
         }
+    }
+
+    /// Where its data is; gone with the value.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Where clients connect.
@@ -114,6 +112,14 @@ impl Drop for RabbitMq {
         self.group.kill(); // Its data goes with it: nothing to be put in order.
         self.epmd.kill();
     }
+}
+
+/// Makes sure that it is installed.
+pub fn install() -> Result<()> {
+    if script("rabbitmq-server").is_file() {
+        return Ok(());
+    }
+    debian::ensure("rabbitmq-server", "rabbitmq-server")
 }
 
 fn script(name: &str) -> PathBuf {
@@ -175,26 +181,4 @@ fn answers(port: u16) -> bool {
         && stream.write_all(b"AMQP\x00\x00\x09\x01").is_ok()
         && stream.read_exact(&mut first).is_ok()
         && first == [1, 0, 0]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_starts_survives_a_kill_and_leaves_nothing() {
-        let mut rabbitmq = RabbitMq::start().unwrap();
-        rabbitmq.ctl(&["add_vhost", "kept"]).unwrap();
-        rabbitmq.kill();
-        assert!(!answers(rabbitmq.ports.amqp));
-        rabbitmq.start_again().unwrap();
-        let vhosts = rabbitmq.ctl(&["list_vhosts"]).unwrap();
-        assert!(vhosts.lines().any(|vhost| vhost == "kept"), "{vhosts}");
-        let folder = rabbitmq.folder.path().to_owned();
-        drop(rabbitmq);
-        assert!(!folder.exists());
-        let mut processes = crate::process::command("pgrep");
-        let left = collect(processes.args(["-f", &folder.to_string_lossy()])).unwrap();
-        assert_eq!(left.text.trim(), "");
-    }
 }
