@@ -15,6 +15,7 @@ mod bus;
 mod consumer;
 mod dead_letters;
 mod event;
+mod fault_points;
 mod faults;
 mod memory;
 mod metrics;
@@ -30,6 +31,7 @@ pub use bus::{Bus, BusError, Deliveries, Delivery, PublishError, Settle, Subscri
 pub use consumer::{Consumer, ConsumerConfig, Handler, HandlerError};
 pub use dead_letters::{DeadLetter, DeadLetters};
 pub use event::Event;
+pub use fault_points::{FaultPoints, InvalidFaultPoint, POINTS};
 pub use faults::Faults;
 pub use memory::{InMemoryBus, InMemoryBusConfig};
 pub use metrics::Metrics;

@@ -40,6 +40,7 @@ async fn main() -> anyhow::Result<()> {
         .set("--insecure", "insecure", args.insecure.then_some(true));
     let loaded = config::load::<edge::Config>(&args.common, "EDGE", overrides)?;
     loaded.config.validate()?;
+    edge::check_exposure(&loaded.config, loaded.config.listen)?;
     if let Some(answer) = loaded.answer(&args.common) {
         print!("{answer}");
         return Ok(());
