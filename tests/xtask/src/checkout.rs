@@ -42,25 +42,41 @@ pub fn target() -> Result<PathBuf> {
     }
 }
 
-/// Builds a binary of the workspace (debug) and answers where it lies. Selected like the tests are, with
-/// one of them beside it: its dependencies then have the features that they have there, and what
-/// `cargo xtask test` has compiled is not compiled again.
+/// Builds a binary of the workspace (debug) and answers where it lies.
 pub fn build(binary: &str) -> Result<PathBuf> {
-    let messages = process::output(process::cargo().args([
+    Ok(build_all(&[binary], false)?.remove(0))
+}
+
+/// Builds binaries of the workspace and answers where they lie. Debug ones are selected like the tests are,
+/// with one of them beside: their dependencies then have the features that they have there, and what
+/// `cargo xtask test` has compiled is not compiled again.
+pub fn build_all(binaries: &[&str], release: bool) -> Result<Vec<PathBuf>> {
+    let mut build = process::cargo();
+    build.args([
         "build",
         "--workspace",
-        "--bin",
-        binary,
-        "--test",
-        test::HOUSE_RULES,
         "--message-format=json-render-diagnostics",
-    ]))?;
-    messages
+    ]);
+    build.args(if release {
+        &["--release"][..]
+    } else {
+        &["--test", test::HOUSE_RULES]
+    });
+    build.args(binaries.iter().flat_map(|binary| ["--bin", binary]));
+    let messages = process::output(&mut build)?;
+    let artifacts: Vec<_> = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == binary)
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .with_context(|| format!("no package has a binary {binary:?}"))
+        .collect();
+    let place = |binary: &&str| {
+        let mut built = artifacts
+            .iter()
+            .filter(|message| message["target"]["name"] == **binary);
+        built
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .with_context(|| format!("no package has a binary {binary:?}"))
+    };
+    binaries.iter().map(place).collect()
 }
 
 #[cfg(test)]

@@ -14,4 +14,5 @@ pub mod servers;
 pub mod shop;
 pub mod test;
 pub mod tour;
+pub mod up;
 pub mod verify;

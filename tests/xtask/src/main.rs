@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{docs, mutants, servers, test, tour, verify};
+use xtask::{docs, mutants, servers, test, tour, up, verify};
 
 /// Every check and chore of the repository.
 #[derive(Parser)]
@@ -23,6 +23,8 @@ enum Task {
     Mutants(mutants::Options),
     /// Runs the README's commands as printed and compares what they answer.
     Tour(tour::Options),
+    /// Runs product, payment and edge as processes of their own, on private servers, until Ctrl-C.
+    Up(up::Options),
     /// Starts a private PostgreSQL and RabbitMQ for tests that are run one by one; Ctrl-C stops them.
     Servers,
     /// Writes docs/configuration.md from the configuration structs.
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Task::Verify(options) => verify::run(&options),
         Task::Mutants(options) => mutants::run(&options),
         Task::Tour(options) => tour::run(&options),
+        Task::Up(options) => up::run(&options),
         Task::Servers => servers::run(),
         Task::Docs(options) => docs::run(&options),
     };

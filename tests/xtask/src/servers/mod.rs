@@ -63,6 +63,16 @@ impl Servers {
         })
     }
 
+    /// The database server.
+    pub fn postgres(&self) -> &Postgres {
+        &self.postgres
+    }
+
+    /// The broker.
+    pub fn rabbitmq(&self) -> &RabbitMq {
+        &self.rabbitmq
+    }
+
     /// What tests have to be told.
     pub fn variables(&self) -> [(&'static str, String); 2] {
         [
@@ -120,7 +130,7 @@ fn user(name: &'static str) -> Option<&'static str> {
 }
 
 /// A program under `user`, told to end when this process does.
-fn program(path: &Path, user: Option<&str>) -> Command {
+pub(crate) fn program(path: &Path, user: Option<&str>) -> Command {
     let mut command = command("setpriv");
     command.args(["--pdeathsig", "TERM"]);
     if let Some(user) = user {
@@ -131,18 +141,18 @@ fn program(path: &Path, user: Option<&str>) -> Command {
 }
 
 /// A port that is free now. Should somebody else take it first, the server says so and ends.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())
 }
 
 /// A server's process and all that it starts.
-struct Group {
+pub(crate) struct Group {
     leader: Child,
 }
 
 impl Group {
-    fn start(command: &mut Command) -> Result<Group> {
+    pub(crate) fn start(command: &mut Command) -> Result<Group> {
         let leader = command
             .process_group(0)
             .spawn()
@@ -151,7 +161,12 @@ impl Group {
     }
 
     /// Waits until `ready`; an end before that is an error that quotes the log.
-    fn wait_until(&mut self, limit: Duration, log: &Path, ready: impl Fn() -> bool) -> Result<()> {
+    pub(crate) fn wait_until(
+        &mut self,
+        limit: Duration,
+        log: &Path,
+        ready: impl Fn() -> bool,
+    ) -> Result<()> {
         let started = Instant::now();
         loop {
             let said = || std::fs::read_to_string(log).unwrap_or_default();
@@ -177,7 +192,7 @@ impl Group {
     }
 
     /// Asks with a signal, waits, and kills what is left of the group.
-    fn stop(&mut self, name: &str) {
+    pub(crate) fn stop(&mut self, name: &str) {
         let started = Instant::now();
         let asked = matches!(self.leader.try_wait(), Ok(None)) && self.signal(name).is_ok();
         while asked
@@ -190,7 +205,7 @@ impl Group {
     }
 
     /// Kills all of the group at once.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let group = format!("-{}", self.leader.id());
         // Nobody left to kill is what is wanted.
         let _ = collect(command("kill").args(["-KILL", "--", &group]));

@@ -57,7 +57,12 @@ impl Postgres {
 
     /// Where it is, as its superuser.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+        self.url_of("postgres", "postgres")
+    }
+
+    /// Where a database is, as some role.
+    pub fn url_of(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port)
     }
 
     /// Stops without finishing anything and starts again, as after a crash: connections break, the log is

@@ -1,0 +1,259 @@
+//! `cargo xtask up`: product, payment and edge as processes of their own, on a private PostgreSQL and RabbitMQ.
+//!
+//! What a deployment does, in its order: roles and databases, migrations under the owner's role, the services
+//! under roles that may only read and write rows, the edge last. Everything goes with Ctrl-C: what is kept is
+//! kept in tests, not here. The logs stay in `target/up`.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    checkout,
+    process::{collect, command, output},
+    servers::{Group, Servers, free_port, wait_for_signal},
+    shop::get,
+};
+
+/// The services with a database, in the order in which they start.
+const SERVICES: [&str; 2] = ["product", "payment"];
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// How to run them.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Optimised binaries.
+    #[arg(long)]
+    release: bool,
+    /// Processes of a service, such as `payment=2`: they share its events and its unfinished payments.
+    #[arg(long, value_name = "SERVICE=COUNT")]
+    replicas: Vec<Replicas>,
+    /// Where REST clients connect.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+}
+
+/// How many processes of which service.
+#[derive(Clone, Debug, PartialEq)]
+struct Replicas {
+    service: String,
+    count: usize,
+}
+
+impl FromStr for Replicas {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Replicas, String> {
+        let (service, count) = text.split_once('=').ok_or("SERVICE=COUNT is wanted")?;
+        let count = count.parse().ok().filter(|count| (1..=16).contains(count));
+        match count {
+            Some(count) if SERVICES.contains(&service) => Ok(Replicas {
+                service: service.to_owned(),
+                count,
+            }),
+            Some(_) => Err(format!("the services are {}", SERVICES.join(" and "))),
+            None => Err("COUNT goes from 1 to 16".to_owned()),
+        }
+    }
+}
+
+/// Runs until Ctrl-C.
+pub fn run(options: &Options) -> Result<()> {
+    let folder = checkout::target()?.join("up");
+    fs::create_dir_all(&folder)?;
+    let binaries = checkout::build_all(&["product", "payment", "edge"], options.release)?;
+    println!("starting PostgreSQL and RabbitMQ");
+    let servers = Servers::start()?;
+    let house = House::start(&servers, &binaries, &folder, options)?;
+    println!("{}", house.screen(&servers));
+    wait_for_signal()?;
+    println!("stopping");
+    drop(house); // The callers go first, then what they call.
+    drop(servers);
+    Ok(())
+}
+
+/// The running processes, outermost first.
+struct House {
+    processes: Vec<Process>,
+    listen: SocketAddr,
+    folder: PathBuf,
+}
+
+struct Process {
+    name: String,
+    admin_port: u16,
+    group: Group,
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            process.group.stop("-TERM");
+        }
+    }
+}
+
+impl House {
+    fn start(
+        servers: &Servers,
+        binaries: &[PathBuf],
+        folder: &Path,
+        options: &Options,
+    ) -> Result<House> {
+        let mut house = House {
+            processes: Vec::new(),
+            listen: options.listen,
+            folder: folder.to_owned(),
+        };
+        let mut destinations = String::from("[mesh.destinations]\n");
+        for (service, binary) in SERVICES.into_iter().zip(binaries) {
+            create_database(servers, service)?;
+            migrate(servers, service, binary, folder)?;
+            let replicas = options.replicas.iter().rev();
+            let wanted = replicas
+                .clone()
+                .find(|replicas| replicas.service == service);
+            let count = wanted.map_or(1, |replicas| replicas.count);
+            let mut first = None;
+            for number in 1..=count {
+                let port = free_port()?;
+                first.get_or_insert(port);
+                let more = format!(
+                    "{}\n{destinations}",
+                    storage(servers, service, service, folder)
+                );
+                house.launch(binary, &format!("{service}-{number}"), port, &more)?;
+            }
+            let port = first.expect("there is at least one");
+            writeln!(destinations, "{service} = \"http://127.0.0.1:{port}\"")?;
+        }
+        let edge = binaries.last().context("the edge was built")?;
+        house.launch(edge, "edge", options.listen.port(), &destinations)?;
+        Ok(house)
+    }
+
+    /// Starts a process and waits until it says that it is ready.
+    fn launch(&mut self, binary: &Path, name: &str, port: u16, more: &str) -> Result<()> {
+        let admin_port = free_port()?;
+        let config = self.folder.join(format!("{name}.toml"));
+        let address = if name == "edge" {
+            self.listen
+        } else {
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+        };
+        let head = format!("listen = \"{address}\"\nadmin_listen = \"127.0.0.1:{admin_port}\"\n");
+        fs::write(&config, format!("{head}\n{more}"))?;
+        let log = self.folder.join(format!("{name}.log"));
+        let file = fs::File::create(&log)?;
+        let mut program = crate::servers::program(binary, None);
+        program
+            .arg("--config")
+            .arg(&config)
+            .stdout(file.try_clone()?)
+            .stderr(file);
+        let mut group = Group::start(&mut program)?;
+        let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, admin_port));
+        let ready = || get(admin, "/readyz").is_ok_and(|(status, _)| status == 200);
+        if let Err(error) = group.wait_until(READY_TIMEOUT, &log, ready) {
+            group.kill();
+            return Err(error).with_context(|| name.to_owned());
+        }
+        println!("{name} is ready");
+        let process = Process {
+            name: name.to_owned(),
+            admin_port,
+            group,
+        };
+        self.processes.insert(0, process);
+        Ok(())
+    }
+
+    fn screen(&self, servers: &Servers) -> String {
+        let mut screen = format!(
+            "\nThe shop is open, in processes of their own.\n\n  REST           http://{}\n  Documentation  http://{}/docs\n",
+            self.listen, self.listen
+        );
+        let mut line = |name: &str, what: &str| {
+            writeln!(screen, "  {name:<14} {what}").expect("a String takes everything");
+        };
+        for (name, value) in servers.variables() {
+            line(name, &value);
+        }
+        for process in &self.processes {
+            let admin = format!(
+                "http://127.0.0.1:{}/readyz and /metrics",
+                process.admin_port
+            );
+            line(&process.name, &admin);
+        }
+        line("Logs", &self.folder.display().to_string());
+        screen.push_str("\nCtrl-C stops everything and forgets it.\n");
+        screen
+    }
+}
+
+/// A database that its owner may shape and its service may only fill.
+fn create_database(servers: &Servers, service: &str) -> Result<()> {
+    let statements = [
+        format!("CREATE ROLE {service}_owner LOGIN"),
+        format!("CREATE ROLE {service} LOGIN"),
+        format!("CREATE DATABASE {service} OWNER {service}_owner"),
+    ];
+    for statement in statements {
+        let mut psql = command(servers.postgres().programs().join("psql"));
+        psql.args(["-qX", "-v", "ON_ERROR_STOP=1", "-c", &statement]);
+        let ended = collect(psql.arg(servers.postgres().url()))?;
+        if !ended.status.success() {
+            bail!("{statement}: {}", ended.text.trim());
+        }
+    }
+    Ok(())
+}
+
+fn migrate(servers: &Servers, service: &str, binary: &Path, folder: &Path) -> Result<()> {
+    let config = folder.join(format!("{service}.migrate.toml"));
+    let owner = format!("{service}_owner");
+    fs::write(&config, storage(servers, service, &owner, folder))?;
+    let mut migrate = command(binary);
+    migrate.arg("--config").arg(&config);
+    output(migrate.args(["migrate", "--role", service]))?;
+    Ok(())
+}
+
+/// Where a service keeps its data, in its configuration.
+fn storage(servers: &Servers, service: &str, role: &str, folder: &Path) -> String {
+    let url = servers.postgres().url_of(role, service);
+    let journal = match service {
+        "payment" => format!(
+            "\n[simulator_journal]\npath = \"{}\"\n",
+            folder.join("simulator.db").display()
+        ),
+        _ => String::new(),
+    };
+    format!(
+        "[service.postgres]\nurl = \"{url}\"\n\n[bus]\nurl = \"{}\"\n{journal}",
+        servers.rabbitmq().url()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_read() {
+        let replicas: Replicas = "payment=2".parse().unwrap();
+        assert_eq!((replicas.service.as_str(), replicas.count), ("payment", 2));
+        for wrong in ["payment", "payment=", "payment=0", "edge=2", "payment=17"] {
+            assert!(wrong.parse::<Replicas>().is_err(), "{wrong}");
+        }
+    }
+}
