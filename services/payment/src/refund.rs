@@ -282,9 +282,10 @@ mod tests {
             left("A", 100, 2, 150),
             left("B", 50, 0, 0),
             left("C", 10, 0, 5),
+            left("D", 10, 1, 0), // Its money went back before it did.
         ];
         let lines = plan(payment(), &left, &Wanted::Everything).unwrap();
-        assert_eq!(amounts(&lines), [("A", 2, 150), ("C", 0, 5)]);
+        assert_eq!(amounts(&lines), [("A", 2, 150), ("C", 0, 5), ("D", 1, 0)]);
     }
 
     #[test]

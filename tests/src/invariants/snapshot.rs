@@ -1,7 +1,8 @@
 //! A PostgreSQL database as a SQLite file, table by table as it stands in one moment: so that the same questions
 //! are asked of a shop wherever it keeps its data.
 //!
-//! Deliberately without types, keys and checks: what the services' schema would refuse is what is looked for.
+//! Ids that are UUIDs there get the form that clients see. Deliberately without types, keys and checks: what the
+//! services' schema would refuse is what is looked for.
 
 use std::path::Path;
 
@@ -21,6 +22,7 @@ pub async fn snapshot(url: &str, file: &Path) -> sqlx::Result<()> {
         .create_if_missing(true)
         .connect()
         .await?;
+    sqlx::query(TYPEID).execute(&mut postgres).await?;
     sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .execute(&mut postgres)
         .await?;
@@ -32,6 +34,15 @@ pub async fn snapshot(url: &str, file: &Path) -> sqlx::Result<()> {
     sqlite.close().await?;
     postgres.close().await
 }
+
+/// A UUID as 26 characters of Crockford's base32 (TypeID 0.3): two bits of zero in front, then five at a time.
+const TYPEID: &str = "
+    CREATE FUNCTION pg_temp.typeid(id uuid) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$
+        SELECT string_agg(substr('0123456789abcdefghjkmnpqrstvwxyz',
+                                 1 + substring(bits FROM 1 + 5 * place FOR 5)::bit(5)::integer, 1), '' ORDER BY place)
+        FROM generate_series(0, 25) place,
+             (SELECT B'00' || ('x' || replace(id::text, '-', ''))::bit(128) AS bits) whole
+    $$";
 
 async fn tables(postgres: &mut PgConnection) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar(
@@ -62,7 +73,7 @@ async fn copy(
         .await?;
     let values: Vec<_> = columns
         .iter()
-        .map(|(name, kind)| value(&quoted(name), kind))
+        .map(|(name, kind)| value(table, name, kind))
         .collect();
     let select = format!(
         "SELECT json_build_array({})::text FROM \"{table}\"",
@@ -87,11 +98,21 @@ async fn copy(
 }
 
 /// A column as JSON that SQLite reads as it would store it itself.
-fn value(column: &str, kind: &str) -> String {
+fn value(table: &str, column: &str, kind: &str) -> String {
+    let prefix = match (table, column) {
+        ("payments", "id") | (_, "payment_id") => "'pay_'",
+        ("attempts", "id") | (_, "attempt_id") => "'att_'",
+        ("captures", "id") => "'cap_'",
+        ("refunds", "id") => "'re_'",
+        ("ledger_transactions", "id") | (_, "transaction_id") => "'txn_'",
+        (_, "source_id") => "CASE kind WHEN 'capture' THEN 'cap_' ELSE 're_' END",
+        _ => "''",
+    };
     match kind {
-        "boolean" => format!("{column}::int"),
-        "bigint" | "integer" | "smallint" => column.to_owned(),
-        _ => format!("{column}::text"), // JSON as text, bytes in hexadecimal.
+        "uuid" if prefix != "''" => format!("{prefix} || pg_temp.typeid(\"{column}\")"),
+        "boolean" => format!("\"{column}\"::int"),
+        "bigint" | "integer" | "smallint" => format!("\"{column}\""),
+        _ => format!("\"{column}\"::text"), // JSON as text, bytes in hexadecimal.
     }
 }
 
