@@ -317,6 +317,8 @@ mod tests {
         ];
         let lines = plan(payment(), &left, &Wanted::Amount(usd(100))).unwrap();
         assert_eq!(amounts(&lines), [("A", 0, 33), ("B", 0, 67)]);
+        let all = plan(payment(), &left, &Wanted::Amount(usd(300))).unwrap();
+        assert_eq!(amounts(&all), [("A", 0, 100), ("B", 0, 200)]);
         let error = plan(payment(), &left, &Wanted::Amount(usd(301))).unwrap_err();
         assert_eq!(
             error,

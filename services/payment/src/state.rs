@@ -241,6 +241,8 @@ mod tests {
                 Command::Cancel,
                 Command::Refund,
             ];
+            let verbs = commands.map(Command::verb);
+            assert_eq!(verbs, ["confirmed", "captured", "canceled", "refunded"]);
             for (command, allowed) in commands.into_iter().zip(allowed) {
                 assert_eq!(state.allows(command), allowed, "{state:?} {command:?}");
             }

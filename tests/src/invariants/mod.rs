@@ -11,6 +11,7 @@ mod books;
 mod cards;
 mod progress;
 mod sales;
+mod snapshot;
 mod states;
 mod stock;
 mod stores;

@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection
 const BATCH_ROWS: usize = 1_000;
 
 /// Copies every table of the database at `url` into a new file.
-pub async fn snapshot(url: &str, file: &Path) -> sqlx::Result<()> {
+pub(super) async fn snapshot(url: &str, file: &Path) -> sqlx::Result<()> {
     let mut postgres = PgConnection::connect(url).await?;
     let mut sqlite = SqliteConnectOptions::new()
         .filename(file)
@@ -117,7 +117,7 @@ fn value(table: &str, column: &str, kind: &str) -> String {
 }
 
 /// What the database itself lets pass of what must not be: tried and taken back.
-pub async fn changes_postings(url: &str) -> sqlx::Result<Vec<&'static str>> {
+pub(super) async fn changes_postings(url: &str) -> sqlx::Result<Vec<&'static str>> {
     let attempts = [
         "UPDATE ledger_postings SET amount_minor = amount_minor + 1",
         "UPDATE ledger_transactions SET recorded_at_us = 0",

@@ -1,5 +1,5 @@
 //! The databases of a shop on one connection: payment's own is the main one, `product` and `provider` are
-//! attached.
+//! attached. Where they are PostgreSQL's, copies of them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
+use tempfile::TempDir;
+
+use super::snapshot::{changes_postings, snapshot};
 
 /// What is wrong, one text each.
 pub type Violations = Vec<String>;
@@ -23,6 +26,13 @@ pub struct Stores {
     pub(super) connection: SqliteConnection,
     pub(super) now_us: i64,
     folder: PathBuf,
+    snapshot: Option<Snapshot>,
+}
+
+/// Where PostgreSQL databases were copied to, gone with it.
+struct Snapshot {
+    payment: String,
+    _folder: TempDir,
 }
 
 impl Stores {
@@ -31,33 +41,46 @@ impl Stores {
         Stores::connect(folder, now_us, true).await
     }
 
+    /// Copies the PostgreSQL databases at these URLs as they are now, and opens the copies beside the
+    /// provider's journal in `folder`.
+    pub async fn copy(
+        product: &str,
+        payment: &str,
+        folder: &Path,
+        now_us: i64,
+    ) -> sqlx::Result<Stores> {
+        let copies = TempDir::new().map_err(sqlx::Error::Io)?;
+        let (main, attached) = (
+            copies.path().join("payment.db"),
+            copies.path().join("product.db"),
+        );
+        tokio::try_join!(snapshot(payment, &main), snapshot(product, &attached))?;
+        let journal = folder.join("simulator.db");
+        let files = [main, attached, journal];
+        let connection = connect(&files, true).await?;
+        Ok(Stores {
+            connection,
+            now_us,
+            folder: folder.to_owned(),
+            snapshot: Some(Snapshot {
+                payment: payment.to_owned(),
+                _folder: copies,
+            }),
+        })
+    }
+
     /// Opens them to write too: to plant bugs.
     pub async fn open_writable(folder: &Path, now_us: i64) -> sqlx::Result<Stores> {
         Stores::connect(folder, now_us, false).await
     }
 
     async fn connect(folder: &Path, now_us: i64, query_only: bool) -> sqlx::Result<Stores> {
-        let mut connection = SqliteConnectOptions::new()
-            .filename(folder.join(FILES[0].1))
-            // A connection that is opened to read only cannot open a database that was closed properly.
-            .pragma("query_only", if query_only { "ON" } else { "OFF" })
-            .foreign_keys(false) // Bugs are planted through it.
-            .create_if_missing(false)
-            .busy_timeout(Duration::from_secs(10))
-            .connect()
-            .await?;
-        for (name, file) in &FILES[1..] {
-            let path = folder.join(file);
-            assert!(path.exists(), "{} is missing", path.display());
-            sqlx::query(AssertSqlSafe(format!("ATTACH ? AS {name}")))
-                .bind(path.to_string_lossy().into_owned())
-                .execute(&mut connection)
-                .await?;
-        }
+        let files = FILES.map(|(_, file)| folder.join(file));
         Ok(Stores {
-            connection,
+            connection: connect(&files, query_only).await?,
             now_us,
             folder: folder.to_owned(),
+            snapshot: None,
         })
     }
 
@@ -84,6 +107,14 @@ impl Stores {
     /// Where the databases lie.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The changes that PostgreSQL lets pass of those that it must refuse; nothing where SQLite keeps the data.
+    pub(super) async fn changes_postings(&self) -> sqlx::Result<Option<Vec<&'static str>>> {
+        match &self.snapshot {
+            Some(snapshot) => changes_postings(&snapshot.payment).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Copies payment's database as it is now.
@@ -189,6 +220,27 @@ impl Stores {
             .await
             .map(drop)
     }
+}
+
+/// One connection to all three, in the order of [`FILES`].
+async fn connect(files: &[PathBuf; 3], query_only: bool) -> sqlx::Result<SqliteConnection> {
+    let mut connection = SqliteConnectOptions::new()
+        .filename(&files[0])
+        // A connection that is opened to read only cannot open a database that was closed properly.
+        .pragma("query_only", if query_only { "ON" } else { "OFF" })
+        .foreign_keys(false) // Bugs are planted through it.
+        .create_if_missing(false)
+        .busy_timeout(Duration::from_secs(10))
+        .connect()
+        .await?;
+    for ((name, _), path) in FILES.iter().zip(files).skip(1) {
+        assert!(path.exists(), "{} is missing", path.display());
+        sqlx::query(AssertSqlSafe(format!("ATTACH ? AS {name}")))
+            .bind(path.to_string_lossy().into_owned())
+            .execute(&mut connection)
+            .await?;
+    }
+    Ok(connection)
 }
 
 /// The names of the databases on the connection.
