@@ -29,6 +29,11 @@ macro_rules! id_type {
                 decode(text, Self::PREFIX).map(Self)
             }
 
+            /// Around a UUID that [`Self::uuid`] gave; one of another version is refused.
+            pub fn from_uuid(uuid: Uuid) -> Result<Self, InvalidId> {
+                known(uuid).map(Self)
+            }
+
             /// The UUIDv7 inside.
             pub fn uuid(self) -> Uuid {
                 self.0
@@ -149,9 +154,11 @@ fn decode(text: &str, prefix: &'static str) -> Result<Uuid, InvalidId> {
         }
         value = value << 5 | digit as u128;
     }
-    let uuid = Uuid::from_u128(value);
-    let known = uuid.get_version_num() == 7 && uuid.get_variant() == uuid::Variant::RFC4122;
-    if known {
+    known(Uuid::from_u128(value))
+}
+
+fn known(uuid: Uuid) -> Result<Uuid, InvalidId> {
+    if uuid.get_version_num() == 7 && uuid.get_variant() == uuid::Variant::RFC4122 {
         Ok(uuid)
     } else {
         Err(InvalidId::NotUuidV7)
@@ -216,6 +223,7 @@ mod tests {
         ) {
             let first = PaymentId::generate(first_us);
             prop_assert_eq!(PaymentId::parse(&first.to_string()), Ok(first));
+            prop_assert_eq!(PaymentId::from_uuid(first.uuid()), Ok(first));
             let second = PaymentId::generate(first_us + later_us);
             prop_assert!(first < second);
             prop_assert!(first.to_string() < second.to_string());

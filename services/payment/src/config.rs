@@ -5,7 +5,7 @@ use crate::provider::Capabilities;
 use crate::provider::simulator::SimulatorConfig;
 use mesh_events::RelayConfig;
 use mesh_runtime::telemetry::TelemetryConfig;
-use mesh_store::SqliteConfig;
+use mesh_store::{PostgresConfig, SqliteConfig};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -50,8 +50,10 @@ impl Default for Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Where payments are kept.
+    /// Where payments are kept by one process: a SQLite file.
     pub database: SqliteConfig,
+    /// Where payments are kept by any number of replicas; used as soon as it has a URL.
+    pub postgres: PostgresConfig,
     /// Publishing of events.
     pub relay: RelayConfig,
     /// How payments are carried out.
@@ -85,6 +87,7 @@ impl Default for ServiceConfig {
                 path: "data/payment.db".into(),
                 ..SqliteConfig::default()
             },
+            postgres: PostgresConfig::default(),
             relay: RelayConfig::default(),
             saga: SagaConfig::default(),
             provider: crate::provider::simulator::NAME.to_owned(),

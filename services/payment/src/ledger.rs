@@ -7,6 +7,7 @@
 
 use kernel::{CaptureId, Currency, Money, PaymentId, RefundId, TransactionId};
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
 /// An account's name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +54,14 @@ impl Source {
         match self {
             Self::Capture(_) => "capture",
             Self::Refund(_) => "refund",
+        }
+    }
+
+    /// The UUID in the id of what is recorded.
+    pub fn uuid(self) -> Uuid {
+        match self {
+            Self::Capture(id) => id.uuid(),
+            Self::Refund(id) => id.uuid(),
         }
     }
 }

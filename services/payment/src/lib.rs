@@ -44,7 +44,8 @@ use crate::grpc::Grpc;
 use crate::grpc::watch;
 use crate::provider::simulator::Simulator;
 use crate::saga::{Providers, Saga};
-use crate::store::{SqliteStore, Store, sqlite};
+use crate::store::Store;
+use crate::store::database::Database;
 use crate::webhook::DirectWebhooks;
 use crate::worker::Worker;
 use anyhow::{Context as _, ensure};
@@ -52,8 +53,6 @@ use mesh::{Contract, Mesh};
 use mesh_events::{Bus, InMemoryBus, Metrics, Outbox, Relay};
 use mesh_runtime::admin::{self, Readiness};
 use mesh_runtime::{Clock, shutdown};
-use mesh_store::Sqlite;
-use mesh_store::sqlite::outbox::SqliteOutbox;
 use proto::commerce::payment::v1::payment_service_server::PaymentServiceServer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,7 +82,7 @@ pub struct Parts {
 pub struct Service {
     config: ServiceConfig,
     parts: Parts,
-    sqlite: Sqlite,
+    database: Database,
     store: Arc<dyn Store>,
     commands: Commands,
     tasks: TaskTracker,
@@ -112,16 +111,8 @@ impl Service {
             config.saga.lease_ms > config.saga.provider_timeout_ms,
             "saga.lease_ms must be longer than saga.provider_timeout_ms"
         );
-        let sqlite = Sqlite::open(&config.database, &sqlite::MIGRATIONS)
-            .await
-            .context("the database of payments")?;
-        let store = SqliteStore::new(sqlite.clone());
-        let resumed = store
-            .end_leases()
-            .await
-            .context("payments left half done")?;
-        tracing::debug!(payments = resumed, "left half done by the last process");
-        let store: Arc<dyn Store> = Arc::new(store);
+        let database = Database::open(&config).await?;
+        let store = database.store();
         let tasks = TaskTracker::new();
         let saga = Saga::new(
             store.clone(),
@@ -135,7 +126,7 @@ impl Service {
         Ok(Self {
             config,
             parts,
-            sqlite,
+            database,
             store,
             commands,
             tasks,
@@ -152,14 +143,9 @@ impl Service {
         &self.store
     }
 
-    /// The database.
-    pub fn sqlite(&self) -> &Sqlite {
-        &self.sqlite
-    }
-
     /// Events that wait to be published.
     pub fn outbox(&self) -> Arc<dyn Outbox> {
-        Arc::new(SqliteOutbox::new(self.sqlite.clone()))
+        self.database.outbox()
     }
 
     /// A worker over this service's parts; [`Service::run`] runs one of its own.
@@ -202,7 +188,7 @@ impl Service {
         if let Err(error) = shutdown::drain(&relaying, DRAIN).await {
             tracing::warn!(%error, "events wait for the next start");
         }
-        self.sqlite
+        self.database
             .close()
             .await
             .context("closing the database of payments")?;
@@ -217,7 +203,7 @@ impl Service {
             bus: self.parts.bus.clone(),
             config: self.config.relay.clone(),
             now: Arc::new(move || clock.now_us()),
-            wake: self.sqlite.wake(),
+            wake: self.database.wake(),
             metrics: self.parts.events.clone(),
         }
     }

@@ -16,6 +16,18 @@ struct Args {
     /// Where gRPC is served, such as 127.0.0.1:50052.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Bring the schema of the configured PostgreSQL up, before this release is rolled out.
+    Migrate {
+        /// The role that the service runs under; it may read and write rows, and only add to the books.
+        #[arg(long, value_name = "NAME", default_value = "")]
+        role: String,
+    },
 }
 
 #[tokio::main]
@@ -29,6 +41,9 @@ async fn main() -> anyhow::Result<()> {
     }
     let config = loaded.config;
     telemetry::init(&config.telemetry)?;
+    if let Some(Command::Migrate { role }) = args.command {
+        return payment::store::migrate(&config.service.postgres, &role).await;
+    }
     let stop = shutdown::on_signal()?;
     let listener = TcpListener::bind(&config.listen)
         .await

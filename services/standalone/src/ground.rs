@@ -7,7 +7,6 @@ use mesh::{Contract, Mesh};
 use mesh_events::{InMemoryBus, Outbox};
 use mesh_runtime::Clock;
 use mesh_runtime::admin::Readiness;
-use mesh_store::sqlite::outbox::SqliteOutbox;
 use payment::provider::simulator::{self, Simulator};
 use payment::saga::Providers;
 use prometheus::Registry;
@@ -103,7 +102,7 @@ impl Ground {
             clock: self.clock.clone(),
         };
         let service = payment::Service::open(self.config.payment.clone(), parts).await?;
-        let outbox = Arc::new(SqliteOutbox::new(service.sqlite().clone()));
+        let outbox = service.outbox();
         let part = Part::start("the payment service", &self.ended, |shutdown| {
             service.run(listener, shutdown)
         });

@@ -4,6 +4,9 @@
 //! Deliberately missing: rows, statements and half a change. What a decision leaves behind (events,
 //! books, sales, history, log of changes, stored answers) is written with it or not at all.
 
+pub(crate) mod database;
+mod outcome;
+pub mod postgres;
 pub mod sqlite;
 
 use crate::error::Error;
@@ -17,6 +20,8 @@ use kernel::filter::Expr;
 use kernel::{Currency, PaymentId, RefundId};
 use mesh_store::idempotency::{Claim, Key};
 
+pub use database::migrate;
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 /// Whose payments a caller may see.

@@ -5,11 +5,10 @@ use crate::fact::Effects;
 use crate::ledger::Transaction;
 use crate::payment::Payment;
 use crate::sales::SaleLine;
+use crate::store::outcome;
 use crate::wire;
 use kernel::{PaymentId, RefundId};
-use mesh_events::Event;
 use mesh_store::sqlite::{idempotency, outbox};
-use prost::Message as _;
 use sqlx::SqliteConnection;
 
 /// How many rows an account's balance in one currency is spread over.
@@ -42,12 +41,7 @@ pub(super) async fn write(
     for line in &effects.sales {
         write_sale(connection, after.id, line).await?;
     }
-    let traceparent = mesh::CallContext::current().traceparent();
-    for (version, fact) in &effects.facts {
-        let (kind, mandatory, body) = wire::event(after, fact);
-        let event = Event::new(kind, after.id.to_string(), *version, now_us, body)
-            .with_traceparent(traceparent.as_str());
-        let event = if mandatory { event } else { event.optional() };
+    for event in outcome::events(after, effects, now_us) {
         outbox::append(connection, &event, now_us).await?;
     }
     write_change(connection, before, after, now_us).await
@@ -129,21 +123,15 @@ async fn write_change(
     after: &Payment,
     now_us: i64,
 ) -> Result<(), Error> {
-    let seen = wire::payment(after);
-    if let Some(before) = before {
-        let mut seen_before = wire::payment(before);
-        seen_before.version = seen.version;
-        seen_before.update_time = seen.update_time;
-        if seen_before == seen {
-            return Ok(()); // A step of the saga that clients do not see.
-        }
-    }
+    let Some(body) = outcome::change(before, after) else {
+        return Ok(());
+    };
     sqlx::query(
         "INSERT INTO payment_changes (payment_id, principal, body, at_us) VALUES (?, ?, ?, ?)",
     )
     .bind(after.id.to_string())
     .bind(&after.order.principal)
-    .bind(seen.encode_to_vec())
+    .bind(body)
     .bind(now_us)
     .execute(connection)
     .await?;

@@ -5,6 +5,7 @@ mod effects;
 mod lists;
 mod rows;
 
+use super::outcome::{self, decided, opened};
 use super::{
     Advanced, Change, Decide, Decision, LeaseWish, LedgerAccount, LedgerEntry, Make, Opened,
     PaymentsQuery, Recorded, Retention, Revisions, Store, Viewer, Work,
@@ -278,16 +279,6 @@ fn is_free(loaded: &Loaded, lease: &LeaseWish) -> bool {
     loaded.lease_until_us <= lease.now_us || loaded.lease_owner.as_ref() == Some(&lease.owner)
 }
 
-/// What a known key means for a command; nothing where it is new.
-fn opened(claim: Claim) -> Option<Opened> {
-    match claim {
-        Claim::New => None,
-        Claim::InFlight { .. } => Some(Opened::InFlight),
-        Claim::Replay(answer) => Some(Opened::Replay(answer)),
-        Claim::Reused => Some(Opened::Reused),
-    }
-}
-
 async fn claim(
     connection: &mut SqliteConnection,
     key: Option<&Key>,
@@ -324,8 +315,7 @@ async fn refuse_taken_order(
     }
 }
 
-/// Decides on a payment and writes the difference. The change itself raises the version; each
-/// further move of the state within it once more.
+/// Decides on a payment and writes the difference.
 async fn change(
     connection: &mut SqliteConnection,
     before: &Payment,
@@ -333,14 +323,10 @@ async fn change(
     holds_lease: bool,
     decide: Decide<'_>,
 ) -> Result<(Payment, Decision), Error> {
-    let mut after = before.clone();
-    after.version += 1;
-    let untouched = after.clone();
-    let decision = decide(&mut after, holds_lease)?;
-    if after == untouched {
-        return Ok((before.clone(), decision));
+    let (after, decision) = decided(before, lease, holds_lease, decide)?;
+    if after == *before {
+        return Ok((after, decision));
     }
-    after.updated_at_us = lease.now_us;
     if !rows::save(connection, before, &after).await? {
         return Err(Error::Interrupted);
     }
@@ -362,11 +348,11 @@ async fn settle(
     decision: &Decision,
     lease: &LeaseWish,
 ) -> Result<Work, Error> {
-    let (work, due_at_us) = match &decision.next {
-        Next::Call(call) => (Work::Call(call.clone()), Some(lease.now_us)),
-        Next::Later(due_us) if decision.pause => (Work::Pause(*due_us), Some(*due_us)),
-        Next::Later(due_us) => (Work::Done, Some(*due_us)),
-        Next::Nothing => (Work::Done, None),
+    let work = outcome::work(decision);
+    let due_at_us = match &decision.next {
+        Next::Call(_) => Some(lease.now_us),
+        Next::Later(due_us) => Some(*due_us),
+        Next::Nothing => None,
     };
     let (owner, until_us) = match &work {
         Work::Call(_) | Work::Pause(_) => (Some(lease.owner.as_str()), lease.until_us),

@@ -1,0 +1,80 @@
+//! The database that is configured: PostgreSQL where it has a URL, else a SQLite file.
+
+use super::{PostgresStore, SqliteStore, Store, postgres, sqlite};
+use crate::config::ServiceConfig;
+use anyhow::Context as _;
+use mesh_events::Outbox;
+use mesh_store::postgres::outbox::PostgresOutbox;
+use mesh_store::sqlite::outbox::SqliteOutbox;
+use mesh_store::{Postgres, PostgresConfig, Sqlite};
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// An open database.
+pub(crate) enum Database {
+    Sqlite(Sqlite),
+    Postgres(Postgres),
+}
+
+impl Database {
+    /// Opens what is configured.
+    pub(crate) async fn open(config: &ServiceConfig) -> anyhow::Result<Self> {
+        if !config.postgres.url.is_empty() {
+            let postgres = Postgres::connect(&config.postgres, &postgres::MIGRATIONS)
+                .await
+                .context("the database of payments")?;
+            return Ok(Self::Postgres(postgres));
+        }
+        let sqlite = Sqlite::open(&config.database, &sqlite::MIGRATIONS)
+            .await
+            .context("the database of payments")?;
+        let resumed = SqliteStore::new(sqlite.clone())
+            .end_leases()
+            .await
+            .context("payments left half done")?;
+        tracing::debug!(payments = resumed, "left half done by the last process");
+        Ok(Self::Sqlite(sqlite))
+    }
+
+    /// The storage in it.
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Sqlite(sqlite) => Arc::new(SqliteStore::new(sqlite.clone())),
+            Self::Postgres(postgres) => Arc::new(PostgresStore::new(postgres.clone())),
+        }
+    }
+
+    /// Events that wait to be published.
+    pub(crate) fn outbox(&self) -> Arc<dyn Outbox> {
+        match self {
+            Self::Sqlite(sqlite) => Arc::new(SqliteOutbox::new(sqlite.clone())),
+            Self::Postgres(postgres) => Arc::new(PostgresOutbox::new(postgres.clone())),
+        }
+    }
+
+    /// Notified when there may be a new one.
+    pub(crate) fn wake(&self) -> Arc<Notify> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.wake(),
+            Self::Postgres(postgres) => postgres.committed(),
+        }
+    }
+
+    /// Waits for what is under way and closes it.
+    pub(crate) async fn close(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Sqlite(sqlite) => Ok(sqlite.close().await?),
+            Self::Postgres(postgres) => {
+                postgres.close().await;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Brings the schema up, and gives the role that the service runs under its rights; empty: none.
+pub async fn migrate(config: &PostgresConfig, role: &str) -> anyhow::Result<()> {
+    mesh_store::postgres::migrate(config, &postgres::schema(role))
+        .await
+        .context("the database of payments")
+}
