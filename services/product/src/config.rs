@@ -4,15 +4,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use mesh_events::{ConsumerConfig, RelayConfig};
 use mesh_runtime::telemetry::TelemetryConfig;
-use mesh_store::SqliteConfig;
+use mesh_store::{PostgresConfig, SqliteConfig};
 use serde::{Deserialize, Serialize};
 
 /// The service, wherever it runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The database.
+    /// The database file, where no PostgreSQL is named.
     pub store: SqliteConfig,
+    /// The database that replicas share; used when its URL is not empty.
+    pub postgres: PostgresConfig,
+    /// What a shared database needs beside its connections.
+    pub shared: SharedConfig,
     /// How long a reservation holds when the caller does not say, in milliseconds.
     pub reservation_ttl_default_ms: u32,
     /// Import and export of files.
@@ -34,12 +38,42 @@ impl Default for Config {
                 path: "data/product.db".into(),
                 ..SqliteConfig::default()
             },
+            postgres: PostgresConfig::default(),
+            shared: SharedConfig::default(),
             reservation_ttl_default_ms: 15 * 60 * 1000,
             transfer: TransferConfig::default(),
             watch: WatchConfig::default(),
             sweep: SweepConfig::default(),
             relay: RelayConfig::default(),
             consumer: ConsumerConfig::default(),
+        }
+    }
+}
+
+/// What a shared database needs beside its connections. SQLite uses none of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SharedConfig {
+    /// Reservations of the same SKU queue in the same of so many lanes. Each lane uses a connection.
+    pub lanes: usize,
+    /// Reservations that queue in each lane; further ones are refused.
+    pub queue_max: usize,
+    /// Reservations that are committed together at most.
+    pub batch_max: usize,
+    /// How often something is decided at most when others are faster.
+    pub attempts_max: u32,
+    /// How often to look for changes that another replica wrote, in milliseconds.
+    pub revisions_poll_ms: u64,
+}
+
+impl Default for SharedConfig {
+    fn default() -> Self {
+        Self {
+            lanes: 8,
+            queue_max: 1_024,
+            batch_max: 64,
+            attempts_max: 20,
+            revisions_poll_ms: 200,
         }
     }
 }

@@ -25,16 +25,18 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use mesh::Mesh;
-use mesh_events::{Bus, Consumer, Now, Outbox, Relay};
+use mesh_events::{Bus, Consumer, DeadLetters, Now, Outbox, Relay};
 use mesh_runtime::Clock;
-use mesh_store::Sqlite;
-use mesh_store::sqlite::{dead_letters::SqliteDeadLetters, outbox::SqliteOutbox};
+use mesh_store::{
+    postgres::{dead_letters::PostgresDeadLetters, outbox::PostgresOutbox},
+    sqlite::{dead_letters::SqliteDeadLetters, outbox::SqliteOutbox},
+};
 use proto::commerce::product::v1::product_service_server::ProductServiceServer;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
-use store::{Store, sqlite::SqliteStore};
+use store::{Store, postgres::PostgresStore, sqlite::SqliteStore};
 
 /// What the service is given by whoever runs it.
 #[derive(Clone)]
@@ -54,45 +56,63 @@ pub struct Parts {
 pub struct Service {
     config: Config,
     parts: Parts,
-    store: SqliteStore,
+    database: Database,
+}
+
+/// Where the service keeps its data. Only this file knows which.
+#[derive(Clone)]
+enum Database {
+    Sqlite(SqliteStore),
+    Postgres(PostgresStore),
 }
 
 impl Service {
-    /// Opens the database, creating it where there is none.
+    /// Connects to PostgreSQL where its URL is given; else opens the database file, creating it where there
+    /// is none.
     pub async fn open(config: Config, parts: Parts) -> anyhow::Result<Self> {
-        let store = SqliteStore::open(&config.store)
-            .await
-            .context("product database")?;
+        let database = if config.postgres.url.is_empty() {
+            let store = SqliteStore::open(&config.store).await;
+            Database::Sqlite(store.context("product database")?)
+        } else {
+            let store = PostgresStore::connect(&config.postgres, &config.shared).await;
+            Database::Postgres(store.context("product database")?)
+        };
         Ok(Self {
             config,
             parts,
-            store,
+            database,
         })
     }
 
     /// What it keeps.
     pub fn store(&self) -> Arc<dyn Store> {
-        Arc::new(self.store.clone())
+        match &self.database {
+            Database::Sqlite(store) => Arc::new(store.clone()),
+            Database::Postgres(store) => Arc::new(store.clone()),
+        }
     }
 
     /// Events that wait to be published.
     pub fn outbox(&self) -> Arc<dyn Outbox> {
-        Arc::new(SqliteOutbox::new(self.store.sqlite().clone()))
+        match &self.database {
+            Database::Sqlite(store) => Arc::new(SqliteOutbox::new(store.sqlite().clone())),
+            Database::Postgres(store) => Arc::new(PostgresOutbox::new(store.postgres().clone())),
+        }
     }
 
     /// Events that could not be applied.
-    pub fn dead_letters(&self) -> SqliteDeadLetters {
-        SqliteDeadLetters::new(self.store.sqlite().clone())
-    }
-
-    /// The database.
-    pub fn sqlite(&self) -> &Sqlite {
-        self.store.sqlite()
+    pub fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        match &self.database {
+            Database::Sqlite(store) => Arc::new(SqliteDeadLetters::new(store.sqlite().clone())),
+            Database::Postgres(store) => {
+                Arc::new(PostgresDeadLetters::new(store.postgres().clone()))
+            }
+        }
     }
 
     /// Whether the database answers: a check for readiness.
     pub async fn ready(&self) -> Result<(), String> {
-        self.store
+        self.store()
             .revision()
             .await
             .map(drop)
@@ -101,7 +121,7 @@ impl Service {
 
     /// One round of the sweeper at this moment.
     pub async fn sweep(&self) -> Result<sweeper::Swept, error::Error> {
-        sweeper::sweep(&self.store, &self.config.sweep, self.parts.clock.now_us()).await
+        sweeper::sweep(&*self.store(), &self.config.sweep, self.parts.clock.now_us()).await
     }
 
     /// Serves until `shutdown`, drains, and closes the database.
@@ -132,12 +152,26 @@ impl Service {
         while let Some(ended) = tasks.join_next().await {
             ended.context("a background task of the product service panicked")?;
         }
-        self.store
-            .sqlite()
-            .close()
-            .await
-            .context("closing the product database")?;
+        self.close().await.context("closing the product database")?;
         served.context("serving the product service")
+    }
+
+    async fn close(&self) -> Result<(), sqlx::Error> {
+        match &self.database {
+            Database::Sqlite(store) => store.sqlite().close().await,
+            Database::Postgres(store) => {
+                store.close().await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Notified when there may be events to publish.
+    fn wake(&self) -> Arc<Notify> {
+        match &self.database {
+            Database::Sqlite(store) => store.sqlite().wake(),
+            Database::Postgres(store) => store.postgres().committed(),
+        }
     }
 
     fn relay(&self) -> Relay {
@@ -147,7 +181,7 @@ impl Service {
             bus: self.parts.bus.clone(),
             config: self.config.relay.clone(),
             now: self.now(),
-            wake: self.store.sqlite().wake(),
+            wake: self.wake(),
             metrics: self.parts.event_metrics.clone(),
         }
     }
@@ -159,7 +193,7 @@ impl Service {
             kinds: consumer::KINDS.map(str::to_owned).to_vec(),
             bus: self.parts.bus.clone(),
             handler: Arc::new(handler),
-            dead_letters: Arc::new(self.dead_letters()),
+            dead_letters: self.dead_letters(),
             config: self.config.consumer.clone(),
             now: self.now(),
             metrics: self.parts.event_metrics.clone(),

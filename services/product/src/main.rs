@@ -11,7 +11,7 @@ use clap::Parser as _;
 use mesh::{Contract, Mesh};
 use mesh_events::InMemoryBus;
 use mesh_runtime::{Clock, admin, config, shutdown, telemetry};
-use product::{Parts, Service, config::Process};
+use product::{Parts, Service, config::Process, store::postgres};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,19 @@ struct Args {
     /// The database file.
     #[arg(long, value_name = "FILE")]
     database: Option<std::path::PathBuf>,
+    #[command(subcommand)]
+    chore: Option<Chore>,
+}
+
+/// What else this program does than serve.
+#[derive(clap::Subcommand)]
+enum Chore {
+    /// Bring the schema of the PostgreSQL database up, then end. Needs a role that owns the database.
+    Migrate {
+        /// The role that the service runs under: it gets the right to read and write rows, and no more.
+        #[arg(long, value_name = "NAME", default_value = "")]
+        role: String,
+    },
 }
 
 #[tokio::main]
@@ -47,6 +60,11 @@ async fn main() -> anyhow::Result<()> {
     }
     let config = loaded.config;
     telemetry::init(&config.telemetry)?;
+    if let Some(Chore::Migrate { role }) = &args.chore {
+        postgres::migrate(&config.product.postgres, role).await?;
+        tracing::info!("the schema is up to date");
+        return Ok(());
+    }
     let shutdown = shutdown::on_signal()?;
     let registry = Registry::new();
     let parts = Parts {

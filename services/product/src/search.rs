@@ -49,11 +49,20 @@ impl Document {
     }
 }
 
-/// A query in the language of SQLite's FTS5: every word a phrase, all of them joined by AND.
+/// A query: a product is found that has all the phrases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
-    /// The expression for `MATCH`. It holds letters, digits, quotes, blanks, `*` and `AND` only.
-    pub expression: String,
+    /// At least one.
+    pub phrases: Vec<Phrase>,
+}
+
+/// Tokens that stand one after another. They hold letters and digits only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phrase {
+    /// At least one.
+    pub tokens: Vec<String>,
+    /// Whether the last one may go on.
+    pub prefix: bool,
 }
 
 impl Query {
@@ -79,14 +88,12 @@ impl Query {
             ));
         }
         let last = words.len() - 1;
-        let phrases: Vec<String> = words
+        let phrases = words
             .iter()
             .enumerate()
             .map(|(index, word)| phrase(word, index == last))
             .collect();
-        Ok(Self {
-            expression: phrases.join(" AND "),
-        })
+        Ok(Self { phrases })
     }
 }
 
@@ -97,7 +104,7 @@ enum Run {
     Other(String),
 }
 
-fn phrase(word: &[Run], last: bool) -> String {
+fn phrase(word: &[Run], last: bool) -> Phrase {
     let mut tokens = Vec::new();
     let mut prefix = last;
     for (index, run) in word.iter().enumerate() {
@@ -118,7 +125,7 @@ fn phrase(word: &[Run], last: bool) -> String {
             }
         }
     }
-    format!("\"{}\"{}", tokens.join(" "), if prefix { "*" } else { "" })
+    Phrase { tokens, prefix }
 }
 
 /// The tokens of a text, in its order.
@@ -221,8 +228,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// The phrases of a query, joined by commas.
     fn expression(query: &str) -> String {
-        Query::parse(query).unwrap().expression
+        let shown = |phrase: &Phrase| {
+            let star = if phrase.prefix { "*" } else { "" };
+            format!("{}{star}", phrase.tokens.join(" "))
+        };
+        let query = Query::parse(query).unwrap();
+        let phrases: Vec<String> = query.phrases.iter().map(shown).collect();
+        phrases.join(", ")
     }
 
     #[test]
@@ -231,10 +245,10 @@ mod tests {
             index_text("텀블러 USB케이블"),
             "텀블 블러 러 USB 케이 이블 블"
         );
-        assert_eq!(expression("텀블러"), "\"텀블 블러\"");
-        assert_eq!(expression("컵"), "\"컵\"*");
-        assert_eq!(expression("usb케이블"), "\"usb 케이 이블\"");
-        assert_eq!(expression("이블c"), "\"이블 블 c\"*");
+        assert_eq!(expression("텀블러"), "텀블 블러");
+        assert_eq!(expression("컵"), "컵*");
+        assert_eq!(expression("usb케이블"), "usb 케이 이블");
+        assert_eq!(expression("이블c"), "이블 블 c*");
     }
 
     #[test]
@@ -245,14 +259,14 @@ mod tests {
 
     #[test]
     fn the_last_word_may_be_a_prefix() {
-        assert_eq!(expression("big roc"), "\"big\" AND \"roc\"*");
-        assert_eq!(expression("TRACK-00001"), "\"TRACK 00001\"*");
+        assert_eq!(expression("big roc"), "big, roc*");
+        assert_eq!(expression("TRACK-00001"), "TRACK 00001*");
     }
 
     #[test]
     fn operators_of_the_index_are_words_like_any_other() {
-        assert_eq!(expression("a\" OR b*"), "\"a\" AND \"OR\" AND \"b\"*");
-        assert_eq!(expression("NEAR(x) title:y"), "\"NEAR x\" AND \"title y\"*");
+        assert_eq!(expression("a\" OR b*"), "a, OR, b*");
+        assert_eq!(expression("NEAR(x) title:y"), "NEAR x, title y*");
     }
 
     #[test]
@@ -272,12 +286,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_expression_holds_nothing_that_the_index_could_read_as_an_operator(query in ".{1,60}") {
-            if let Ok(query) = Query::parse(&query) {
-                for part in query.expression.split(" AND ") {
-                    let inner = part.strip_suffix('*').unwrap_or(part);
-                    let inner = inner.strip_prefix('"').unwrap().strip_suffix('"').unwrap();
-                    prop_assert!(!inner.is_empty() && inner.chars().all(|c| is_word(c) || c == ' '));
+        fn a_token_holds_nothing_that_an_index_could_read_as_an_operator(query in ".{1,60}") {
+            for phrase in Query::parse(&query).map(|query| query.phrases).unwrap_or_default() {
+                prop_assert!(!phrase.tokens.is_empty());
+                for token in phrase.tokens {
+                    prop_assert!(!token.is_empty() && token.chars().all(is_word), "{token:?}");
                 }
             }
         }
@@ -288,8 +301,8 @@ mod tests {
             let from = from % (syllables.len() - 1);
             let part: String = syllables[from..].iter().take(len.max(2)).collect();
             let tokens = format!(" {} ", index_text(&word));
-            let phrase = Query::parse(&part).unwrap().expression;
-            let needle = format!(" {} ", phrase.trim_matches('"'));
+            let phrase = &Query::parse(&part).unwrap().phrases[0];
+            let needle = format!(" {} ", phrase.tokens.join(" "));
             prop_assert!(tokens.contains(&needle), "{tokens:?} {needle:?}");
         }
     }

@@ -5,13 +5,15 @@
 //! transaction, so that no key is ever left in flight. An answer is the resource in its encoded form:
 //! what is stored is what is answered, byte for byte.
 
+mod events;
+pub mod postgres;
 pub mod sqlite;
 
 use std::collections::HashMap;
 
 use async_trait::async_trait;
 use kernel::{Currency, ProductId, ReservationId};
-use mesh_store::idempotency::Key;
+use mesh_store::{Retry, idempotency::Key};
 use proto::commerce::product::v1 as pb;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -118,13 +120,28 @@ pub enum ChangeKind {
 }
 
 impl ChangeKind {
-    /// Every kind with its name in the store.
-    pub const ALL: [(&'static str, Self); 4] = [
-        ("CREATED", Self::Created),
-        ("UPDATED", Self::Updated),
-        ("DELETED", Self::Deleted),
-        ("UNDELETED", Self::Undeleted),
+    /// Every kind.
+    pub const ALL: [Self; 4] = [
+        Self::Created,
+        Self::Updated,
+        Self::Deleted,
+        Self::Undeleted,
     ];
+
+    /// The name in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "CREATED",
+            Self::Updated => "UPDATED",
+            Self::Deleted => "DELETED",
+            Self::Undeleted => "UNDELETED",
+        }
+    }
+
+    /// Reads [`ChangeKind::name`].
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
 }
 
 /// What an event says about sales. Applied once per message id, however often it is delivered.
@@ -139,7 +156,7 @@ pub struct SalesEvent {
 }
 
 /// What is added to the sales of one product.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct SalesEntry {
     /// The product; it need not be known.
     pub product_id: String,
@@ -261,4 +278,18 @@ pub trait Store: Send + Sync {
 
     /// Forgets what is older than the horizon, at most `limit` rows a table; says how many.
     async fn trim(&self, horizon: &Horizon, limit: u32) -> Result<u64, Error>;
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match mesh_store::retry(&error) {
+            Retry::Always => Self::StorageBusy(error.into()),
+            Retry::IfIdempotent | Retry::Never => Self::Storage(error.into()),
+        }
+    }
+}
+
+/// A stored value that this program cannot have written.
+fn corrupt(what: &str) -> Error {
+    Error::Storage(format!("unreadable {what}").into())
 }

@@ -15,13 +15,14 @@ mod work;
 
 use async_trait::async_trait;
 use kernel::{Currency, ProductId, ReservationId};
-use mesh_store::{OpenError, Retry, Sqlite, SqliteConfig};
+use mesh_store::{OpenError, Sqlite, SqliteConfig};
 use proto::commerce::product::v1 as pb;
 use sqlx::{SqliteConnection, migrate::Migrator};
 use tokio::sync::watch;
 
 use super::{
     Adjustment, Answer, Change, Exported, Horizon, Imported, Origin, SalesEvent, Store, Update,
+    corrupt,
 };
 use crate::{
     csv::import::Group,
@@ -243,20 +244,6 @@ impl Store for SqliteStore {
     async fn trim(&self, horizon: &Horizon, limit: u32) -> Result<u64, Error> {
         sweep::trim(&self.sqlite, horizon, limit).await
     }
-}
-
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
-        match mesh_store::retry(&error) {
-            Retry::Always => Self::StorageBusy(error.into()),
-            Retry::IfIdempotent | Retry::Never => Self::Storage(error.into()),
-        }
-    }
-}
-
-/// A stored value that this program cannot have written.
-fn corrupt(what: &str) -> Error {
-    Error::Storage(format!("unreadable {what}").into())
 }
 
 /// Texts as a JSON array: one bound value, so one prepared statement for any number of them.

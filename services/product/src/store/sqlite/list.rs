@@ -17,6 +17,7 @@ use super::{
 use crate::{
     error::Error,
     listing::{ListQuery, Page, SearchQuery, View},
+    search::{Phrase, Query},
 };
 
 /// How much a hit counts in title, SKUs, labels (vendor, category, tags) and description.
@@ -55,7 +56,7 @@ pub(super) async fn search(
     let mut sql = QueryBuilder::<Sqlite>::new("SELECT seq, score FROM (SELECT rowid AS seq, ");
     sql.push(SCORE)
         .push(" AS score FROM product_search WHERE product_search MATCH ");
-    sql.push_bind(&query.query.expression).push(")");
+    sql.push_bind(expression_of(&query.query)).push(")");
     if let Some((score, seq)) = query.after {
         sql.push(" WHERE score > ").push_bind(score);
         sql.push(" OR score = ")
@@ -78,6 +79,16 @@ pub(super) async fn search(
         next_page_token,
         revision,
     })
+}
+
+/// A query in the language of FTS5: every phrase in quotes, all of them joined by AND.
+fn expression_of(query: &Query) -> String {
+    let phrase = |phrase: &Phrase| {
+        let star = if phrase.prefix { "*" } else { "" };
+        format!("\"{}\"{star}", phrase.tokens.join(" "))
+    };
+    let phrases: Vec<String> = query.phrases.iter().map(phrase).collect();
+    phrases.join(" AND ")
 }
 
 /// One row more than the page has, to see whether there is another page.
@@ -284,6 +295,13 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn a_query_is_phrases_joined_by_and() {
+        let query = Query::parse("a\" OR 텀블러 roc").unwrap();
+        let expected = "\"a\" AND \"OR\" AND \"텀블 블러\" AND \"roc\"*";
+        assert_eq!(expression_of(&query), expected);
     }
 
     #[test]

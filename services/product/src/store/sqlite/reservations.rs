@@ -21,7 +21,7 @@ use crate::{
         Command, Decision, Happened, Line, Offer, Reservation, State, StockChange, Wish,
     },
     stock::Stock,
-    store::Adjustment,
+    store::{Adjustment, events},
     wire,
 };
 
@@ -69,12 +69,7 @@ pub(super) async fn adjust(work: &mut Work, adjustment: &Adjustment) -> Result<p
         .execute(work.connection())
         .await?;
     let resource = wire::stock(&after);
-    let body = pb::StockAdjusted {
-        stock: Some(resource.clone()),
-        delta: adjustment.delta,
-        reason: adjustment.reason.clone(),
-    };
-    work.event("StockAdjusted", after.sku, after.version, &body)
+    work.event(events::adjusted(adjustment, &resource, after.version))
         .await?;
     Ok(resource)
 }
@@ -96,18 +91,8 @@ pub(super) async fn reserve(work: &mut Work, wish: &Wish) -> Result<pb::Reservat
     let decision = decision?;
     insert(work, &decision.after).await?;
     change_stock(work.connection(), &decision.stock).await?;
-    let resource = wire::reservation(&decision.after);
-    let body = pb::StockReserved {
-        reservation: Some(resource.clone()),
-    };
-    work.event(
-        "StockReserved",
-        id.to_string(),
-        decision.after.version,
-        &body,
-    )
-    .await?;
-    Ok(resource)
+    work.event(events::reserved(&decision.after)).await?;
+    Ok(wire::reservation(&decision.after))
 }
 
 /// Does something to a reservation. One whose time has run out has expired first.
@@ -228,26 +213,9 @@ async fn apply(work: &mut Work, from: State, decision: &Decision) -> Result<(), 
         transition(work, after, Some(from)).await?;
     }
     change_stock(work.connection(), &decision.stock).await?;
-    let reservation = Some(wire::reservation(after));
-    let version = after.version;
-    match happened {
-        Happened::Extended => Ok(()), // Nobody's stock changes by it.
-        Happened::Committed => {
-            let body = pb::ReservationCommitted { reservation };
-            work.event("ReservationCommitted", id, version, &body).await
-        }
-        Happened::Released => {
-            let body = pb::ReservationReleased { reservation };
-            work.event("ReservationReleased", id, version, &body).await
-        }
-        Happened::Expired => {
-            let body = pb::ReservationExpired { reservation };
-            work.event("ReservationExpired", id, version, &body).await
-        }
-        Happened::Restocked => {
-            let body = pb::ReservationRestocked { reservation };
-            work.event("ReservationRestocked", id, version, &body).await
-        }
+    match events::settled(happened, after) {
+        Some(told) => work.event(told).await,
+        None => Ok(()),
     }
 }
 

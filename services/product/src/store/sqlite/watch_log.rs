@@ -24,7 +24,7 @@ pub(super) async fn append(
     .await?;
     sqlx::query("INSERT INTO watch_log (revision, change, at_us, product) VALUES (?, ?, ?, ?)")
         .bind(revision)
-        .bind(name(kind))
+        .bind(kind.name())
         .bind(now_us)
         .bind(product.encode_to_vec())
         .execute(connection)
@@ -66,21 +66,9 @@ pub(super) async fn after(
     let change = |(revision, kind, product): (i64, String, Vec<u8>)| {
         Ok(Change {
             revision,
-            kind: parse(&kind).ok_or_else(|| corrupt("change"))?,
+            kind: ChangeKind::parse(&kind).ok_or_else(|| corrupt("change"))?,
             product: pb::Product::decode(&*product).map_err(|_| corrupt("product"))?,
         })
     };
     rows.into_iter().map(change).collect()
-}
-
-fn name(kind: ChangeKind) -> &'static str {
-    let found = ChangeKind::ALL.iter().find(|(_, other)| *other == kind);
-    found.map(|(name, _)| *name).expect("ALL lists every kind")
-}
-
-fn parse(name: &str) -> Option<ChangeKind> {
-    ChangeKind::ALL
-        .iter()
-        .find(|(other, _)| *other == name)
-        .map(|(_, kind)| *kind)
 }

@@ -1,6 +1,5 @@
 //! One mutation: its transaction, its key, the events and changes that it leaves behind.
 
-use mesh_events::Event;
 use mesh_store::{
     Write,
     idempotency::{Claim, Key},
@@ -14,7 +13,10 @@ use super::{SqliteStore, watch_log};
 use crate::{
     error::Error,
     listing::View,
-    store::{Answer, ChangeKind, Origin},
+    store::{
+        Answer, ChangeKind, Origin,
+        events::{self, Told},
+    },
     wire,
 };
 
@@ -84,19 +86,9 @@ impl Work {
         &mut self.write
     }
 
-    /// Appends an event. Nobody has to consume the events of this service.
-    pub(super) async fn event(
-        &mut self,
-        kind: &str,
-        aggregate_id: String,
-        aggregate_version: i64,
-        body: &impl Message,
-    ) -> Result<(), Error> {
-        let kind = format!("product.{kind}.v1");
-        let body = body.encode_to_vec();
-        let event = Event::new(kind, aggregate_id, aggregate_version, self.now_us, body)
-            .with_traceparent(self.traceparent.clone())
-            .optional();
+    /// Appends an event.
+    pub(super) async fn event(&mut self, told: Told) -> Result<(), Error> {
+        let event = told.event(self.now_us, &self.traceparent);
         outbox::append(&mut self.write, &event, self.now_us).await?;
         Ok(())
     }
@@ -111,38 +103,8 @@ impl Work {
         let now_us = self.now_us;
         let revision = watch_log::append(self.connection(), kind, &resource, now_us).await?;
         self.last_revision = Some(revision);
-        let (id, version) = (resource.id.clone(), view.product.version);
-        let product = Some(resource.clone());
-        match kind {
-            ChangeKind::Created => {
-                self.event(
-                    "ProductCreated",
-                    id,
-                    version,
-                    &pb::ProductCreated { product },
-                )
-                .await?;
-            }
-            ChangeKind::Updated => {
-                self.event(
-                    "ProductUpdated",
-                    id,
-                    version,
-                    &pb::ProductUpdated { product },
-                )
-                .await?;
-            }
-            ChangeKind::Deleted => {
-                let body = pb::ProductDeleted {
-                    product_id: id.clone(),
-                };
-                self.event("ProductDeleted", id, version, &body).await?;
-            }
-            ChangeKind::Undeleted => {
-                let body = pb::ProductUndeleted { product };
-                self.event("ProductUndeleted", id, version, &body).await?;
-            }
-        }
+        self.event(events::changed(kind, &resource, view.product.version))
+            .await?;
         Ok(resource)
     }
 
