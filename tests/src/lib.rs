@@ -3,6 +3,7 @@
 pub mod chance;
 pub mod chinook;
 pub mod customers;
+pub mod ground;
 pub mod invariants;
 pub mod orders;
 pub mod power_cut;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use async_trait::async_trait;
 use mesh::{Contract, Mesh};
-use mesh_events::{Faults, InMemoryBus, InMemoryBusConfig, Metrics};
+use mesh_events::{Faults, Metrics};
 use mesh_runtime::Clock;
 use mesh_store::SqliteConfig;
 use payment::provider::simulator::{self, Simulator, SimulatorConfig, Webhook, WebhookSender};
@@ -27,7 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::eventually;
-use crate::invariants::{Stores, check_all, nothing_is_left_undone};
+use crate::ground::{Ground, on_servers};
+use crate::invariants::{Stores, check_all, every_event_has_one_effect, nothing_is_left_undone};
 use crate::rest::Rest;
 
 /// 2026-01-01T00:00:00Z, where a manual clock starts.
@@ -56,7 +57,7 @@ pub struct Shop {
     options: Options,
     folder: Option<TempDir>,
     clock: Clock,
-    bus: Arc<InMemoryBus>,
+    ground: Arc<Ground>,
     at: Addresses,
     product: Option<Running>,
     payment: Option<Running>,
@@ -105,17 +106,15 @@ impl Shop {
             .prefix("shop-")
             .tempdir()
             .expect("a temporary folder");
-        Shop::open(options, folder).await
-    }
-
-    /// A shop on what an earlier one left behind.
-    pub async fn open(options: Options, folder: TempDir) -> Shop {
-        Shop::try_open(options, folder)
+        let ground = Ground::lay(options.bus_faults.clone()).await;
+        let ground = Arc::new(ground.expect("the shop has ground to stand on"));
+        Shop::open(options, folder, ground)
             .await
             .expect("the shop starts")
     }
 
-    async fn try_open(options: Options, folder: TempDir) -> anyhow::Result<Shop> {
+    /// A shop on what an earlier one left behind, if any.
+    async fn open(options: Options, folder: TempDir, ground: Arc<Ground>) -> anyhow::Result<Shop> {
         let listeners = [
             listener(None).await?,
             listener(None).await?,
@@ -132,13 +131,12 @@ impl Shop {
         } else {
             Clock::system()
         };
-        let bus = InMemoryBus::with_config(InMemoryBusConfig::default(), options.bus_faults);
         let mut shop = Shop {
             rest: Rest::new(format!("http://{}", at.edge)),
             options,
             folder: Some(folder),
             clock,
-            bus: Arc::new(bus),
+            ground,
             at,
             product: None,
             payment: None,
@@ -223,7 +221,8 @@ impl Shop {
     /// The databases, to be looked at.
     pub async fn stores(&self) -> Stores {
         let folder = self.folder.as_ref().expect("open until closed").path();
-        Stores::open(folder, self.now_us())
+        self.ground
+            .stores(folder, self.now_us())
             .await
             .expect("the databases are there")
     }
@@ -248,13 +247,22 @@ impl Shop {
 
     /// Waits until every event that has happened so far has had its effect.
     pub async fn drain_events(&self) {
-        let stores = tokio::sync::Mutex::new(self.stores().await);
         eventually("every event is delivered", || async {
-            let undelivered = stores.lock().await.undelivered().await;
-            undelivered.is_ok_and(|count| count == 0) && self.bus.in_flight() == 0
+            let mut stores = self.stores().await;
+            let delivered = self.ground.in_flight() == 0
+                && stores.undelivered().await.is_ok_and(|count| count == 0)
+                && (!on_servers() || self.every_effect_is_there(&mut stores).await);
+            drop(stores.close().await);
+            delivered
         })
         .await;
-        drop(stores.into_inner().close().await);
+    }
+
+    /// A broker does not say what is on its way to a consumer: that everything has arrived is seen by what
+    /// it did.
+    async fn every_effect_is_there(&self, stores: &mut Stores) -> bool {
+        let missing = every_event_has_one_effect(stores).await;
+        missing.is_ok_and(|missing| missing.is_empty())
     }
 
     /// Lets the shop come to rest, stops it, and checks every invariant.
@@ -265,24 +273,26 @@ impl Shop {
     /// The same, and leaves the data behind.
     pub async fn close_and_keep(mut self) -> TempDir {
         self.drain_events().await;
-        let stores = tokio::sync::Mutex::new(self.stores().await);
-        let undone = async || nothing_is_left_undone(&mut *stores.lock().await).await;
+        let undone = async || {
+            let mut stores = self.stores().await;
+            let undone = nothing_is_left_undone(&mut stores).await;
+            drop(stores.close().await);
+            undone
+        };
         let rest = tokio::time::timeout(crate::PATIENCE, async {
             while undone().await.map_or(true, |undone| !undone.is_empty()) {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         });
         drop(rest.await); // What is still undone is shown below, with everything else.
-        drop(stores.into_inner().close().await);
         self.stop().await;
-        let now_us = self.now_us();
+        let mut stores = self.stores().await;
         let folder = self.folder.take().expect("open until closed");
-        let mut stores = Stores::open(folder.path(), now_us)
-            .await
-            .expect("the files are there");
         let mut violations = check_all(&mut stores).await.expect("the files can be read");
         stores.close().await.expect("nothing was written");
         violations.extend(self.rest.contradictions());
+        let cleared = self.ground.clear().await;
+        cleared.expect("the servers take back what the shop had of them");
         assert!(violations.is_empty(), "broken invariants: {violations:#?}");
         folder
     }
@@ -296,7 +306,8 @@ impl Shop {
     pub async fn restart(mut self) -> Shop {
         self.stop().await;
         let folder = self.folder.take().expect("open until closed");
-        let mut shop = Shop::open(self.options.clone(), folder).await;
+        let shop = Shop::open(self.options.clone(), folder, self.ground.clone()).await;
+        let mut shop = shop.expect("the shop starts");
         shop.rest = self.rest.moved_to(shop.rest.base());
         shop
     }
@@ -345,11 +356,13 @@ impl Shop {
         let registry = prometheus::Registry::new();
         let config = product::Config {
             store: self.file("product.db"),
+            postgres: self.ground.product(),
             ..product::Config::default()
         };
         let parts = product::Parts {
             clock: self.clock.clone(),
-            bus: self.bus.clone(),
+            bus: self.ground.bus(),
+            dead_letters: self.ground.dead_letters(),
             mesh: self.mesh(&registry)?,
             event_metrics: Metrics::register(&registry)?,
         };
@@ -367,13 +380,14 @@ impl Shop {
         let provider: Arc<dyn payment::provider::Provider> = simulator.clone();
         let parts = payment::Parts {
             mesh: self.mesh(&registry)?,
-            bus: self.bus.clone(),
+            bus: self.ground.bus(),
             events: Metrics::register(&registry)?,
             providers: [(simulator::NAME.to_owned(), provider)].into(),
             clock: self.clock.clone(),
         };
         let config = payment::ServiceConfig {
             database: self.file("payment.db"),
+            postgres: self.ground.payment(),
             saga: impatient(),
             worker_poll_ms: 50,
             ..payment::ServiceConfig::default()

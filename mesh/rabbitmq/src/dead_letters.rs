@@ -155,16 +155,23 @@ impl RabbitMqDeadLetters {
         let connection = connection.map_err(RabbitMqError::Unavailable)?;
         let opened = connection.create_channel().await;
         let channel = opened.map_err(RabbitMqError::broker("opening a channel"))?;
-        let (passive, none) = (QueueDeclareOptions::default().passive(), FieldTable::default());
+        let (passive, none) = (
+            QueueDeclareOptions::default().passive(),
+            FieldTable::default(),
+        );
         let counted = channel.queue_declare(queue.clone(), passive, none).await;
         let looking = format!("looking for queue \"{queue}\"");
-        let count = counted.map_err(RabbitMqError::broker(looking))?.message_count();
+        let count = counted
+            .map_err(RabbitMqError::broker(looking))?
+            .message_count();
         let mut found = Vec::new();
         for _ in 0..count {
             if found.len() >= limit {
                 break;
             }
-            let got = channel.basic_get(queue.clone(), BasicGetOptions::default()).await;
+            let got = channel
+                .basic_get(queue.clone(), BasicGetOptions::default())
+                .await;
             let reading = format!("reading queue \"{queue}\"");
             let Some(message) = got.map_err(RabbitMqError::broker(reading))? else {
                 break; // Somebody else has the rest.
@@ -230,9 +237,8 @@ impl LetterFilter {
 
 impl Letter {
     fn read(properties: &lapin::BasicProperties, body: Bytes) -> Letter {
-        let property = |value: &Option<ShortString>| {
-            value.as_ref().map_or(String::new(), ToString::to_string)
-        };
+        let property =
+            |value: &Option<ShortString>| value.as_ref().map_or(String::new(), ToString::to_string);
         let reason = envelope::text(properties, DEAD_REASON).ok();
         let reason = reason.or_else(|| envelope::broker_reason(properties));
         Letter {

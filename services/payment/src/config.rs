@@ -4,6 +4,7 @@ use crate::policy::Rules;
 use crate::provider::Capabilities;
 use crate::provider::simulator::SimulatorConfig;
 use mesh_events::RelayConfig;
+use mesh_rabbitmq::RabbitMqConfig;
 use mesh_runtime::telemetry::TelemetryConfig;
 use mesh_store::{PostgresConfig, SqliteConfig};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// Calls to other services and from clients.
     pub mesh: mesh::Config,
+    /// The broker that carries events.
+    pub bus: RabbitMqConfig,
     /// The service itself.
     pub service: ServiceConfig,
     /// The simulator, as long as it is the provider.
@@ -36,6 +39,7 @@ impl Default for Config {
             admin_listen: "127.0.0.1:9052".to_owned(),
             telemetry: TelemetryConfig::default(),
             mesh: mesh::Config::default(),
+            bus: RabbitMqConfig::default(),
             service: ServiceConfig::default(),
             simulator: SimulatorConfig::default(),
             simulator_journal: SqliteConfig {

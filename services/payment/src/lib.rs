@@ -50,7 +50,8 @@ use crate::webhook::DirectWebhooks;
 use crate::worker::Worker;
 use anyhow::{Context as _, ensure};
 use mesh::{Contract, Mesh};
-use mesh_events::{Bus, InMemoryBus, Metrics, Outbox, Relay};
+use mesh_events::{Bus, Metrics, Outbox, Relay};
+use mesh_rabbitmq::RabbitMqBus;
 use mesh_runtime::admin::{self, Readiness};
 use mesh_runtime::{Clock, shutdown};
 use proto::commerce::payment::v1::payment_service_server::PaymentServiceServer;
@@ -225,9 +226,11 @@ pub async fn run(
         .context("the simulator's journal")?;
     let simulator = Arc::new(simulator);
     let name = crate::provider::simulator::NAME;
+    let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
+    let bus = RabbitMqBus::start(config.bus, "payment", bus_metrics)?;
     let parts = Parts {
         mesh: Mesh::new(config.mesh, contract, &registry)?,
-        bus: Arc::new(InMemoryBus::new()),
+        bus: Arc::new(bus),
         events: Metrics::register(&registry)?,
         providers: Providers::from([(name.to_owned(), simulator.clone() as Arc<_>)]),
         clock,

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use mesh_events::{ConsumerConfig, RelayConfig};
+use mesh_rabbitmq::RabbitMqConfig;
 use mesh_runtime::telemetry::TelemetryConfig;
 use mesh_store::{PostgresConfig, SqliteConfig};
 use serde::{Deserialize, Serialize};
@@ -180,8 +181,10 @@ pub struct Process {
     pub telemetry: TelemetryConfig,
     /// The mesh.
     pub mesh: mesh::Config,
+    /// The broker that carries events.
+    pub bus: RabbitMqConfig,
     /// The service itself.
-    pub product: Config,
+    pub service: Config,
 }
 
 impl Default for Process {
@@ -191,7 +194,8 @@ impl Default for Process {
             admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9051)),
             telemetry: TelemetryConfig::default(),
             mesh: mesh::Config::default(),
-            product: Config::default(),
+            bus: RabbitMqConfig::default(),
+            service: Config::default(),
         }
     }
 }

@@ -45,6 +45,8 @@ pub struct Parts {
     pub clock: Clock,
     /// What carries events.
     pub bus: Arc<dyn Bus>,
+    /// Where events go that can not be applied, if the bus has a place for them; else a table of the service.
+    pub dead_letters: Option<Arc<dyn DeadLetters>>,
     /// What serves calls.
     pub mesh: Mesh,
     /// What relays and consumers of the process count.
@@ -102,6 +104,9 @@ impl Service {
 
     /// Events that could not be applied.
     pub fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        if let Some(dead_letters) = &self.parts.dead_letters {
+            return dead_letters.clone();
+        }
         match &self.database {
             Database::Sqlite(store) => Arc::new(SqliteDeadLetters::new(store.sqlite().clone())),
             Database::Postgres(store) => {
@@ -121,7 +126,12 @@ impl Service {
 
     /// One round of the sweeper at this moment.
     pub async fn sweep(&self) -> Result<sweeper::Swept, error::Error> {
-        sweeper::sweep(&*self.store(), &self.config.sweep, self.parts.clock.now_us()).await
+        sweeper::sweep(
+            &*self.store(),
+            &self.config.sweep,
+            self.parts.clock.now_us(),
+        )
+        .await
     }
 
     /// Serves until `shutdown`, drains, and closes the database.

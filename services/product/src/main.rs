@@ -1,15 +1,14 @@
 //! The product service as a process of its own.
 //!
-//! Until a broker joins the house the bus is in memory, and a lone process has only its own: its
-//! events reach nobody, and no payment events reach it. `services/standalone` runs everything in one
-//! process, where they do.
+//! Events go over RabbitMQ. The process starts, serves and stays ready without it: events wait in the outbox.
+//! `services/standalone` runs everything in one process, with a bus in memory.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use mesh::{Contract, Mesh};
-use mesh_events::InMemoryBus;
+use mesh_rabbitmq::RabbitMqBus;
 use mesh_runtime::{Clock, admin, config, shutdown, telemetry};
 use product::{Parts, Service, config::Process, store::postgres};
 use prometheus::Registry;
@@ -52,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
     let overrides = config::Overrides::none()
         .set("--listen", "listen", args.listen)
         .set("--admin-listen", "admin_listen", args.admin_listen)
-        .set("--database", "product.store.path", args.database);
+        .set("--database", "service.store.path", args.database);
     let loaded = config::load::<Process>(&args.common, "PRODUCT", overrides)?;
     if let Some(answer) = loaded.answer(&args.common) {
         print!("{answer}");
@@ -61,15 +60,18 @@ async fn main() -> anyhow::Result<()> {
     let config = loaded.config;
     telemetry::init(&config.telemetry)?;
     if let Some(Chore::Migrate { role }) = &args.chore {
-        postgres::migrate(&config.product.postgres, role).await?;
+        postgres::migrate(&config.service.postgres, role).await?;
         tracing::info!("the schema is up to date");
         return Ok(());
     }
     let shutdown = shutdown::on_signal()?;
     let registry = Registry::new();
+    let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
+    let bus = RabbitMqBus::start(config.bus, "product", bus_metrics)?;
     let parts = Parts {
         clock: Clock::system(),
-        bus: Arc::new(InMemoryBus::new()),
+        bus: Arc::new(bus.clone()),
+        dead_letters: Some(Arc::new(bus.dead_letters())),
         mesh: Mesh::new(
             config.mesh,
             Contract::new(proto::FILE_DESCRIPTOR_SET)?,
@@ -77,8 +79,7 @@ async fn main() -> anyhow::Result<()> {
         )?,
         event_metrics: mesh_events::Metrics::register(&registry)?,
     };
-    tracing::warn!("the bus is in memory: events stay within this process");
-    let service = Service::open(config.product, parts).await?;
+    let service = Service::open(config.service, parts).await?;
     let listener = TcpListener::bind(config.listen).await.context("listen")?;
     let admin_listener = TcpListener::bind(config.admin_listen)
         .await

@@ -58,6 +58,7 @@ impl Running {
             clock: clock.clone(),
             bus: bus.clone(),
             mesh: mesh.clone(),
+            dead_letters: None,
             event_metrics: mesh_events::Metrics::unregistered().unwrap(),
         };
         let service = Service::open(config, parts).await.unwrap();

@@ -80,6 +80,7 @@ impl Ground {
         let parts = product::Parts {
             clock: self.clock.clone(),
             bus: Arc::new(self.bus.clone()),
+            dead_letters: None,
             mesh: self.mesh.clone(),
             event_metrics: self.event_metrics.clone(),
         };

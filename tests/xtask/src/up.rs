@@ -240,7 +240,7 @@ fn storage(servers: &Servers, service: &str, role: &str, folder: &Path) -> Strin
     };
     format!(
         "[service.postgres]\nurl = \"{url}\"\n\n[bus]\nurl = \"{}\"\n{journal}",
-        servers.rabbitmq().url()
+        servers.rabbitmq().address()
     )
 }
 

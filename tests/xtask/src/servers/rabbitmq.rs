@@ -92,6 +92,11 @@ impl RabbitMq {
         Ok(())
     }
 
+    /// Where the broker is, for those who bring the user and the password themselves.
+    pub fn address(&self) -> String {
+        format!("amqp://127.0.0.1:{}/%2f", self.ports.amqp)
+    }
+
     /// `rabbitmqctl` with these words, on this node; what it prints.
     pub fn ctl(&self, words: &[&str]) -> Result<String> {
         let mut ctl = environment(
