@@ -248,6 +248,7 @@ async fn a_hold_that_ran_out_before_it_could_be_extended_gives_the_authorisation
     }
     world.catalogue.set_down(true);
     world.clock.advance(3_600 * SECOND_US);
+    world.outlast_leases().await;
     process.worker.run_once().await.unwrap();
     world.catalogue.set_down(false);
     world.settle(&process).await;
