@@ -75,7 +75,7 @@ pub trait Catalogue: Send + Sync {
 
 /// Makes a call to the product service. Each derives its request id from what it serves, so that
 /// whoever repeats it repeats the same command.
-pub(crate) async fn ask_catalogue(
+pub async fn ask_catalogue(
     stock: &dyn Catalogue,
     payment: PaymentId,
     call: &StockCall,

@@ -1,7 +1,7 @@
 //! The service as the contract has it: requests in, domain asked, answers out. No decisions.
 
 mod requests;
-pub(crate) mod watch;
+pub mod watch;
 
 use crate::commands::{Answer, Commands, Request as Command};
 use crate::error::Error;
@@ -25,7 +25,7 @@ const REPLAYED: &str = "idempotency-replayed";
 
 /// The payment service over gRPC.
 #[derive(Clone)]
-pub(crate) struct Grpc {
+pub struct Grpc {
     store: Arc<dyn Store>,
     commands: Commands,
     watch: watch::Limits,
@@ -33,7 +33,7 @@ pub(crate) struct Grpc {
 
 impl Grpc {
     /// Over these parts.
-    pub(crate) fn new(store: Arc<dyn Store>, commands: Commands, watch: watch::Limits) -> Self {
+    pub fn new(store: Arc<dyn Store>, commands: Commands, watch: watch::Limits) -> Self {
         Self {
             store,
             commands,

@@ -12,11 +12,7 @@ use crate::step::MoneyCall;
 use std::time::Duration;
 
 /// Makes a call; one that takes longer than `limit` has an unknown outcome.
-pub(crate) async fn ask_provider(
-    provider: &dyn Provider,
-    call: &MoneyCall,
-    limit: Duration,
-) -> Report {
+pub async fn ask_provider(provider: &dyn Provider, call: &MoneyCall, limit: Duration) -> Report {
     match call {
         MoneyCall::Authorize {
             attempt,

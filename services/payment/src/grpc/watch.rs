@@ -17,18 +17,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// A stream of changes.
-pub(crate) type Changes =
+pub type Changes =
     Pin<Box<dyn Stream<Item = Result<pb::WatchPaymentsResponse, Status>> + Send + 'static>>;
 
 /// How changes are read.
 #[derive(Debug, Clone)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// How often the log is looked at without being woken.
-    pub(crate) poll: Duration,
+    pub poll: Duration,
     /// How many changes are read at once.
-    pub(crate) batch_max: i64,
+    pub batch_max: i64,
     /// Ends all streams, so that clients go elsewhere.
-    pub(crate) stopping: CancellationToken,
+    pub stopping: CancellationToken,
 }
 
 struct Reader {

@@ -138,7 +138,7 @@ impl Payment {
     }
 
     /// Whether some captured units have not left the stock yet.
-    pub(crate) fn stock_is_owed(&self) -> bool {
+    pub fn stock_is_owed(&self) -> bool {
         self.captures
             .iter()
             .any(|capture| capture.stock == Follow::Pending)

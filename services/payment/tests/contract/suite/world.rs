@@ -1,26 +1,23 @@
 //! A payment service over a real database and the simulator, with a small catalogue in memory, a
 //! clock that tests move, and a check of everything that must hold once the dust has settled.
 
-pub(crate) mod catalogue;
-pub(crate) mod check;
-pub(crate) mod fuse;
-
-use crate::commands::{Answer, Commands, NewPayment, Request};
-use crate::config::{SagaConfig, ServiceConfig};
-use crate::error::Error;
-use crate::payment::{CaptureMethod, Payment};
-use crate::provider::simulator::{self, Simulator, SimulatorConfig};
-use crate::refund::Wanted;
-use crate::saga::{Providers, Saga};
-use crate::store::{SqliteStore, Store, Viewer, sqlite};
-use crate::webhook::DirectWebhooks;
-use crate::wire::method;
-use crate::worker::Worker;
-use catalogue::MemoryCatalogue;
-use fuse::Fuse;
+use crate::storage::Storage;
+use crate::suite::catalogue::MemoryCatalogue;
+use crate::suite::fuse::Fuse;
 use kernel::{Currency, PaymentId};
 use mesh_runtime::Clock;
-use mesh_store::{Durability, Sqlite, SqliteConfig};
+use mesh_store::{Durability, SqliteConfig};
+use payment::commands::{Answer, Commands, NewPayment, Request};
+use payment::config::{SagaConfig, ServiceConfig};
+use payment::error::Error;
+use payment::payment::{CaptureMethod, Payment};
+use payment::provider::simulator::{self, Simulator, SimulatorConfig};
+use payment::refund::Wanted;
+use payment::saga::{Providers, Saga};
+use payment::store::{Store, Viewer};
+use payment::webhook::DirectWebhooks;
+use payment::wire::method;
+use payment::worker::Worker;
 use prost::Message;
 use proto::commerce::payment::v1 as pb;
 use std::sync::Arc;
@@ -35,7 +32,7 @@ pub(crate) const VISA: &str = "pm_card_visa";
 /// Everything that outlives a process.
 pub(crate) struct World {
     pub(crate) clock: Clock,
-    pub(crate) sqlite: Sqlite,
+    pub(crate) storage: Storage,
     pub(crate) simulator: Arc<Simulator>,
     pub(crate) catalogue: Arc<MemoryCatalogue>,
     pub(crate) config: ServiceConfig,
@@ -67,15 +64,12 @@ impl World {
     pub(crate) async fn with(simulator: SimulatorConfig, durability: Durability) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW_US);
-        let file = |name: &str| SqliteConfig {
-            path: folder.path().join(name),
+        let journal = SqliteConfig {
+            path: folder.path().join("simulator.db"),
             durability,
             ..SqliteConfig::default()
         };
-        let sqlite = Sqlite::open(&file("payment.db"), &sqlite::MIGRATIONS)
-            .await
-            .unwrap();
-        let simulator = Simulator::open(&simulator, &file("simulator.db"), clock.clone())
+        let simulator = Simulator::open(&simulator, &journal, clock.clone())
             .await
             .unwrap();
         let config = ServiceConfig {
@@ -88,7 +82,7 @@ impl World {
         Self {
             catalogue: Arc::new(MemoryCatalogue::new(clock.clone())),
             clock,
-            sqlite,
+            storage: Storage::fresh(durability).await,
             simulator: Arc::new(simulator),
             config,
             requests: AtomicU64::new(0),
@@ -101,9 +95,17 @@ impl World {
         self.process_with(&Fuse::never())
     }
 
+    /// Another process, with connections of its own to the same database.
+    pub(crate) async fn replica(&self) -> Process {
+        self.process_on(self.storage.replica().await, &Fuse::never())
+    }
+
     /// A process that ends where the fuse says.
     pub(crate) fn process_with(&self, fuse: &Arc<Fuse>) -> Process {
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::new(self.sqlite.clone()));
+        self.process_on(self.storage.store(), fuse)
+    }
+
+    fn process_on(&self, store: Arc<dyn Store>, fuse: &Arc<Fuse>) -> Process {
         let store = fuse.store(store);
         let catalogue = fuse.catalogue(self.catalogue.clone());
         let provider = fuse.provider(self.simulator.clone());
@@ -127,6 +129,13 @@ impl World {
     /// A number that no other call of this world got.
     pub(crate) fn number(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Lets so much time pass that no lease lasts, whoever's clock it runs by.
+    pub(crate) async fn outlast_leases(&self) {
+        let lease_us = i64::from(self.config.saga.lease_ms) * 1_000;
+        self.clock.advance(lease_us + 1);
+        self.storage.outlast_leases().await;
     }
 
     /// Lets time pass in small steps, with webhooks delivered and the worker working, until nothing
@@ -153,21 +162,20 @@ impl World {
     /// Whether a payment that is due within the hour only waits to run out.
     async fn idle(&self, due: &[PaymentId]) -> bool {
         let Some(id) = due.first() else { return true };
-        let store = SqliteStore::new(self.sqlite.clone());
-        let payment = store.payment(*id).await.unwrap().unwrap();
-        payment.state != crate::state::State::Processing
+        let payment = self.storage.store().payment(*id).await.unwrap().unwrap();
+        payment.state != payment::state::State::Processing
             && payment
                 .refunds
                 .iter()
-                .all(|refund| refund.state != crate::refund::RefundState::Pending)
+                .all(|refund| refund.state != payment::refund::RefundState::Pending)
             && payment
                 .captures
                 .iter()
-                .all(|c| c.state != crate::capture::CaptureState::Pending)
+                .all(|c| c.state != payment::capture::CaptureState::Pending)
             && !payment.stock_is_owed()
             && payment
                 .closing
-                .is_none_or(|_| payment.state == crate::state::State::Canceled)
+                .is_none_or(|_| payment.state == payment::state::State::Canceled)
     }
 }
 

@@ -1,13 +1,13 @@
 //! What is not known yet, what comes late, and what is not there: the rough side of the world.
 
-use crate::error::Error;
-use crate::payment::CancelReason;
-use crate::provider::simulator::{Faults, SimulatorConfig, Webhook, WebhookSender};
-use crate::refund::{RefundState, Wanted};
-use crate::state::State;
-use crate::tests::testing::{Buy, Process, SECOND_US, VISA, World, owned};
+use crate::suite::world::{Buy, Process, SECOND_US, VISA, World, owned};
 use async_trait::async_trait;
 use mesh_store::Durability;
+use payment::error::Error;
+use payment::payment::CancelReason;
+use payment::provider::simulator::{Faults, SimulatorConfig, Webhook, WebhookSender};
+use payment::refund::{RefundState, Wanted};
+use payment::state::State;
 use proto::commerce::payment::v1::payment::State as Shown;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -96,7 +96,7 @@ async fn a_success_that_comes_after_the_cancellation_is_given_back_and_marked() 
     assert!(late.late_success);
     assert_eq!(
         late.attempts[0].state,
-        crate::attempt::AttemptState::Reversed
+        payment::attempt::AttemptState::Reversed
     );
     world.check().await;
 }
@@ -239,7 +239,7 @@ async fn a_hold_that_ran_out_before_it_could_be_extended_gives_the_authorisation
         .await
         .unwrap();
     // The answer of the reservation is used, then the product service is away for an hour.
-    let fuse = crate::tests::testing::fuse::Fuse::at(10);
+    let fuse = crate::suite::fuse::Fuse::at(10);
     let doomed = world.process_with(&fuse);
     tokio::select! {
         biased;
@@ -248,6 +248,7 @@ async fn a_hold_that_ran_out_before_it_could_be_extended_gives_the_authorisation
     }
     world.catalogue.set_down(true);
     world.clock.advance(3_600 * SECOND_US);
+    world.outlast_leases().await;
     process.worker.run_once().await.unwrap();
     world.catalogue.set_down(false);
     world.settle(&process).await;
@@ -327,11 +328,7 @@ async fn webhooks_may_come_twice_late_and_forged() {
         drop(receive(&process, webhook).await); // By now too old, or known.
     }
     world.settle(&process).await;
-    let noted: i64 = sqlx::query_scalar("SELECT COUNT(DISTINCT event_id) FROM webhook_events")
-        .fetch_one(world.sqlite.reader())
-        .await
-        .unwrap();
-    assert!(noted >= 1);
+    assert!(world.storage.count("webhook_events").await >= 1);
     world.check().await;
 }
 

@@ -1,10 +1,10 @@
 //! The service as its callers see it: answers, errors, who sees what.
 
-use crate::grpc::Grpc;
-use crate::grpc::watch::Limits;
-use crate::tests::testing::{Buy, Process, VISA, World};
+use crate::suite::world::{Buy, Process, VISA, World};
 use futures_util::StreamExt as _;
 use mesh::{CallContext, Principal};
+use payment::grpc::Grpc;
+use payment::grpc::watch::Limits;
 use proto::commerce::money::v1 as pbm;
 use proto::commerce::payment::v1 as pb;
 use proto::commerce::payment::v1::payment::State;
@@ -402,7 +402,11 @@ async fn a_watch_resumes_where_it_was_cut_off() {
             .into_inner();
         let next = resumed.next().await.unwrap().unwrap();
         assert_eq!(next.revision, seen[1].0);
-        let future = api.watch_payments(watch(Some(1_000))).await.err().unwrap();
+        let future = api
+            .watch_payments(watch(Some(i64::MAX)))
+            .await
+            .err()
+            .unwrap();
         assert_eq!(
             (future.code(), reason(&future).as_str()),
             (Code::OutOfRange, "REVISION_OUT_OF_RANGE")
@@ -431,10 +435,8 @@ async fn sales_are_grouped_and_net() {
     let api = api(&process);
     let paid = process.create(&world, Buy::some()).await.unwrap();
     process.create(&world, Buy::some()).await.unwrap();
-    world
-        .clock
-        .advance(86_400 * crate::tests::testing::SECOND_US);
-    let units = crate::refund::Wanted::Lines(crate::tests::testing::owned(&[("B", 1)]));
+    world.clock.advance(86_400 * crate::suite::world::SECOND_US);
+    let units = payment::refund::Wanted::Lines(crate::suite::world::owned(&[("B", 1)]));
     process.refund(&world, &paid.id, units, true).await.unwrap();
     let sum = async |group_by: &[GroupBy], from: &str| {
         let group_by = group_by.iter().map(|group| i32::from(*group)).collect();

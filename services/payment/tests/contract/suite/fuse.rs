@@ -1,23 +1,23 @@
 //! Ends a process between any two of its steps: from the chosen moment on, nothing that it awaits
 //! ever answers again, as if it had been killed.
 
-use crate::catalogue::{Catalogue, QuoteError};
-use crate::error::Error;
-use crate::payment::{Item, Payment};
-use crate::provider::{
-    Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, Refund, Settlement,
-    TransactionPage, Void, WebhookError, WebhookEvent,
-};
-use crate::record::{ReserveAnswer, StockAnswer};
-use crate::sales::{SalesQuery, SalesRow};
-use crate::store::{
-    Advanced, Change, Decide, LeaseWish, LedgerAccount, LedgerEntry, Make, Opened, PaymentsQuery,
-    Recorded, Retention, Revisions, Store, Viewer,
-};
 use async_trait::async_trait;
 use http::HeaderMap;
 use kernel::{Currency, PaymentId, RefundId};
 use mesh_store::idempotency::{Claim, Key};
+use payment::catalogue::{Catalogue, QuoteError};
+use payment::error::Error;
+use payment::payment::{Item, Payment};
+use payment::provider::{
+    Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, Refund, Settlement,
+    TransactionPage, Void, WebhookError, WebhookEvent,
+};
+use payment::record::{ReserveAnswer, StockAnswer};
+use payment::sales::{SalesQuery, SalesRow};
+use payment::store::{
+    Advanced, Change, Decide, LeaseWish, LedgerAccount, LedgerEntry, Make, Opened, PaymentsQuery,
+    Recorded, Retention, Revisions, Store, Viewer,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, Semaphore};

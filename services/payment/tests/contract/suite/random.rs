@@ -3,25 +3,25 @@
 //!
 //! `PAYMENT_SEED` sets the seed that a failure prints, `PAYMENT_SEQUENCES` how many are run in each.
 
-use super::table::Table;
-use crate::catalogue::Catalogue as _;
-use crate::error::Error;
-use crate::fact::Turn;
-use crate::payment::{CaptureMethod, Order, Payment};
-use crate::provider::simulator::SimulatorConfig;
-use crate::refund::Wanted;
-use crate::rejection::Rejection;
-use crate::state::State;
-use crate::tests::testing::catalogue::Sold;
-use crate::tests::testing::{Buy, NOW_US, Process, SECOND_US, VISA, World, owned};
+use crate::suite::catalogue::Sold;
+use crate::suite::table::Table;
+use crate::suite::world::{Buy, NOW_US, Process, SECOND_US, VISA, World, owned};
 use kernel::{Currency, Money};
 use mesh_runtime::Clock;
 use mesh_store::Durability;
+use payment::catalogue::Catalogue as _;
+use payment::error::Error;
+use payment::fact::Turn;
+use payment::payment::{CaptureMethod, Order, Payment};
+use payment::provider::simulator::SimulatorConfig;
+use payment::refund::Wanted;
+use payment::rejection::Rejection;
+use payment::state::State;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 const HOUR_US: i64 = 3_600 * SECOND_US;
-const SKUS: [&str; 2] = ["A", "B"];
+pub(super) const SKUS: [&str; 2] = ["A", "B"];
 const PRICES: [i64; 2] = [100, 250];
 const SEQUENCES: u64 = 10_000;
 const STORED_SEQUENCES: u64 = 250;
@@ -31,7 +31,7 @@ const ASKS: &str = "pm_card_authentication_required";
 const ASKS_ONCE: &str = "pm_card_authentication_ok";
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Confirm(&'static str),
     Capture(Vec<(usize, i32)>, bool),
     Cancel,
@@ -43,20 +43,20 @@ enum Step {
 
 /// What a purchase of some units of two things is by the rules.
 #[derive(Debug, Clone)]
-struct Model {
-    state: State,
+pub(super) struct Model {
+    pub(super) state: State,
     manual: bool,
     bought: [i32; 2],
-    captured: [i32; 2],
-    refunded: [i32; 2],
-    refunded_minor: [i64; 2],
+    pub(super) captured: [i32; 2],
+    pub(super) refunded: [i32; 2],
+    pub(super) refunded_minor: [i64; 2],
     restocked: [i32; 2],
     waits_with: Option<&'static str>,
     ends_us: Option<i64>,
 }
 
 impl Model {
-    fn new(bought: [i32; 2], manual: bool, now_us: i64) -> Self {
+    pub(super) fn new(bought: [i32; 2], manual: bool, now_us: i64) -> Self {
         Self {
             state: State::RequiresConfirmation,
             manual,
@@ -75,7 +75,7 @@ impl Model {
     }
 
     /// What happens, or the name of the rule that is broken.
-    fn apply(&mut self, step: &Step, now_us: i64) -> Result<(), &'static str> {
+    pub(super) fn apply(&mut self, step: &Step, now_us: i64) -> Result<(), &'static str> {
         match step {
             Step::Confirm(method) => self.confirm(method, now_us),
             Step::Capture(lines, last) => self.capture(lines, *last),
@@ -224,7 +224,7 @@ fn units(random: &mut StdRng) -> Vec<(usize, i32)> {
     }
 }
 
-fn step(random: &mut StdRng) -> Step {
+pub(super) fn step(random: &mut StdRng) -> Step {
     match random.random_range(0..16) {
         0..5 => {
             Step::Confirm([VISA, VISA, VISA, DECLINED, ASKS, ASKS_ONCE][random.random_range(0..6)])
@@ -268,10 +268,10 @@ fn usd(minor: i64) -> Money {
 }
 
 /// What is compared: the payment, and what has left the stock and come back for it.
-type Seen = (Payment, Sold);
+pub(super) type Seen = (Payment, Sold);
 
 /// One purchase that commands are given to.
-trait Bench {
+pub(super) trait Bench {
     async fn buy(&mut self, bought: [i32; 2], manual: bool);
     async fn carry_out(&mut self, step: &Step) -> Result<(), &'static str>;
     async fn see(&self) -> Seen;
@@ -279,10 +279,10 @@ trait Bench {
 }
 
 /// The whole service.
-struct Service<'a> {
-    world: &'a World,
-    process: &'a Process,
-    id: String,
+pub(super) struct Service<'a> {
+    pub(super) world: &'a World,
+    pub(super) process: &'a Process,
+    pub(super) id: String,
 }
 
 impl Bench for Service<'_> {
@@ -474,7 +474,7 @@ async fn sequence(bench: &mut impl Bench, seed: u64) {
 }
 
 /// The seeds to run, as set or by chance.
-fn seeds(count: u64) -> impl Iterator<Item = u64> {
+pub(super) fn seeds(count: u64) -> impl Iterator<Item = u64> {
     let number = |name| std::env::var_os(name)?.to_str()?.parse::<u64>().ok();
     let first = number("PAYMENT_SEED").unwrap_or_else(rand::random);
     let count = number("PAYMENT_SEQUENCES").unwrap_or(count);

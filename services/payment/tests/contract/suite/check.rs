@@ -1,9 +1,12 @@
 //! What must hold of every payment once nothing is left to do, from the tables, the catalogue and
 //! the provider's own books.
 
-use super::World;
-use crate::provider::{Provider as _, TransactionKind};
-use sqlx::Row as _;
+use crate::suite::world::World;
+use payment::capture::{CaptureState, Follow};
+use payment::payment::Payment;
+use payment::provider::{Provider as _, TransactionKind};
+use payment::refund::RefundState;
+use payment::store::{PaymentsQuery, Viewer};
 use std::collections::BTreeMap;
 
 impl World {
@@ -11,7 +14,7 @@ impl World {
     pub(crate) async fn check(&self) {
         self.counts_nothing(
             "postings that do not sum to zero",
-            "SELECT transaction_id FROM ledger_postings GROUP BY transaction_id, currency \
+            "SELECT CAST(transaction_id AS TEXT) FROM ledger_postings GROUP BY transaction_id, currency \
              HAVING SUM(amount_minor) <> 0",
         )
         .await;
@@ -21,26 +24,26 @@ impl World {
                  FROM ledger_postings GROUP BY account, currency) AS postings \
              LEFT JOIN (SELECT account, currency, SUM(balance_minor) AS sum \
                  FROM ledger_balances GROUP BY account, currency) AS balances \
-             USING (account, currency) WHERE balances.sum IS NOT postings.sum",
+             USING (account, currency) WHERE balances.sum IS DISTINCT FROM postings.sum",
         )
         .await;
         self.counts_nothing(
             "captures and refunds without exactly one entry",
-            "SELECT id FROM (SELECT id, state FROM captures UNION ALL SELECT id, state FROM refunds) AS parts \
-             WHERE (state = 'succeeded') <> \
+            "SELECT CAST(id AS TEXT) FROM (SELECT id, state FROM captures UNION ALL SELECT id, state FROM refunds) AS parts \
+             WHERE CASE state WHEN 'succeeded' THEN 1 ELSE 0 END <> \
                  (SELECT COUNT(*) FROM ledger_transactions WHERE source_id = parts.id)",
         )
         .await;
         self.counts_nothing(
             "moves that do not follow each other",
-            "SELECT a.payment_id FROM payment_history a WHERE a.from_state IS NOT \
+            "SELECT CAST(a.payment_id AS TEXT) FROM payment_history a WHERE a.from_state IS DISTINCT FROM \
                  (SELECT b.to_state FROM payment_history b WHERE b.payment_id = a.payment_id \
                   AND b.version < a.version ORDER BY b.version DESC LIMIT 1)",
         )
         .await;
         self.counts_nothing(
             "payments in another state than their last move says",
-            "SELECT id FROM payments WHERE state IS NOT (SELECT to_state FROM payment_history \
+            "SELECT CAST(id AS TEXT) FROM payments WHERE state IS DISTINCT FROM (SELECT to_state FROM payment_history \
                  WHERE payment_id = id ORDER BY version DESC LIMIT 1)",
         )
         .await;
@@ -51,10 +54,10 @@ impl World {
         .await;
         self.counts_nothing(
             "captures and refunds without the sales that they are",
-            "SELECT id FROM (SELECT id, amount_minor, state FROM captures \
+            "SELECT CAST(id AS TEXT) FROM (SELECT id, amount_minor, state FROM captures \
                  UNION ALL SELECT id, -amount_minor, state FROM refunds) AS parts \
              WHERE CASE state WHEN 'succeeded' THEN amount_minor ELSE 0 END <> \
-                 (SELECT IFNULL(SUM(amount_minor), 0) FROM sales_lines WHERE source_id = id)",
+                 (SELECT COALESCE(SUM(amount_minor), 0) FROM sales_lines WHERE source_id = id)",
         )
         .await;
         self.counts_nothing(
@@ -64,24 +67,33 @@ impl World {
                  (SELECT COUNT(*) FROM mesh_outbox WHERE kind = 'payment.PaymentCaptured.v1') AS captured, \
                  (SELECT COUNT(*) FROM refunds WHERE state = 'succeeded') AS refunds, \
                  (SELECT COUNT(*) FROM mesh_outbox WHERE kind = 'payment.RefundSucceeded.v1') AS refunded, \
-                 'event' AS kind) WHERE captures <> captured OR refunds <> refunded",
+                 'event' AS kind) AS counts WHERE captures <> captured OR refunds <> refunded",
         )
         .await;
-        self.check_provider().await;
-        self.check_stock().await;
+        let payments = self.payments().await;
+        self.check_provider(&payments).await;
+        self.check_stock(&payments);
     }
 
     async fn counts_nothing(&self, what: &str, sql: &'static str) {
-        let found = sqlx::query(sql)
-            .fetch_all(self.sqlite.reader())
-            .await
-            .unwrap();
-        let ids: Vec<String> = found.iter().map(|row| row.get(0)).collect();
-        assert!(ids.is_empty(), "{what}: {ids:?}");
+        let found = self.storage.texts(sql).await;
+        assert!(found.is_empty(), "{what}: {found:?}");
+    }
+
+    /// All payments, oldest first.
+    pub(crate) async fn payments(&self) -> Vec<Payment> {
+        let all = PaymentsQuery {
+            viewer: Viewer::Operator,
+            filter: None,
+            descending: false,
+            after: None,
+            limit: 100_000,
+        };
+        self.storage.store().payments(&all).await.unwrap()
     }
 
     /// What the provider took of each attempt, less what it gave back, is what the payment says.
-    async fn check_provider(&self) {
+    async fn check_provider(&self, payments: &[Payment]) {
         let mut net: BTreeMap<String, i64> = BTreeMap::new();
         let mut from = None;
         loop {
@@ -99,22 +111,19 @@ impl World {
                 break;
             }
         }
-        let attempts = sqlx::query(
-            "SELECT a.id, (SELECT IFNULL(SUM(amount_minor), 0) FROM captures \
-                 WHERE attempt_id = a.id AND state = 'succeeded') \
-             - (SELECT IFNULL(SUM(amount_minor), 0) FROM refunds \
-                 WHERE attempt_id = a.id AND state = 'succeeded') AS kept FROM attempts a",
-        )
-        .fetch_all(self.sqlite.reader())
-        .await
-        .unwrap();
-        for row in attempts {
-            let (id, kept): (String, i64) = (row.get("id"), row.get("kept"));
-            assert_eq!(
-                net.remove(&id).unwrap_or(0),
-                kept,
-                "money kept of attempt {id}"
-            );
+        for payment in payments {
+            for attempt in &payment.attempts {
+                let captures = payment.captures.iter().filter(|capture| {
+                    capture.attempt == attempt.id && capture.state == CaptureState::Succeeded
+                });
+                let refunds = payment.refunds.iter().filter(|refund| {
+                    refund.attempt == attempt.id && refund.state == RefundState::Succeeded
+                });
+                let kept = captures.map(|capture| capture.amount_minor).sum::<i64>()
+                    - refunds.map(|refund| refund.amount_minor).sum::<i64>();
+                let moved = net.remove(&attempt.id.to_string()).unwrap_or(0);
+                assert_eq!(moved, kept, "money kept of attempt {}", attempt.id);
+            }
         }
         net.retain(|_, amount| *amount != 0);
         assert!(
@@ -124,30 +133,24 @@ impl World {
     }
 
     /// What left the stock for each payment is what was captured, and what came back was asked for.
-    async fn check_stock(&self) {
-        let lines = sqlx::query(
-            "SELECT p.id, p.state, i.value ->> 'sku' AS sku, \
-                 (SELECT IFNULL(SUM(l.value ->> 'quantity'), 0) FROM captures c, json_each(c.lines) l \
-                  WHERE c.payment_id = p.id AND c.stock = 'done' \
-                      AND l.value ->> 'sku' = i.value ->> 'sku') AS captured, \
-                 (SELECT IFNULL(SUM(l.value ->> 'quantity'), 0) FROM refunds r, json_each(r.lines) l \
-                  WHERE r.payment_id = p.id AND r.stock = 'done' \
-                      AND l.value ->> 'sku' = i.value ->> 'sku') AS restocked \
-             FROM payments p, json_each(p.items) i",
-        )
-        .fetch_all(self.sqlite.reader())
-        .await
-        .unwrap();
-        for row in lines {
-            let (id, sku): (String, String) = (row.get("id"), row.get("sku"));
-            let (captured, restocked): (i32, i32) = (row.get("captured"), row.get("restocked"));
-            let sold = self.catalogue.sold(&id);
-            let (out, back) = sold.get(&sku).copied().unwrap_or_default();
-            assert_eq!(
-                out - back,
-                captured - restocked,
-                "units of {sku} that left for {id}"
-            );
+    fn check_stock(&self, payments: &[Payment]) {
+        for payment in payments {
+            let sold = self.catalogue.sold(&payment.id.to_string());
+            for item in &payment.order.items {
+                let captures = payment.captures.iter();
+                let captured = captures.filter(|capture| capture.stock == Follow::Done);
+                let refunds = payment.refunds.iter();
+                let restocked = refunds.filter(|refund| refund.stock == Follow::Done);
+                let units = |lines: &[payment::capture::Line]| -> i32 {
+                    let lines = lines.iter().filter(|line| line.sku == item.sku);
+                    lines.map(|line| line.quantity).sum()
+                };
+                let expected = captured.map(|capture| units(&capture.lines)).sum::<i32>()
+                    - restocked.map(|refund| units(&refund.lines)).sum::<i32>();
+                let (out, back) = sold.get(&item.sku).copied().unwrap_or_default();
+                let (sku, id) = (&item.sku, payment.id);
+                assert_eq!(out - back, expected, "units of {sku} that left for {id}");
+            }
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Purchases as they should go, and the ordinary ways in which they do not.
 
-use crate::error::Error;
-use crate::provider::simulator::SimulatorConfig;
-use crate::refund::Wanted;
-use crate::rejection::Rejection;
-use crate::tests::testing::{Buy, NOW_US, SECOND_US, VISA, World, owned};
+use crate::suite::world::{Buy, NOW_US, SECOND_US, VISA, World, owned};
 use kernel::{Currency, Money};
 use mesh_store::Durability;
+use payment::error::Error;
+use payment::provider::simulator::SimulatorConfig;
+use payment::refund::Wanted;
+use payment::rejection::Rejection;
 use proto::commerce::payment::v1 as pb;
 use proto::commerce::payment::v1::payment::State;
 use proto::commerce::payment::v1::refund;
@@ -106,7 +106,7 @@ async fn a_price_that_changed_is_given_back_for_confirmation() {
 async fn what_is_expected_and_not_met_stores_nothing() {
     let world = World::new().await;
     let process = world.process();
-    let request = crate::tests::testing::request(crate::wire::method::CREATE_PAYMENT, "k");
+    let request = crate::suite::world::request(payment::wire::method::CREATE_PAYMENT, "k");
     let mut order = Buy::some().order(&world);
     order.expected = Some(Money::new(Currency::parse("USD").unwrap(), 449).unwrap());
     let error = process
@@ -143,13 +143,9 @@ async fn what_is_expected_and_not_met_stores_nothing() {
         matches!(error, Error::Rejected(Rejection::NothingToPay)),
         "{error}"
     );
-    let stored: i64 = sqlx::query_scalar(
-        "SELECT (SELECT COUNT(*) FROM payments) + (SELECT COUNT(*) FROM mesh_idempotency)",
-    )
-    .fetch_one(world.sqlite.reader())
-    .await
-    .unwrap();
-    assert_eq!(stored, 0);
+    for table in ["payments", "mesh_idempotency"] {
+        assert_eq!(world.storage.count(table).await, 0, "{table}");
+    }
     order.lines = Buy::some().lines;
     order.expected = Some(Money::new(Currency::parse("USD").unwrap(), 450).unwrap());
     process.commands.create(request, order).await.unwrap(); // The key was never used.
@@ -258,8 +254,8 @@ async fn an_authorisation_is_voided_by_cancel_and_by_its_end() {
     world.clock.advance(7 * 24 * 3_600 * SECOND_US);
     process.worker.run_once().await.unwrap();
     let ended = process.payment(&held.id).await;
-    assert_eq!(ended.state, crate::state::State::Canceled);
-    assert_eq!(ended.closing, Some(crate::payment::CancelReason::Expired));
+    assert_eq!(ended.state, payment::state::State::Canceled);
+    assert_eq!(ended.closing, Some(payment::payment::CancelReason::Expired));
 
     let part = process.create(&world, Buy::manual()).await.unwrap();
     process
@@ -269,7 +265,7 @@ async fn an_authorisation_is_voided_by_cancel_and_by_its_end() {
     world.clock.advance(7 * 24 * 3_600 * SECOND_US);
     process.worker.run_once().await.unwrap();
     let ended = process.payment(&part.id).await;
-    assert_eq!(ended.state, crate::state::State::Succeeded);
+    assert_eq!(ended.state, payment::state::State::Succeeded);
     assert_eq!(ended.captured_minor(), 100);
     assert_eq!(world.catalogue.reserved("A"), 0);
     world.settle(&process).await;
@@ -286,7 +282,7 @@ async fn unconfirmed_payments_run_out() {
     world.clock.advance(1);
     assert_eq!(process.worker.run_once().await.unwrap(), 1);
     let ended = process.payment(&created.id).await;
-    assert_eq!(ended.state, crate::state::State::Canceled);
+    assert_eq!(ended.state, payment::state::State::Canceled);
     world.check().await;
 }
 
@@ -338,7 +334,7 @@ async fn customers_authenticate_or_do_not() {
         process.worker.run_once().await.unwrap();
         assert_eq!(
             process.payment(&asked.id).await.state,
-            crate::state::State::Canceled
+            payment::state::State::Canceled
         );
         assert_eq!(world.catalogue.reserved("A"), 0);
         world.settle(&process).await;

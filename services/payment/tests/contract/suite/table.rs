@@ -1,22 +1,22 @@
 //! A payment on the table: the domain driven by hand, with a provider and a catalogue in memory and
 //! no storage. What it lacks in reality it has in speed: thousands of sequences in seconds.
 
-use crate::catalogue::ask_catalogue;
-use crate::config::SagaConfig;
-use crate::fact::Turn;
-use crate::money::ask_provider;
-use crate::payment::Payment;
-use crate::policy::Rules;
-use crate::provider::{
-    Authorize, Capabilities, Capture, ChargeOutcome, Decline, Provider, ProviderError, Refund,
-    Settlement, TransactionPage, Void, WebhookError, WebhookEvent,
-};
-use crate::rejection::Rejection;
-use crate::step::{Call, Next};
-use crate::tests::testing::catalogue::MemoryCatalogue;
+use crate::suite::catalogue::MemoryCatalogue;
 use async_trait::async_trait;
 use http::HeaderMap;
 use mesh_runtime::Clock;
+use payment::catalogue::ask_catalogue;
+use payment::config::SagaConfig;
+use payment::fact::Turn;
+use payment::money::ask_provider;
+use payment::payment::Payment;
+use payment::policy::Rules;
+use payment::provider::{
+    Authorize, Capabilities, Capture, ChargeOutcome, Decline, Provider, ProviderError, Refund,
+    Settlement, TransactionPage, Void, WebhookError, WebhookEvent,
+};
+use payment::rejection::Rejection;
+use payment::step::{Call, Next};
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;

@@ -1,15 +1,14 @@
 //! A process may end between any two steps: another one finishes, with one charge, one answer and
 //! nothing held.
 
-use crate::error::Error;
-use crate::payment::{CancelReason, Payment};
-use crate::refund::{RefundState, Wanted};
-use crate::state::State;
-use crate::store::SqliteStore;
-use crate::tests::testing::fuse::Fuse;
-use crate::tests::testing::{Buy, Process, SECOND_US, World, owned, request};
-use crate::wire::method;
+use crate::suite::fuse::Fuse;
+use crate::suite::world::{Buy, Process, World, owned, request};
 use kernel::PaymentId;
+use payment::error::Error;
+use payment::payment::{CancelReason, Payment};
+use payment::refund::{RefundState, Wanted};
+use payment::state::State;
+use payment::wire::method;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -94,7 +93,12 @@ fn confirm<'a>(
     })
 }
 
-async fn create(process: &Process, world: &World, key: &str, buy: &Buy) -> Result<(), Error> {
+pub(crate) async fn create(
+    process: &Process,
+    world: &World,
+    key: &str,
+    buy: &Buy,
+) -> Result<(), Error> {
     let order = buy.order(world);
     process
         .commands
@@ -131,16 +135,14 @@ async fn survives(world: &World, scenario: &Scenario) {
         drop(doomed);
 
         let survivor = world.process();
-        world
-            .clock
-            .advance(i64::from(world.config.saga.lease_ms) * 1_000 + 1);
+        world.outlast_leases().await;
         world.settle(&survivor).await;
         // The caller comes back with the same key: replayed, or carried out now.
         run(&survivor, world, scenario, &key, id, &buy)
             .await
             .unwrap();
         world.settle(&survivor).await;
-        let payment = only_payment(world, &survivor, &order_ref).await;
+        let payment = only_payment(world, &order_ref).await;
         assert!((scenario.ends)(&payment), "moment {moment}: {payment:#?}");
         world.check().await;
         if ran_through {
@@ -165,18 +167,15 @@ async fn run(
     }
 }
 
-async fn only_payment(world: &World, process: &Process, order_ref: &str) -> Payment {
-    let ids: Vec<String> = sqlx::query_scalar("SELECT id FROM payments WHERE order_ref = ?")
-        .bind(order_ref)
-        .fetch_all(world.sqlite.reader())
-        .await
-        .unwrap();
-    assert_eq!(ids.len(), 1, "payments of {order_ref}");
-    process.payment(&ids[0]).await
+pub(crate) async fn only_payment(world: &World, order_ref: &str) -> Payment {
+    let mut payments = world.payments().await;
+    payments.retain(|payment| payment.order.order_ref == order_ref);
+    assert_eq!(payments.len(), 1, "payments of {order_ref}");
+    payments.remove(0)
 }
 
 fn nothing_held(payment: &Payment) -> bool {
-    use crate::attempt::Hold;
+    use payment::attempt::Hold;
     payment.attempts.iter().all(|attempt| {
         matches!(
             attempt.hold,
@@ -185,7 +184,7 @@ fn nothing_held(payment: &Payment) -> bool {
     })
 }
 
-fn sold(payment: &Payment) -> bool {
+pub(crate) fn sold(payment: &Payment) -> bool {
     payment.state == State::Succeeded
         && payment.captured_minor() == 450
         && payment.attempts.len() == 1
@@ -394,51 +393,18 @@ async fn a_run_that_comes_back_late_changes_nothing() {
             mesh::spawn(async move { create(&slow, &world, &key, &buy).await })
         };
         fuse.blown().await;
-        world.clock.advance(60 * SECOND_US);
+        world.outlast_leases().await;
         let other = world.process();
         world.settle(&other).await;
-        let done = only_payment(&world, &other, &order_ref).await;
+        let done = only_payment(&world, &order_ref).await;
         assert!(sold(&done), "moment {moment}: {done:#?}");
         fuse.open();
         call.await.unwrap().unwrap();
         assert_eq!(
-            only_payment(&world, &other, &order_ref).await,
+            only_payment(&world, &order_ref).await,
             done,
             "moment {moment}"
         );
         world.check().await;
     }
-}
-
-/// The next process on the same file need not wait until the leases of the last one run out.
-#[tokio::test]
-async fn a_restart_goes_on_at_once() {
-    let world = World::new().await;
-    let fuse = Fuse::at(12);
-    let doomed = world.process_with(&fuse);
-    let buy = Buy {
-        order_ref: Some("restart".into()),
-        ..Buy::some()
-    };
-    tokio::select! {
-        biased;
-        () = fuse.blown() => {}
-        _ = create(&doomed, &world, "restart", &buy) => panic!("ran through"),
-    }
-    let next = world.process();
-    assert_eq!(
-        next.worker.run_once().await.unwrap(),
-        0,
-        "the lease is not free"
-    );
-    assert!(matches!(
-        create(&next, &world, "restart", &buy).await,
-        Err(Error::InFlight)
-    ));
-    let store = SqliteStore::new(world.sqlite.clone());
-    assert_eq!(store.end_leases().await.unwrap(), 1);
-    assert_eq!(next.worker.run_once().await.unwrap(), 1);
-    create(&next, &world, "restart", &buy).await.unwrap();
-    assert!(sold(&only_payment(&world, &next, "restart").await));
-    world.check().await;
 }

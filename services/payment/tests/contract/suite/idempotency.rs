@@ -1,10 +1,10 @@
 //! The same key gets the same answer.
 
-use crate::error::Error;
-use crate::store::Viewer;
-use crate::tests::testing::{Buy, World, decoded, request};
-use crate::wire::method;
+use crate::suite::world::{Buy, World, decoded, request};
 use mesh_store::idempotency;
+use payment::error::Error;
+use payment::store::Viewer;
+use payment::wire::method;
 use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -44,12 +44,8 @@ async fn a_thousand_at_once_with_one_key_make_one_payment() {
         .await;
     let last = last.unwrap();
     assert!(last.replayed && last.bytes == answers[0].bytes);
-    let counts: (i64, i64) =
-        sqlx::query_as("SELECT (SELECT COUNT(*) FROM payments), (SELECT COUNT(*) FROM attempts)")
-            .fetch_one(world.sqlite.reader())
-            .await
-            .unwrap();
-    assert_eq!(counts, (1, 1));
+    let payments = world.payments().await;
+    assert_eq!((payments.len(), payments[0].attempts.len()), (1, 1));
     world.check().await;
 }
 

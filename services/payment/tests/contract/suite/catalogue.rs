@@ -1,13 +1,13 @@
 //! A catalogue in memory that keeps the promises of the product service: idempotent by request id,
 //! all lines or none, holds that run out, commits of what ran out only while it is free.
 
-use crate::catalogue::{Catalogue, QuoteError};
-use crate::failure::{Failure, FailureCode};
-use crate::payment::Item;
-use crate::record::{ReserveAnswer, StockAnswer};
 use async_trait::async_trait;
 use kernel::{Currency, ReservationId};
 use mesh_runtime::Clock;
+use payment::catalogue::{Catalogue, QuoteError};
+use payment::failure::{Failure, FailureCode};
+use payment::payment::Item;
+use payment::record::{ReserveAnswer, StockAnswer};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,0 +1,74 @@
+//! A fresh SQLite file.
+
+use mesh_store::{Durability, Sqlite, SqliteConfig};
+use payment::store::{SqliteStore, Store, sqlite};
+use sqlx::AssertSqlSafe;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// A database of one test; it goes with it.
+pub(crate) struct Storage {
+    sqlite: Sqlite,
+    _folder: TempDir,
+}
+
+impl Storage {
+    pub(crate) async fn fresh(durability: Durability) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = SqliteConfig {
+            path: folder.path().join("payment.db"),
+            durability,
+            ..SqliteConfig::default()
+        };
+        let sqlite = Sqlite::open(&config, &sqlite::MIGRATIONS).await.unwrap();
+        Self {
+            sqlite,
+            _folder: folder,
+        }
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        Arc::new(self.sqlite())
+    }
+
+    pub(crate) fn sqlite(&self) -> SqliteStore {
+        SqliteStore::new(self.sqlite.clone())
+    }
+
+    /// The store of another replica. One process has a SQLite file; two stores over it come closest.
+    pub(crate) async fn replica(&self) -> Arc<dyn Store> {
+        std::future::ready(self.store()).await
+    }
+
+    /// Leases run by the clock of the process, which the test has moved already.
+    pub(crate) async fn outlast_leases(&self) {
+        std::future::ready(()).await;
+    }
+
+    /// The first column of what a query finds.
+    pub(crate) async fn texts(&self, sql: &'static str) -> Vec<String> {
+        sqlx::query_scalar(sql)
+            .fetch_all(self.sqlite.reader())
+            .await
+            .unwrap()
+    }
+
+    /// How many rows a table has.
+    pub(crate) async fn count(&self, table: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}")))
+            .fetch_one(self.sqlite.reader())
+            .await
+            .unwrap()
+    }
+
+    /// Carries a statement out, and says what is against it.
+    pub(crate) async fn execute(&self, sql: &str) -> Result<u64, String> {
+        let mut write = self.sqlite.begin().await.unwrap();
+        let done = sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut *write)
+            .await
+            .map_err(|error| error.to_string())?;
+        write.commit().await.unwrap();
+        Ok(done.rows_affected())
+    }
+}

@@ -1,0 +1,18 @@
+//! The service as a whole over a real database, the simulator and a catalogue in memory; and its storage
+//! alone, where that says more.
+
+mod api;
+mod books;
+mod catalogue;
+mod changes;
+mod check;
+pub(crate) mod crash;
+mod flows;
+pub(crate) mod fuse;
+mod idempotency;
+mod leases;
+mod outcomes;
+mod random;
+mod replicas;
+mod table;
+pub(crate) mod world;
