@@ -121,7 +121,12 @@ impl Service {
 
     /// One round of the sweeper at this moment.
     pub async fn sweep(&self) -> Result<sweeper::Swept, error::Error> {
-        sweeper::sweep(&*self.store(), &self.config.sweep, self.parts.clock.now_us()).await
+        sweeper::sweep(
+            &*self.store(),
+            &self.config.sweep,
+            self.parts.clock.now_us(),
+        )
+        .await
     }
 
     /// Serves until `shutdown`, drains, and closes the database.

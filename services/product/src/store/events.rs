@@ -48,12 +48,18 @@ pub(super) fn changed(kind: ChangeKind, resource: &pb::Product, version: i64) ->
     let id = &resource.id;
     let product = Some(resource.clone());
     match kind {
-        ChangeKind::Created => {
-            Told::new("ProductCreated", id, version, &pb::ProductCreated { product })
-        }
-        ChangeKind::Updated => {
-            Told::new("ProductUpdated", id, version, &pb::ProductUpdated { product })
-        }
+        ChangeKind::Created => Told::new(
+            "ProductCreated",
+            id,
+            version,
+            &pb::ProductCreated { product },
+        ),
+        ChangeKind::Updated => Told::new(
+            "ProductUpdated",
+            id,
+            version,
+            &pb::ProductUpdated { product },
+        ),
         ChangeKind::Deleted => {
             let product_id = id.clone();
             Told::new(

@@ -121,12 +121,7 @@ pub enum ChangeKind {
 
 impl ChangeKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [
-        Self::Created,
-        Self::Updated,
-        Self::Deleted,
-        Self::Undeleted,
-    ];
+    pub const ALL: [Self; 4] = [Self::Created, Self::Updated, Self::Deleted, Self::Undeleted];
 
     /// The name in the store.
     pub fn name(self) -> &'static str {

@@ -106,9 +106,7 @@ impl PostgresStore {
             let postgres = postgres.clone();
             move |asked| {
                 let postgres = postgres.clone();
-                Box::pin(
-                    async move { reserve::reserve_all(&postgres, &asked, attempts_max).await },
-                )
+                Box::pin(async move { reserve::reserve_all(&postgres, &asked, attempts_max).await })
             }
         });
         let revisions = Revisions::new();

@@ -40,7 +40,9 @@ fn is_conflict(error: &Error) -> bool {
     match code.as_deref() {
         Some("40001" | "40P01" | "23505") => true, // Serialization, deadlock, a key taken meanwhile.
         // Stock that is no longer there.
-        Some("23514") => database_error(error).is_some_and(|e| e.constraint() == Some("stock_covers")),
+        Some("23514") => {
+            database_error(error).is_some_and(|e| e.constraint() == Some("stock_covers"))
+        }
         _ => false,
     }
 }

@@ -55,7 +55,11 @@ pub(super) async fn change(work: &mut Work, change: &Change<'_>) -> Result<pb::P
     }
 }
 
-async fn create(work: &mut Work, mut product: Product, draft: &Draft) -> Result<pb::Product, Error> {
+async fn create(
+    work: &mut Work,
+    mut product: Product,
+    draft: &Draft,
+) -> Result<pb::Product, Error> {
     if product.handle.is_empty() {
         product.handle = free_handle(work.connection(), &product).await?;
     } else {

@@ -100,7 +100,10 @@ fn page(
     };
     let view = |row| Ok(stored(row)?.view);
     Ok(Page {
-        views: rows.iter().map(view).collect::<Result<Vec<View>, Error>>()?,
+        views: rows
+            .iter()
+            .map(view)
+            .collect::<Result<Vec<View>, Error>>()?,
         next_page_token,
         revision,
     })
@@ -132,7 +135,10 @@ fn select(query: &ListQuery, now_us: i64) -> QueryBuilder<Postgres> {
     columns.push(("p.seq", query.seq_descends()));
     if let Some(after) = &query.after {
         sql.push(" AND ");
-        if columns.iter().all(|(_, descends)| *descends == columns[0].1) {
+        if columns
+            .iter()
+            .all(|(_, descends)| *descends == columns[0].1)
+        {
             push_after_row(&mut sql, &columns, after);
         } else {
             push_after(&mut sql, &columns, after);
@@ -326,12 +332,12 @@ mod tests {
 
     #[test]
     fn values_never_become_sql() {
-        let filter = "title = \"x' OR 1=1 --\" AND NOT (tags : \"zzz\" OR sku = zzz) AND title : zzz";
+        let filter =
+            "title = \"x' OR 1=1 --\" AND NOT (tags : \"zzz\" OR sku = zzz) AND title : zzz";
         for order_by in ["title, sold_quantity desc", "title, sold_quantity"] {
             let query = ListQuery::parse(10, "", filter, order_by, false).unwrap();
             let keys = [Key::Text("zzz".into()), Key::Integer(1), Key::Integer(2)];
-            let query =
-                ListQuery::parse(10, &query.token(&keys), filter, order_by, false).unwrap();
+            let query = ListQuery::parse(10, &query.token(&keys), filter, order_by, false).unwrap();
             let sql = select(&query, 0);
             let sql = sql.sql();
             let text = sql.as_str();

@@ -32,7 +32,11 @@ pub(super) fn vector(document: &Document) -> String {
     let mut words: HashMap<String, Vec<String>> = HashMap::new();
     let (mut place, mut bytes) = (0_u16, 0);
     for (text, weight) in fields {
-        for token in text.split(' ').map(folded).filter(|token| !token.is_empty()) {
+        for token in text
+            .split(' ')
+            .map(folded)
+            .filter(|token| !token.is_empty())
+        {
             place = place.saturating_add(1).min(PLACE_MAX);
             let cost = token.len() + 8; // Its length, its count of places, and alignment.
             let known = words.contains_key(&token);

@@ -9,11 +9,7 @@ use mesh_store::{
 use crate::{error::Error, store::Horizon};
 
 /// Forgets what is older than the horizon, at most `limit` rows a table; says how many.
-pub(super) async fn trim(
-    postgres: &Postgres,
-    horizon: &Horizon,
-    limit: u32,
-) -> Result<u64, Error> {
+pub(super) async fn trim(postgres: &Postgres, horizon: &Horizon, limit: u32) -> Result<u64, Error> {
     let mut write = postgres.begin().await?;
     let mut trimmed = idempotency::sweep(&mut write, horizon.answers_us, limit).await?;
     trimmed += inbox::sweep(&mut write, horizon.inbox_us, limit).await?;
