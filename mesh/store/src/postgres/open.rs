@@ -79,15 +79,22 @@ pub(super) async fn pool(config: &PostgresConfig) -> Result<PgPool, OpenError> {
 
 /// Refuses what may lose an acknowledged commit, and text that is not Unicode.
 pub(super) async fn check(pool: &PgPool, config: &PostgresConfig) -> Result<(), OpenError> {
-    let (encoding, fsync, pages, commit): (String, String, String, String) = sqlx::query_as(
+    let found: (String, String, String, String) = sqlx::query_as(
         "SELECT current_setting('server_encoding'), current_setting('fsync'), \
              current_setting('full_page_writes'), current_setting('synchronous_commit')",
     )
     .fetch_one(pool)
     .await
     .map_err(OpenError::Check)?;
+    refuse(found, config.durability)
+}
+
+fn refuse(
+    (encoding, fsync, pages, commit): (String, String, String, String),
+    durability: Durability,
+) -> Result<(), OpenError> {
     let mut wanted = vec![("server_encoding", "UTF8", encoding)];
-    if config.durability == Durability::Full {
+    if durability == Durability::Full {
         wanted.push(("fsync", "on", fsync));
         wanted.push(("full_page_writes", "on", pages));
         wanted.push(("synchronous_commit", "on", commit));
@@ -102,5 +109,30 @@ pub(super) async fn check(pool: &PgPool, config: &PostgresConfig) -> Result<(), 
             wanted,
             found,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The only server of the tests has these on, and only its superuser could turn them off for everybody.
+    #[test]
+    fn a_server_that_may_lose_commits_is_refused_by_name() {
+        let settings = |fsync: &str, pages: &str, commit: &str| {
+            ("UTF8".into(), fsync.into(), pages.into(), commit.into())
+        };
+        assert!(refuse(settings("on", "on", "on"), Durability::Full).is_ok());
+        assert!(refuse(settings("off", "off", "off"), Durability::Relaxed).is_ok());
+        for (found, expected) in [
+            (settings("off", "on", "on"), "fsync"),
+            (settings("on", "off", "on"), "full_page_writes"),
+            (settings("on", "on", "off"), "synchronous_commit"),
+        ] {
+            let refused = refuse(found, Durability::Full);
+            assert!(
+                matches!(refused, Err(OpenError::Setting { setting, .. }) if setting == expected)
+            );
+        }
     }
 }

@@ -1,18 +1,15 @@
-//! Fresh stores, and short words for what the scenarios say often.
+//! What is asked of every store, and short words for what the scenarios say often.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use kernel::{Currency, Money, ProductId, ReservationId};
-use mesh_store::{
-    Durability, SqliteConfig,
-    idempotency::{Key, fingerprint},
-};
+use mesh_store::idempotency::{Key, fingerprint};
 use product::{
     error::Error,
     listing::ListQuery,
     product::{Draft, Variant, VariantDraft},
     reservation::{Command, Part, Wish},
-    store::{Adjustment, Answer, Origin, Store, sqlite::SqliteStore},
+    store::{Adjustment, Answer, Origin, Store},
 };
 use proto::commerce::product::v1 as pb;
 
@@ -20,71 +17,33 @@ use proto::commerce::product::v1 as pb;
 pub(crate) const START_US: i64 = 1_767_225_600_000_000;
 pub(crate) const SECOND_US: i64 = 1_000_000;
 
-/// A fresh store; its files go with it.
-pub(crate) struct Fresh {
-    pub(crate) store: Arc<dyn Store>,
-    /// For scenarios about the storage itself.
-    pub(crate) sqlite: SqliteStore,
-    _folder: tempfile::TempDir,
-}
-
-impl Fresh {
-    pub(crate) async fn sqlite() -> Self {
-        Self::with(Durability::Full).await
-    }
-
-    /// Where a power cut may take commits back: fast.
-    pub(crate) async fn relaxed() -> Self {
-        Self::with(Durability::Relaxed).await
-    }
-
-    async fn with(durability: Durability) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("product.db");
-        let config = SqliteConfig {
-            path,
-            durability,
-            ..SqliteConfig::default()
-        };
-        let sqlite = SqliteStore::open(&config).await.unwrap();
-        Self {
-            store: Arc::new(sqlite.clone()),
-            sqlite,
-            _folder: folder,
-        }
-    }
-}
-
-/// Runs scenarios on every store that there is.
+/// Runs scenarios on a fresh store of the kind that this target is for.
 macro_rules! on_every_store {
     ($($scenario:ident)*) => {$(
         mod $scenario {
             #[tokio::test(flavor = "multi_thread")]
-            async fn sqlite() {
-                let fresh = $crate::harness::Fresh::sqlite().await;
+            async fn holds() {
+                let fresh = $crate::fresh::Fresh::open().await;
                 super::$scenario(fresh.store.clone()).await;
-                $crate::harness::check_stock(&fresh.sqlite).await;
+                fresh.check().await;
             }
         }
     )*};
 }
 pub(crate) use on_every_store;
 
-/// The invariant of stock, in SQL of its own: `0 <= reserved <= on hand`, and reserved is what held
-/// reservations hold.
-pub(crate) async fn check_stock(store: &SqliteStore) {
-    let wrong: Vec<(String, i64, i64, i64)> = sqlx::query_as(
-        "SELECT s.sku, s.on_hand, s.reserved, coalesce(h.held, 0) FROM stock s LEFT JOIN ( \
-             SELECT l.sku, sum(l.quantity - l.committed_quantity) AS held \
-             FROM reservation_line l JOIN reservation r ON r.id = l.reservation_id \
-             WHERE r.state = 'HELD' GROUP BY l.sku) h ON h.sku = s.sku \
-         WHERE s.reserved <> coalesce(h.held, 0) OR s.reserved < 0 OR s.reserved > s.on_hand",
-    )
-    .fetch_all(store.sqlite().reader())
-    .await
-    .unwrap();
-    assert_eq!(wrong, [], "sku, on hand, reserved, held");
-}
+/// SKU, on hand, reserved and held of stock that breaks its invariant, in SQL of its own: `0 <= reserved <= on
+/// hand`, and reserved is what held reservations hold.
+pub(crate) const WRONG_STOCK: &str = "SELECT s.sku, CAST(s.on_hand AS bigint), CAST(s.reserved AS bigint), \
+         CAST(coalesce(h.held, 0) AS bigint) FROM stock s LEFT JOIN ( \
+         SELECT l.sku, sum(l.quantity - l.committed_quantity) AS held \
+         FROM reservation_line l JOIN reservation r ON r.id = l.reservation_id \
+         WHERE r.state = 'HELD' GROUP BY l.sku) h ON h.sku = s.sku \
+     WHERE s.reserved <> coalesce(h.held, 0) OR s.reserved < 0 OR s.reserved > s.on_hand";
+
+/// How many products were told of as new.
+pub(crate) const CREATED: &str =
+    "SELECT count(*) FROM mesh_outbox WHERE kind = 'product.ProductCreated.v1'";
 
 pub(crate) fn usd(amount_minor: i64) -> Money {
     Money::new(Currency::parse("USD").unwrap(), amount_minor).unwrap()

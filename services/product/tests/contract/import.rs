@@ -12,9 +12,9 @@ use product::{
     transfer::{self, Report},
 };
 
+use crate::fresh::Fresh;
 use crate::harness::{
-    Fresh, START_US, adjust, at, check_stock, create, draft, id, krw, on_every_store, titles,
-    units, usd, variant,
+    START_US, adjust, at, create, draft, id, krw, on_every_store, titles, units, usd, variant,
 };
 
 on_every_store! {
@@ -91,7 +91,7 @@ fn counts(report: &Report) -> (u32, u32, u32, u32) {
 /// Export, import into an empty shop, export: the same bytes, and importing them again changes nothing.
 async fn check_round_trip(store: &Arc<dyn Store>, code: &str) {
     let file = export(store, code).await;
-    let other = Fresh::sqlite().await;
+    let other = Fresh::open().await;
     let config = TransferConfig {
         batch_rows: 3,
         ..TransferConfig::default()
@@ -111,7 +111,7 @@ async fn check_round_trip(store: &Arc<dyn Store>, code: &str) {
         (again.created, again.updated, again.refused_count),
         (0, 0, 0)
     );
-    check_stock(&other.sqlite).await;
+    other.check().await;
 }
 
 async fn rows_become_products(store: Arc<dyn Store>) {
@@ -379,7 +379,7 @@ async fn chinook_goes_in_and_out_unchanged() {
         );
         return;
     };
-    let fresh = Fresh::sqlite().await;
+    let fresh = Fresh::open().await;
     let config = TransferConfig::default();
     let started = Instant::now();
     let report = import_with(&*fresh.store, &config, "USD", &file)
@@ -395,7 +395,7 @@ async fn chinook_goes_in_and_out_unchanged() {
         .unwrap();
     assert_eq!(counts(&again), (0, 0, 3_503, 0));
     let first = export(&fresh.store, "USD").await;
-    let other = Fresh::sqlite().await;
+    let other = Fresh::open().await;
     let report = import_with(&*other.store, &config, "USD", &first)
         .await
         .unwrap();
@@ -405,14 +405,7 @@ async fn chinook_goes_in_and_out_unchanged() {
         "export, import, export: other bytes"
     );
     check_columns(&file, &first);
-    let events = other.sqlite.sqlite().reader();
-    let count: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM mesh_outbox WHERE kind = 'product.ProductCreated.v1'",
-    )
-    .fetch_one(events)
-    .await
-    .unwrap();
-    assert_eq!(count, 3_503);
+    assert_eq!(other.created().await, 3_503);
     let changes = stream::iter(0..4).then(|page| {
         let store = other.store.clone();
         async move { store.changes(page * 1000, 1000).await.unwrap().len() }

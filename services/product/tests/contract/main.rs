@@ -1,5 +1,6 @@
 //! What every store of the product service has to do, whatever database it is on: each scenario is a
-//! function of a fresh `Arc<dyn Store>`, and `on_every_store!` runs it on each of them.
+//! function of a fresh `Arc<dyn Store>`. This target runs them on SQLite, `contract_postgres` on PostgreSQL: the
+//! same modules beside another `fresh`.
 
 #![expect(
     clippy::unwrap_used,
@@ -7,6 +8,7 @@
 )]
 
 mod catalogue;
+mod fresh;
 mod harness;
 mod import;
 mod listing;

@@ -1,6 +1,6 @@
 //! Random sequences of commands: the outcome of each is compared with the model's, and what is stored
 //! now and then and at the end. `SHOP_SEED` repeats a run, `SHOP_SEQUENCES` sets how many there are in
-//! all (10,000 by default).
+//! all; the default is the store's.
 
 use std::sync::Arc;
 
@@ -13,13 +13,11 @@ use product::{
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
-    harness::{
-        Fresh, SECOND_US, START_US, adjust, at, check_stock, command, create, draft, variant, wish,
-    },
+    fresh::{Fresh, SEQUENCES},
+    harness::{SECOND_US, START_US, adjust, at, command, create, draft, variant, wish},
     model::{self, Command, Model},
 };
 
-const SEQUENCES: usize = 10_000;
 const STEPS: usize = 8;
 const SKUS: usize = 3;
 
@@ -59,7 +57,7 @@ async fn run(part: usize) {
         }
         run.settle().await;
     }
-    check_stock(&fresh.sqlite).await;
+    fresh.check().await;
 }
 
 /// One sequence on SKUs of its own, in a time of its own: an hour after the one before.

@@ -14,9 +14,12 @@ use product::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::harness::{
-    Fresh, SECOND_US, START_US, at, create, draft, id, keyed, on_every_store, reserve, stocked,
-    units, variant,
+use crate::{
+    fresh::Fresh,
+    harness::{
+        SECOND_US, START_US, at, create, draft, id, keyed, on_every_store, reserve, stocked, units,
+        variant,
+    },
 };
 
 on_every_store! {
@@ -195,7 +198,7 @@ async fn watchers_are_limited_and_let_go(store: Arc<dyn Store>) {
 /// A trimmed log does not wait for a slow watcher: it is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_that_falls_behind_is_told() {
-    let fresh = Fresh::sqlite().await;
+    let fresh = Fresh::open().await;
     let store = fresh.store.clone();
     let config = WatchConfig {
         batch_max: 1,
@@ -220,4 +223,5 @@ async fn a_watcher_that_falls_behind_is_told() {
         watching.next().await,
         Some(Err(Error::RevisionOutOfRange { .. }))
     ));
+    fresh.check().await;
 }
