@@ -85,9 +85,7 @@ impl RabbitMqConfig {
         self.uri()?;
         let refuse = |what: &str| Err(RabbitMqError::Config(what.to_owned()));
         if self.exchange.is_empty() || self.exchange.len() > EXCHANGE_BYTES_MAX {
-            return refuse(&format!(
-                "`exchange` has 1 to {EXCHANGE_BYTES_MAX} bytes"
-            ));
+            return refuse(&format!("`exchange` has 1 to {EXCHANGE_BYTES_MAX} bytes"));
         }
         if self.channels_max == 0 {
             return refuse("`channels_max` is at least 1");

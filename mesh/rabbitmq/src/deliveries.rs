@@ -8,9 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use lapin::{Acker, Channel, options::BasicAckOptions};
-use mesh_events::{
-    Backoff, BusError, Deliveries, Delivery, Event, PublishError, Settle,
-};
+use mesh_events::{Backoff, BusError, Deliveries, Delivery, Event, PublishError, Settle};
 use prometheus::IntCounter;
 use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -89,7 +87,9 @@ impl RabbitMqDeliveries {
                 Some(Delivery::new(event, attempt, Box::new(settle)))
             }
             Err(reason) => {
-                let Queues { main, dead: queue, .. } = &self.subscription.queues;
+                let Queues {
+                    main, dead: queue, ..
+                } = &self.subscription.queues;
                 error!(queue = %main, reason, "not an event, becomes a dead letter");
                 self.malformed_total.inc();
                 let letter = Message::to_queue(queue, dead(properties, &reason, None), body);

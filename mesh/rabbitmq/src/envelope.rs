@@ -99,7 +99,10 @@ pub(crate) fn decode(properties: &BasicProperties, body: Bytes) -> Result<(Event
         occurred_at_us: number(properties, OCCURRED_AT_US)?,
         // A trace that can not be read is no reason to lose the event.
         traceparent: text(properties, TRACEPARENT).ok(),
-        mandatory: !matches!(header(properties, MANDATORY), Some(AMQPValue::Boolean(false))),
+        mandatory: !matches!(
+            header(properties, MANDATORY),
+            Some(AMQPValue::Boolean(false))
+        ),
         body,
     };
     let attempt = attempt
@@ -210,7 +213,10 @@ mod tests {
         assert_eq!(text(&letter, DEAD_REASON).unwrap(), "no envelope");
         let kept = dead(encode(&event(), 2).unwrap(), "poison", Some(9));
         let (event, attempts) = decode(&kept, Bytes::new()).unwrap();
-        assert_eq!(kept.message_id().as_ref().unwrap().as_str(), event.message_id.to_string());
+        assert_eq!(
+            kept.message_id().as_ref().unwrap().as_str(),
+            event.message_id.to_string()
+        );
         assert_eq!((attempts, number(&kept, DEAD_AT_US).unwrap()), (2, 9));
     }
 }

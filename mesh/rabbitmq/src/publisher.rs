@@ -24,9 +24,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
-    Metrics, RabbitMqConfig, RabbitMqError, error::chain, link::Link, topology,
-};
+use crate::{Metrics, RabbitMqConfig, RabbitMqError, error::chain, link::Link, topology};
 
 /// One message and where it goes.
 #[derive(Clone, Debug)]
@@ -117,7 +115,9 @@ impl Publisher {
             let opened = connection.create_channel().await;
             let channel = opened.map_err(RabbitMqError::broker("opening a channel"))?;
             topology::exchange(&channel, &self.config).await?;
-            let confirms = channel.confirm_select(ConfirmSelectOptions::default()).await;
+            let confirms = channel
+                .confirm_select(ConfirmSelectOptions::default())
+                .await;
             confirms.map_err(RabbitMqError::broker("asking for confirms"))?;
             Ok::<_, RabbitMqError>(channel)
         };
@@ -174,7 +174,13 @@ async fn confirm(channel: &Channel, message: &Message) -> lapin::Result<Confirma
         ..
     } = message;
     channel
-        .basic_publish(exchange.clone(), routing_key.clone(), options, body, properties.clone())
+        .basic_publish(
+            exchange.clone(),
+            routing_key.clone(),
+            options,
+            body,
+            properties.clone(),
+        )
         .await?
         .await
 }
@@ -197,9 +203,9 @@ impl Window {
                     Confirmation::Nack(_) => {
                         Err(PublishError::Refused("not accepted by its queues".into()))
                     }
-                    Confirmation::NotRequested => {
-                        Err(PublishError::Unconfirmed("the channel confirms nothing".into()))
-                    }
+                    Confirmation::NotRequested => Err(PublishError::Unconfirmed(
+                        "the channel confirms nothing".into(),
+                    )),
                 };
                 if let Some(returned) = confirmation.take_message() {
                     let id = returned.delivery.properties.message_id().clone();
@@ -231,7 +237,8 @@ impl Window {
                 }
                 // Its return may have been among those that never reached us.
                 (Some(Ok(())), Some(_)) if message.mandatory => Err(PublishError::Unconfirmed(
-                    "the window broke off before it was known whether a queue took the event".into(),
+                    "the window broke off before it was known whether a queue took the event"
+                        .into(),
                 )),
                 (Some(fate), _) => fate,
                 (None, Some(reason)) => Err(reason.clone()),

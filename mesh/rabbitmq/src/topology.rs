@@ -15,11 +15,7 @@ use lapin::{
 };
 use mesh_events::Subscription;
 
-use crate::{
-    RabbitMqConfig, RabbitMqError,
-    connect::connect,
-    envelope::short,
-};
+use crate::{RabbitMqConfig, RabbitMqError, connect::connect, envelope::short};
 
 /// People look at dead letters again and again, and each look counts as a delivery. RabbitMQ 4 has a
 /// low limit of its own unless one is given; 3.10 does not know `-1`.
@@ -64,7 +60,11 @@ impl Queues {
         Ok(Queues {
             main: name("")?,
             dead: name(".dead")?,
-            ladder: config.retry_ladder_ms.iter().map(rung).collect::<Result<_, _>>()?,
+            ladder: config
+                .retry_ladder_ms
+                .iter()
+                .map(rung)
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -72,7 +72,9 @@ impl Queues {
     pub(crate) fn rung(&self, after: Duration) -> &ShortString {
         let enough = |(ms, _): &&(u32, ShortString)| Duration::from_millis(u64::from(*ms)) >= after;
         let rung = self.ladder.iter().find(enough).or(self.ladder.last());
-        &rung.expect("a ladder has a rung, says the check of the configuration").1
+        &rung
+            .expect("a ladder has a rung, says the check of the configuration")
+            .1
     }
 }
 
@@ -105,7 +107,10 @@ pub(crate) async fn queues(
     queue(channel, &queues.main, main).await?;
     for (ms, name) in &queues.ladder {
         let mut rung = arguments(config, delivery_limit, Some(&queues.main));
-        rung.insert("x-message-ttl".into(), AMQPValue::LongLongInt(i64::from(*ms)));
+        rung.insert(
+            "x-message-ttl".into(),
+            AMQPValue::LongLongInt(i64::from(*ms)),
+        );
         queue(channel, name, rung).await?;
     }
     let exchange = short("exchange", &config.exchange).map_err(RabbitMqError::Config)?;
@@ -114,7 +119,13 @@ pub(crate) async fn queues(
         let binding = format!("binding queue \"{}\" to {kind:?}", queues.main);
         let options = QueueBindOptions::default();
         channel
-            .queue_bind(queues.main.clone(), exchange.clone(), key, options, FieldTable::default())
+            .queue_bind(
+                queues.main.clone(),
+                exchange.clone(),
+                key,
+                options,
+                FieldTable::default(),
+            )
             .await
             .map_err(RabbitMqError::broker(binding))?;
     }
@@ -144,7 +155,10 @@ fn arguments(
     arguments.insert("x-queue-type".into(), text("quorum"));
     arguments.insert("x-overflow".into(), text("reject-publish"));
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(length));
-    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(delivery_limit));
+    arguments.insert(
+        "x-delivery-limit".into(),
+        AMQPValue::LongInt(delivery_limit),
+    );
     if let Some(queue) = dead_letters {
         // The default exchange: to this queue and no other.
         arguments.insert("x-dead-letter-exchange".into(), text(""));
@@ -162,7 +176,9 @@ fn explain(object: String, error: lapin::Error) -> RabbitMqError {
     {
         let message = said.get_message().to_string();
         let argument = message.split('\'').nth(1).unwrap_or("property");
-        let difference = message.split_once("': ").map_or(message.as_str(), |(_, rest)| rest);
+        let difference = message
+            .split_once("': ")
+            .map_or(message.as_str(), |(_, rest)| rest);
         return RabbitMqError::Mismatch {
             object,
             argument: argument.to_owned(),
@@ -192,14 +208,20 @@ mod tests {
         let rung = |ms| queues.rung(Duration::from_millis(ms)).as_str();
         assert_eq!([rung(0), rung(100)], ["e.c.retry.100"; 2]);
         assert_eq!([rung(101), rung(1_000), rung(9_999)], ["e.c.retry.1000"; 3]);
-        assert_eq!((queues.main.as_str(), queues.dead.as_str()), ("e.c", "e.c.dead"));
+        assert_eq!(
+            (queues.main.as_str(), queues.dead.as_str()),
+            ("e.c", "e.c.dead")
+        );
     }
 
     #[test]
     fn a_name_that_amqp_can_not_carry_is_refused() {
         let long = "c".repeat(250);
         let error = Queues::new(&RabbitMqConfig::default(), &long).unwrap_err();
-        assert!(error.to_string().contains("longer than 255 bytes"), "{error}");
+        assert!(
+            error.to_string().contains("longer than 255 bytes"),
+            "{error}"
+        );
     }
 
     #[test]
