@@ -1,14 +1,14 @@
 //! A broker that dies, is blocked, or lets in only whom it knows: each test has one of its own.
+//!
+//! The broker is started and asked on the test's own thread, which blocks; the bus runs on the others.
+//! A broker ends with the thread that started it, and those of a runtime come and go.
 
 use std::{sync::Arc, time::Duration};
 
 use mesh_events::{Bus as _, Metrics as EventMetrics, PublishError};
 use mesh_rabbitmq::{Metrics, RabbitMqBus, RabbitMqConfig, declare};
 use prometheus::Registry;
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use xtask::servers::RabbitMq;
 
 use crate::support::{
@@ -16,22 +16,9 @@ use crate::support::{
     relay, subscribe, subscription,
 };
 
-async fn broker() -> RabbitMq {
-    spawn_blocking(RabbitMq::start).await.unwrap().unwrap()
-}
-
-/// `rabbitmqctl`, off the threads that the bus runs on.
-async fn ctl(broker: RabbitMq, words: &'static [&'static str]) -> RabbitMq {
-    let asked = move || {
-        broker.ctl(words).unwrap();
-        broker
-    };
-    spawn_blocking(asked).await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_loses_no_event() {
-    let mut broker = broker().await;
+    let mut broker = RabbitMq::start().unwrap();
     let config = config_at(&broker.url());
     declare(&config, &[subscription("steady", 1)])
         .await
@@ -41,32 +28,40 @@ async fn a_broker_that_is_killed_loses_no_event() {
     let metrics = EventMetrics::unregistered().unwrap();
     let relaying = relay(&bus, &outbox, &metrics);
     let consuming = consumer(&bus, "steady", &ledger);
-    let mut total = 0;
-    for _ in 0..2 {
-        let (before, all) = (ledger.applied(), total + 6_000);
-        outbox.append(events(total..all));
-        total = all;
+    let rounds = 3;
+    for round in 0..rounds {
+        let feeding = mesh::spawn({
+            let outbox = outbox.clone();
+            async move {
+                for batch in events(0..3_000).chunks(50) {
+                    outbox.append(batch.iter().cloned());
+                    sleep(Duration::from_millis(20)).await;
+                }
+            }
+        });
         // In the middle of both publishing and consuming.
-        eventually("some effects", async || ledger.applied() > before + 300).await;
-        let killed = move || {
-            broker.kill();
-            broker.start_again().unwrap();
-            broker
-        };
-        broker = spawn_blocking(killed).await.unwrap();
+        let some = 3_000 * round + 500;
+        eventually("some effects", async || ledger.applied() > some).await;
+        broker.kill();
+        broker.start_again().unwrap();
+        feeding.await.unwrap();
+        eventually("nothing pending", async || outbox.pending() == 0).await;
+        let all = 3_000 * (round + 1);
+        eventually("every effect", async || ledger.applied() == all).await;
     }
-    eventually("nothing pending", async || outbox.pending() == 0).await;
-    let total = usize::try_from(total).unwrap();
-    eventually("every effect", async || ledger.applied() == total).await;
     assert_eq!(ledger.doubled(), 0);
-    println!("{} deliveries of {total} events", ledger.deliveries());
+    println!(
+        "{} deliveries of {} events",
+        ledger.deliveries(),
+        ledger.applied()
+    );
     relaying.stop().await;
     consuming.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_broker_pauses_publishing_and_stops_no_acknowledgement() {
-    let broker = broker().await;
+    let broker = RabbitMq::start().unwrap();
     let config = config_at(&broker.url());
     let registry = Registry::new();
     let metrics = Metrics::register(&registry).unwrap();
@@ -88,7 +83,9 @@ async fn a_blocked_broker_pauses_publishing_and_stops_no_acknowledgement() {
     publish(&bus, &events(0..2)).await;
     let (acked, retried) = (next(&mut deliveries).await, next(&mut deliveries).await);
 
-    let broker = ctl(broker, &["set_vm_memory_high_watermark", "0.0000001"]).await;
+    broker
+        .ctl(&["set_vm_memory_high_watermark", "0.0000001"])
+        .unwrap();
     // The broker says so when somebody publishes.
     eventually("blocked", async || {
         bus.publish(&[event(2)]).await;
@@ -116,7 +113,9 @@ async fn a_blocked_broker_pauses_publishing_and_stops_no_acknowledgement() {
     sleep(Duration::from_secs(1)).await; // Long enough for a relay that does not pause to publish.
     assert_eq!((outbox.pending(), retry.is_finished()), (500, false));
 
-    let _broker = ctl(broker, &["set_vm_memory_high_watermark", "absolute", "1GB"]).await;
+    broker
+        .ctl(&["set_vm_memory_high_watermark", "absolute", "1GB"])
+        .unwrap();
     eventually("unblocked", async || !blocked()).await;
     retry.await.unwrap().unwrap();
     eventually("nothing pending", async || outbox.pending() == 0).await;
@@ -130,12 +129,14 @@ async fn a_blocked_broker_pauses_publishing_and_stops_no_acknowledgement() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_come_from_files_and_tls_trusts_the_given_authority() {
-    let broker = broker().await;
+    let broker = RabbitMq::start().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let password_file = folder.path().join("password");
     std::fs::write(&password_file, "s3cret\n").unwrap();
-    let broker = ctl(broker, &["add_user", "shop", "s3cret"]).await;
-    let broker = ctl(broker, &["set_permissions", "shop", ".*", ".*", ".*"]).await;
+    broker.ctl(&["add_user", "shop", "s3cret"]).unwrap();
+    broker
+        .ctl(&["set_permissions", "shop", ".*", ".*", ".*"])
+        .unwrap();
     let config = RabbitMqConfig {
         user: "shop".into(),
         password_file: Some(password_file),
