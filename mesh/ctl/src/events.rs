@@ -133,7 +133,6 @@ pub(crate) fn run(command: Command, out: &mut impl Write) -> anyhow::Result<()> 
                 };
                 Ok(declare(&config(broker)?, &[subscription]).await?)
             }
-            Command::List { letters } => list(letters, out).await,
             Command::Show {
                 broker,
                 consumer,
@@ -143,7 +142,8 @@ pub(crate) fn run(command: Command, out: &mut impl Write) -> anyhow::Result<()> 
                 let letter = found.with_context(|| format!("dead letter \"{id}\" not found"))?;
                 Ok(show(&letter, out)?)
             }
-            Command::Replay {
+            Command::List { letters }
+            | Command::Replay {
                 letters,
                 dry_run: true,
                 ..

@@ -1,4 +1,5 @@
 //! `meshctl events` as people use it, on a real broker.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::{fs, process::Command};
 
@@ -13,9 +14,10 @@ fn meshctl(config: &RabbitMqConfig, words: &[&str]) -> Result<String, String> {
     meshctl.args(["--consumer", "product"]);
     let output = meshctl.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    match output.status.success() {
-        true => Ok(text(output.stdout)),
-        false => Err(text(output.stderr)),
+    if output.status.success() {
+        Ok(text(output.stdout))
+    } else {
+        Err(text(output.stderr))
     }
 }
 

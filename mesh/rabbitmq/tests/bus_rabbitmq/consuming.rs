@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lapin::{BasicProperties, options::BasicPublishOptions};
 use mesh_events::{Bus as _, BusError};
+use mesh_rabbitmq::LetterFilter;
 use tokio::time::Instant;
 
 use crate::support::{
@@ -64,7 +65,7 @@ async fn consumers_that_die_raise_no_attempt_and_make_no_dead_letter() {
     }
     let letters = bus
         .dead_letters()
-        .list("mortal", &Default::default(), 10)
+        .list("mortal", &LetterFilter::default(), 10)
         .await;
     assert_eq!(letters.unwrap(), []);
 }
@@ -83,7 +84,7 @@ async fn what_kills_its_consumer_every_time_becomes_a_dead_letter() {
         deliveries = subscribe(&bus, "mortal").await;
     }
     let letters = bus.dead_letters();
-    let none = Default::default();
+    let none = LetterFilter::default();
     eventually("a dead letter", async || {
         !letters.list("mortal", &none, 1).await.unwrap().is_empty()
     })
@@ -137,7 +138,7 @@ async fn what_is_no_event_is_a_dead_letter_at_once_and_stops_nobody() {
     assert_eq!(delivery.event, good);
     delivery.ack().await.unwrap();
     let letters = bus.dead_letters();
-    let none = Default::default();
+    let none = LetterFilter::default();
     eventually("four dead letters", async || {
         letters.list("strict", &none, 10).await.unwrap().len() == 4
     })
@@ -166,7 +167,7 @@ async fn poison_is_a_dead_letter_while_the_others_flow() {
     publish(&bus, &events(2..200)).await;
     eventually("180 effects", async || ledger.applied() == 180).await;
     let letters = bus.dead_letters();
-    let none = Default::default();
+    let none = LetterFilter::default();
     eventually("19 letters", async || {
         letters.list("fussy", &none, 99).await.unwrap().len() == 19
     })
