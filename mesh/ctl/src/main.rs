@@ -1,5 +1,6 @@
 //! `meshctl`: looks into and operates running services.
 
+mod events;
 mod keys;
 
 use clap::{Parser, Subcommand};
@@ -19,12 +20,18 @@ enum Command {
         #[command(subcommand)]
         command: keys::Command,
     },
+    /// Events on RabbitMQ: exchange, queues, dead letters.
+    Events {
+        #[command(subcommand)]
+        command: events::Command,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     let Args { command } = Args::parse();
     match command {
         Command::Keys { command } => keys::run(command, &mut std::io::stdout()),
+        Command::Events { command } => events::run(command, &mut std::io::stdout()),
     }
 }
 

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lapin::options::{BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::{
+    options::{BasicConsumeOptions, BasicQosOptions},
+    types::FieldTable,
+};
 use mesh_events::{Bus, BusError, Deliveries, Event, PublishError, Subscription};
 
 use crate::{
@@ -131,13 +133,11 @@ impl Bus for RabbitMqBus {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn lost(error: lapin::Error) -> BusError {
     BusError::Lost(chain(&error))
 }
 
 /// Subscribing again helps against a broken connection, not against another queue of the same name.
-#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn refused(error: RabbitMqError) -> BusError {
     match &error {
         RabbitMqError::Mismatch { .. } | RabbitMqError::Config(_) => {

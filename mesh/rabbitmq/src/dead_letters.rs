@@ -13,12 +13,12 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use lapin::{
-    Acker, Channel,
+    Acker, Channel, Connection,
     options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions},
     types::{FieldTable, ShortString},
 };
 use mesh_events::{BoxError, DeadLetter, DeadLetters, Event, PublishError};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::{
     RabbitMqConfig, RabbitMqError,
@@ -27,6 +27,10 @@ use crate::{
     publisher::{Message, Publisher},
     topology::Queues,
 };
+
+/// How long is waited for letters that were looked at to be back in their queue.
+const PUT_BACK_TIMEOUT: Duration = Duration::from_secs(2);
+const PUT_BACK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The dead-letter queues of a broker, one for each consumer. Clones are the same.
 #[derive(Clone)]
@@ -120,7 +124,7 @@ impl RabbitMqDeadLetters {
             let message = to_queue(&queues.main, &event).map_err(RabbitMqError::Publish)?;
             let published = self.publisher.publish_one(message).await;
             published.map_err(RabbitMqError::Publish)?;
-            take_out(&acker).await?;
+            scan.take_out(&acker).await?;
             replayed.replayed += 1;
         }
         scan.put_back().await?;
@@ -137,7 +141,7 @@ impl RabbitMqDeadLetters {
         let mut scan = self.scan(consumer, filter, limit).await?;
         let found = std::mem::take(&mut scan.found);
         for (_, acker) in &found {
-            take_out(acker).await?;
+            scan.take_out(acker).await?;
         }
         scan.put_back().await?;
         Ok(found.len())
@@ -153,19 +157,10 @@ impl RabbitMqDeadLetters {
         let queue = Queues::new(&self.config, consumer)?.dead;
         let connection = self.link.connection().await;
         let connection = connection.map_err(RabbitMqError::Unavailable)?;
-        let opened = connection.create_channel().await;
-        let channel = opened.map_err(RabbitMqError::broker("opening a channel"))?;
-        let (passive, none) = (
-            QueueDeclareOptions::default().passive(),
-            FieldTable::default(),
-        );
-        let counted = channel.queue_declare(queue.clone(), passive, none).await;
-        let looking = format!("looking for queue \"{queue}\"");
-        let count = counted
-            .map_err(RabbitMqError::broker(looking))?
-            .message_count();
+        let channel = open(&connection).await?;
+        let ready = count(&channel, &queue).await?;
         let mut found = Vec::new();
-        for _ in 0..count {
+        for _ in 0..ready {
             if found.len() >= limit {
                 break;
             }
@@ -187,7 +182,13 @@ impl RabbitMqDeadLetters {
                 found.push((letter, acker));
             }
         }
-        Ok(Scan { channel, found })
+        Ok(Scan {
+            connection,
+            channel,
+            queue,
+            found,
+            left: ready,
+        })
     }
 }
 
@@ -201,31 +202,66 @@ impl DeadLetters for RabbitMqDeadLetters {
     }
 }
 
-/// Letters that are taken out of their queue for now, and the channel whose end puts them back.
+/// Letters that are out of their queue for now, and the channel whose end puts them back.
 struct Scan {
+    connection: Arc<Connection>,
     channel: Channel,
+    queue: ShortString,
     found: Vec<(Letter, Acker)>,
+    /// Letters that the queue will hold when this is over.
+    left: u32,
 }
 
 impl Scan {
+    async fn take_out(&mut self, acker: &Acker) -> Result<(), RabbitMqError> {
+        let acked = acker.ack(BasicAckOptions::default()).await;
+        if !acked.map_err(RabbitMqError::broker("taking out a letter"))? {
+            return Err(RabbitMqError::Unavailable("the channel is closed".into()));
+        }
+        self.left = self.left.saturating_sub(1);
+        Ok(())
+    }
+
+    /// Ends the channel and waits until the letters are back: the broker puts them back a moment after
+    /// it has said that the channel is closed, and whoever looks again at once would miss them.
     async fn put_back(self) -> Result<Vec<Letter>, RabbitMqError> {
         let closing = self.channel.close(200, "done".into()).await;
         closing.map_err(RabbitMqError::broker("closing a channel"))?;
+        let channel = open(&self.connection).await?;
+        let back = async {
+            while count(&channel, &self.queue).await? < self.left {
+                sleep(PUT_BACK_INTERVAL).await;
+            }
+            Ok::<_, RabbitMqError>(())
+        };
+        // Somebody else may have taken some meanwhile: then this waits in vain, and that is no error.
+        if let Ok(counted) = timeout(PUT_BACK_TIMEOUT, back).await {
+            counted?;
+        }
         Ok(self.found.into_iter().map(|(letter, _)| letter).collect())
     }
+}
+
+async fn open(connection: &Connection) -> Result<Channel, RabbitMqError> {
+    let opened = connection.create_channel().await;
+    opened.map_err(RabbitMqError::broker("opening a channel"))
+}
+
+/// How many messages of a queue are ready for whoever asks.
+async fn count(channel: &Channel, queue: &ShortString) -> Result<u32, RabbitMqError> {
+    let options = QueueDeclareOptions::default().passive();
+    let counted = channel
+        .queue_declare(queue.clone(), options, FieldTable::default())
+        .await;
+    let looking = format!("looking for queue \"{queue}\"");
+    Ok(counted
+        .map_err(RabbitMqError::broker(looking))?
+        .message_count())
 }
 
 fn to_queue(queue: &ShortString, event: &Event) -> Result<Message, PublishError> {
     let properties = encode(event, 1).map_err(PublishError::Refused)?;
     Ok(Message::to_queue(queue, properties, event.body.clone()))
-}
-
-async fn take_out(acker: &Acker) -> Result<(), RabbitMqError> {
-    let acked = acker.ack(BasicAckOptions::default()).await;
-    match acked.map_err(RabbitMqError::broker("taking out a letter"))? {
-        true => Ok(()),
-        false => Err(RabbitMqError::Unavailable("the channel is closed".into())),
-    }
 }
 
 impl LetterFilter {
