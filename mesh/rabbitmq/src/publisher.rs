@@ -21,7 +21,7 @@ use lapin::{
 use mesh_events::PublishError;
 use tokio::{
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::{Metrics, RabbitMqConfig, RabbitMqError, error::chain, link::Link, topology};
@@ -74,12 +74,13 @@ impl Publisher {
     /// Publishes a window; result `n` belongs to message `n`.
     pub(crate) async fn publish(&self, messages: &[Message]) -> Vec<Published> {
         let limit = Duration::from_millis(self.config.publish_timeout_ms);
-        let Ok(permit) = timeout(limit, self.windows.acquire()).await else {
+        let deadline = Instant::now() + limit;
+        let Ok(permit) = timeout_at(deadline, self.windows.acquire()).await else {
             let reason = format!("every channel was in use for {limit:?}");
             return vec![Err(PublishError::Unavailable(reason)); messages.len()];
         };
         let _permit = permit.expect("the semaphore is never closed");
-        let channel = match timeout(limit, self.channel()).await {
+        let channel = match timeout_at(deadline, self.channel()).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(reason)) => {
                 return vec![Err(PublishError::Unavailable(reason)); messages.len()];
@@ -89,7 +90,7 @@ impl Publisher {
                 return vec![Err(PublishError::Unavailable(reason)); messages.len()];
             }
         };
-        let window = self.window(&channel, messages, limit).await;
+        let window = self.window(&channel, messages, deadline).await;
         let whole = window.broken_off.is_none();
         let results = window.results(messages);
         if whole && channel.status().connected() {
@@ -124,7 +125,7 @@ impl Publisher {
         opening.await.map_err(|error| chain(&error))
     }
 
-    async fn window(&self, channel: &Channel, messages: &[Message], limit: Duration) -> Window {
+    async fn window(&self, channel: &Channel, messages: &[Message], deadline: Instant) -> Window {
         let mut window = Window {
             fates: vec![None; messages.len()],
             returned: HashSet::new(),
@@ -146,7 +147,10 @@ impl Publisher {
             biased;
             () = all => None,
             reason = self.link.interrupted() => Some(unavailable(reason)),
-            () = sleep(limit) => Some(PublishError::Unconfirmed(format!("no confirm within {limit:?}"))),
+            () = sleep_until(deadline) => {
+                let limit_ms = self.config.publish_timeout_ms;
+                Some(PublishError::Unconfirmed(format!("no confirm within {limit_ms} ms")))
+            }
         };
         window.broken_off = window.broken_off.or(broken_off);
         window
