@@ -18,7 +18,7 @@ use crate::invariants::Stores;
 
 /// Whether the shops of this run stand on servers.
 pub fn on_servers() -> bool {
-    std::env::var("SHOP_BACKING").is_ok_and(|backing| backing == "servers")
+    variable("SHOP_BACKING").is_ok_and(|backing| backing == "servers")
 }
 
 /// What one shop stands on.
@@ -165,6 +165,10 @@ fn without_password(url: &str) -> String {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test has no other configuration"
+)]
 fn variable(name: &str) -> anyhow::Result<String> {
     std::env::var(name).with_context(|| {
         format!("{name} is not set: run `cargo xtask test`, or `cargo xtask servers`")

@@ -106,7 +106,7 @@ impl Shop {
             .prefix("shop-")
             .tempdir()
             .expect("a temporary folder");
-        let ground = Ground::lay(options.bus_faults.clone()).await;
+        let ground = Ground::lay(options.bus_faults).await;
         let ground = Arc::new(ground.expect("the shop has ground to stand on"));
         Shop::open(options, folder, ground)
             .await

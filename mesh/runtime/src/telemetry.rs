@@ -21,7 +21,7 @@ pub struct TelemetryConfig {
 impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
-            filter: "info".to_owned(),
+            filter: "info,lapin=error".to_owned(), // lapin warns with the bodies of returned messages.
             format: Format::Auto,
         }
     }

@@ -30,11 +30,12 @@ async fn letters_are_listed_in_pages_and_shown_whole() {
     }
     let first = letters.list(0, 3).await.unwrap();
     let second = letters.list(first[2].id, 3).await.unwrap();
-    let listed: Vec<_> = first
+    let listed: Vec<DeadLetter> = first
         .iter()
         .chain(&second)
-        .map(|stored| stored.letter.clone());
-    assert_eq!(listed.collect::<Vec<_>>(), given);
+        .map(|stored| stored.letter.clone())
+        .collect();
+    assert_eq!(listed, given);
     let shown = letters.show(first[0].id).await.unwrap();
     assert_eq!(shown.as_ref(), Some(&first[0]));
     assert_eq!(letters.show(99).await.unwrap(), None);

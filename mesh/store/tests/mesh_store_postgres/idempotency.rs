@@ -58,12 +58,13 @@ async fn a_claim_that_is_rolled_back_leaves_its_key_to_the_next() {
     let mut first = postgres.begin().await.unwrap();
     let claimed = claim(&mut first, &key("k"), "first", 1).await.unwrap();
     assert_eq!(claimed, Claim::New);
-    let second = tokio::spawn({
+    let mut second = JoinSet::new();
+    second.spawn({
         let postgres = postgres.clone();
         async move { claim_now(&postgres, &key("k"), "second", 2).await }
     });
     first.rollback().await.unwrap();
-    assert_eq!(second.await.unwrap(), Claim::New);
+    assert_eq!(second.join_next().await.unwrap().unwrap(), Claim::New);
     database.drop().await;
 }
 

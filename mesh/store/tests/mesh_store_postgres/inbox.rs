@@ -1,4 +1,5 @@
 use mesh_store::postgres::inbox::{insert, sweep};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::database::Database;
@@ -26,7 +27,8 @@ async fn a_delivery_waits_for_one_that_is_being_applied() {
     let id = Uuid::from_u128(1);
     let mut first = postgres.begin().await.unwrap();
     assert!(insert(&mut first, "one", id, 1).await.unwrap());
-    let second = tokio::spawn({
+    let mut second = JoinSet::new();
+    second.spawn({
         let postgres = postgres.clone();
         async move {
             let mut write = postgres.begin().await.unwrap();
@@ -34,7 +36,7 @@ async fn a_delivery_waits_for_one_that_is_being_applied() {
         }
     });
     first.commit().await.unwrap();
-    assert!(!second.await.unwrap());
+    assert!(!second.join_next().await.unwrap().unwrap());
     database.drop().await;
 }
 

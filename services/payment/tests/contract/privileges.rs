@@ -1,6 +1,9 @@
-//! What the service's own role may do to a schema that another role has brought up.
+//! What the schema refuses: to the service's own role, to whoever writes past the service, and to a release that
+//! is newer than it.
 
 use crate::storage::Storage;
+use crate::suite::world::{Buy, World};
+use kernel::PaymentId;
 use mesh_store::{Durability, Postgres};
 use payment::store::postgres;
 use sqlx::{AssertSqlSafe, Connection as _};
@@ -58,6 +61,43 @@ async fn the_role_of_the_service_only_adds_to_the_books() {
     run("RESET ROLE".into()).await.unwrap();
     run(format!("DROP OWNED BY {role}")).await.unwrap();
     run(format!("DROP ROLE {role}")).await.unwrap();
+}
+
+/// Whoever writes past the service: the table itself says no.
+#[tokio::test]
+async fn the_schema_holds_what_must_hold() {
+    let world = World::new().await;
+    let created = world.process().create(&world, Buy::some()).await.unwrap();
+    let id = PaymentId::parse(&created.id).unwrap().uuid();
+    let posting = "INSERT INTO ledger_postings SELECT id, 9, 'income:sales', 'USD', 1 FROM ledger_transactions";
+    let more = "captured_minor = amount_minor + 1";
+    for (statement, reason) in [
+        (posting.to_owned(), "do not sum to zero"),
+        (
+            format!("UPDATE payments SET {more} WHERE id = '{id}'"),
+            "payments_check",
+        ),
+        (
+            format!("UPDATE payments SET state = 'LOST' WHERE id = '{id}'"),
+            "state_check",
+        ),
+        (
+            "UPDATE captures SET amount_minor = 0".to_owned(),
+            "amount_minor_check",
+        ),
+        (
+            "UPDATE captures SET captured_at_us = NULL".to_owned(),
+            "captures_check",
+        ),
+        (
+            format!("DELETE FROM payments WHERE id = '{id}'"),
+            "foreign key",
+        ),
+    ] {
+        let refused = world.storage.execute(&statement).await.unwrap_err();
+        assert!(refused.contains(reason), "{statement}: {refused}");
+    }
+    world.check().await;
 }
 
 #[tokio::test]

@@ -137,11 +137,11 @@ CREATE INDEX watch_log_at ON watch_log (at_us);
 -- One row: the last revision given, and the last one that is no longer kept. A transaction locks it with its last
 -- statement, so that revisions are given in the order of commits, and nobody waits for longer than a commit.
 CREATE TABLE watch_state (
-    only            boolean PRIMARY KEY CHECK (only),
+    the_one         boolean PRIMARY KEY CHECK (the_one),
     last_revision   bigint  NOT NULL,
     trimmed_through bigint  NOT NULL CHECK (trimmed_through <= last_revision)
 ) WITH (fillfactor = 10);
-INSERT INTO watch_state (only, last_revision, trimmed_through) VALUES (true, 0, 0);
+INSERT INTO watch_state (the_one, last_revision, trimmed_through) VALUES (true, 0, 0);
 
 -- The columns of imported files, in the order in which they were first seen.
 CREATE TABLE csv_column (
@@ -150,10 +150,10 @@ CREATE TABLE csv_column (
 );
 
 -- Takes the whole statement back unless it found everything as it was when the decision was made.
-CREATE FUNCTION product_unchanged(found bigint, wanted bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION product_unchanged(seen bigint, wanted bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    IF found <> wanted THEN
-        RAISE EXCEPTION 'changed meanwhile: % of % rows', found, wanted USING ERRCODE = 'serialization_failure';
+    IF seen <> wanted THEN
+        RAISE EXCEPTION 'changed meanwhile: % of % rows', seen, wanted USING ERRCODE = 'serialization_failure';
     END IF;
     RETURN true;
 END

@@ -194,7 +194,7 @@ impl PostgresStore {
             Claimed::Replay(answer) => Ok(answer),
             Claimed::New(mut work) => {
                 let resource = catalogue::change(&mut work, change).await?;
-                self.finish(work, resource).await
+                self.finish(*work, resource).await
             }
         }
     }

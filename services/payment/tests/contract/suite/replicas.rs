@@ -29,7 +29,7 @@ fn command(random: &mut StdRng) -> Step {
 }
 
 /// What may come out of two commands: either order, and of the second one that it was refused for the
-/// first one being carried out.
+/// first one being carried out; or that it was the same cancellation.
 fn outcomes(model: &Model, steps: &[Step; 2], now_us: i64) -> Vec<(Model, Results)> {
     let mut outcomes = Vec::new();
     for first in [0, 1] {
@@ -37,6 +37,9 @@ fn outcomes(model: &Model, steps: &[Step; 2], now_us: i64) -> Vec<(Model, Result
         let mut results = [None; 2];
         results[first] = Some(one.apply(&steps[first], now_us));
         outcomes.push((one.clone(), results));
+        if let [Step::Cancel, Step::Cancel] = steps {
+            outcomes.push((one.clone(), [results[first]; 2]));
+        }
         results[1 - first] = Some(one.apply(&steps[1 - first], now_us));
         outcomes.push((one, results));
     }

@@ -2,6 +2,8 @@
 //! constraint, by `product_unchanged`, or as a deadlock: then nothing has happened, and it is decided on the
 //! state of now. Each refusal means that somebody else got on, so that this ends.
 
+use sqlx::error::DatabaseError;
+
 use crate::error::Error;
 
 /// How often something may still be decided again.
@@ -36,7 +38,7 @@ impl Attempts {
 
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 fn is_conflict(error: &Error) -> bool {
-    let code = database_error(error).and_then(|error| error.code());
+    let code = database_error(error).and_then(DatabaseError::code);
     match code.as_deref() {
         Some("40001" | "40P01" | "23505") => true, // Serialization, deadlock, a key taken meanwhile.
         // Stock that is no longer there.
@@ -48,7 +50,7 @@ fn is_conflict(error: &Error) -> bool {
 }
 
 /// What the server said, where it said something: then everything was rolled back.
-pub(super) fn database_error(error: &Error) -> Option<&dyn sqlx::error::DatabaseError> {
+pub(super) fn database_error(error: &Error) -> Option<&dyn DatabaseError> {
     let (Error::Storage(cause) | Error::StorageBusy(cause)) = error else {
         return None;
     };

@@ -131,14 +131,11 @@ async fn lane<J: Send, A: Send>(
             .drain(..)
             .map(|queued| (queued.job, queued.answer))
             .unzip();
-        // A panic ends its batch and not its lane.
-        match AssertUnwindSafe(carry_out(jobs)).catch_unwind().await {
-            Ok(outcomes) => {
-                for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                    let _caller_gone = answer.send(outcome);
-                }
+        // A panic ends its batch and not its lane; it was reported where it happened.
+        if let Ok(outcomes) = AssertUnwindSafe(carry_out(jobs)).catch_unwind().await {
+            for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                let _caller_gone = answer.send(outcome);
             }
-            Err(_) => tracing::error!("a batch panicked"),
         }
     }
 }

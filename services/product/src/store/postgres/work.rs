@@ -22,7 +22,7 @@ use crate::{
 /// What became of a claim.
 pub(super) enum Claimed<M> {
     /// The key is new: do the work.
-    New(Work),
+    New(Box<Work>),
     /// The work was done before.
     Replay(Answer<M>),
 }
@@ -58,12 +58,12 @@ impl PostgresStore {
     ) -> Result<Claimed<M>, Error> {
         let mut work = self.begin(origin).await?;
         let Some(key) = &origin.key else {
-            return Ok(Claimed::New(work));
+            return Ok(Claimed::New(Box::new(work)));
         };
         match idempotency::claim(&mut work.write, key, "", origin.now_us).await? {
             Claim::New => {
                 work.key = Some(key.clone());
-                Ok(Claimed::New(work))
+                Ok(Claimed::New(Box::new(work)))
             }
             known => Ok(Claimed::Replay(answer(known)?)),
         }

@@ -80,9 +80,9 @@ const WRITE: &str = "\
     answers AS ( \
         INSERT INTO mesh_idempotency (principal, method, request_id, fingerprint, reference, \
             claimed_at_us, answer, completed_at_us) \
-        SELECT principal, method, request_id, fingerprint, '', at_us, answer, at_us \
+        SELECT principal, method, request_id, fingerprint, '', at_us, body, at_us \
         FROM jsonb_to_recordset($1 -> 'answers') AS w(principal text, method text, \
-            request_id text, fingerprint bytea, answer bytea, at_us bigint)) \
+            request_id text, fingerprint bytea, body bytea, at_us bigint)) \
     SELECT product_unchanged((SELECT count(*) FROM changed), (SELECT count(*) FROM changed_wanted)) \
        AND product_unchanged((SELECT count(*) FROM stock_changed), (SELECT count(*) FROM stock_wanted))";
 
@@ -188,7 +188,7 @@ struct Answer {
     method: String,
     request_id: String,
     fingerprint: String,
-    answer: String,
+    body: String,
     at_us: i64,
 }
 
@@ -300,7 +300,7 @@ impl Writes {
             method: key.method.clone(),
             request_id: key.request_id.clone(),
             fingerprint: bytea(&key.fingerprint),
-            answer: bytea(answer),
+            body: bytea(answer),
             at_us: now_us,
         });
     }
