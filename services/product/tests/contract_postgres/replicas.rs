@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Longer than anything here takes, so that a test that hangs says where.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_sell_what_is_there_and_no_more() {
