@@ -53,7 +53,7 @@ pub fn run(options: &Options) -> Result<()> {
         println!("\n== {name}");
         let started = Instant::now();
         let servers = match name {
-            HEAVY if !suites.served.is_empty() => Some(Servers::start()?),
+            HEAVY | ON_SERVERS if !suites.served.is_empty() => Some(Servers::start()?),
             _ => None,
         };
         command.envs(servers.iter().flat_map(Servers::variables));
@@ -71,8 +71,12 @@ pub fn run(options: &Options) -> Result<()> {
     report(&ended)
 }
 
-/// The step that servers are started for.
+/// The steps that servers are started for.
 const HEAVY: &str = "heavy tests";
+const ON_SERVERS: &str = "on servers";
+/// The suite that runs once on embedded storage and once on servers, without what only files can show.
+const SCENARIO_SUITE: &str = "scenarios";
+const FILES_ONLY: &str = "planted_bugs";
 
 /// The names of the integration tests of the workspace.
 #[derive(Debug, Default, PartialEq)]
@@ -160,6 +164,13 @@ fn steps(nextest: bool, suites: &Suites) -> Vec<(&'static str, Command)> {
     let mut heavy = suites.heavy.iter().chain(&suites.served).peekable();
     if heavy.peek().is_some() {
         steps.push(tests(HEAVY, &[], &mut heavy));
+    }
+    if !suites.served.is_empty() {
+        let suite = SCENARIO_SUITE.to_owned();
+        let (name, mut again) = tests(ON_SERVERS, &[], &mut [&suite].into_iter());
+        again.env("SHOP_BACKING", "servers");
+        again.args(["--", "--skip", FILES_ONLY]);
+        steps.push((name, again));
     }
     steps
 }
@@ -313,7 +324,8 @@ test result: FAILED. 5 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; 
                 .join("\n")
         };
         assert!(shown(&suites).contains("--lib --bins --test wire --test house_rules\n"));
-        assert!(shown(&suites).ends_with("--workspace --test purchase --test store_postgres"));
+        assert!(shown(&suites).contains("--workspace --test purchase --test store_postgres\n"));
+        assert!(shown(&suites).ends_with("--test scenarios -- --skip planted_bugs"));
         let light = Suites {
             light: suites.light,
             ..Suites::default()

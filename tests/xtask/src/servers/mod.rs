@@ -2,7 +2,7 @@
 //! gone with the value. The machine's own servers are never touched.
 //!
 //! Nothing is left behind: each server runs in a process group that is ended with the value, and is told by
-//! the kernel when the process that started it dies. As root they run under the users that Debian made for
+//! the kernel when the thread that started it ends: start them from one that lives as long. As root they run under the users that Debian made for
 //! them, since PostgreSQL refuses root.
 
 pub mod postgres;
@@ -54,12 +54,9 @@ impl Servers {
     /// Starts both, installed if need be, and waits until they answer.
     pub fn start() -> Result<Servers> {
         install()?;
-        let postgres = thread::spawn(Postgres::start); // Each takes a second or more.
-        let rabbitmq = RabbitMq::start();
-        let postgres = postgres.join().expect("no start panics");
         Ok(Servers {
-            postgres: postgres?,
-            rabbitmq: rabbitmq?,
+            postgres: Postgres::start()?,
+            rabbitmq: RabbitMq::start()?,
         })
     }
 
