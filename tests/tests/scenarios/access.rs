@@ -201,7 +201,10 @@ async fn a_key_that_is_taken_back_opens_nothing_any_more() {
         .split("[[key]]")
         .filter(|table| !table.contains("\"alice\""))
         .collect();
-    std::fs::write(file.path(), without_alice.join("[[key]]")).unwrap();
+    // As editors do it: nobody ever reads half a file.
+    let replacement = file.path().with_extension("new");
+    std::fs::write(&replacement, without_alice.join("[[key]]")).unwrap();
+    std::fs::rename(&replacement, file.path()).unwrap();
     tests::eventually("the key is gone", || async {
         clients.alice.get("/v1/products?pageSize=1").await.status == 401
     })

@@ -314,21 +314,7 @@ async fn a_commit_that_fails_after_a_one_step_charge_is_refunded() {
 
 /// The hold of the purchase that is under way.
 async fn reservation_of(shop: &Shop) -> String {
-    let stores = tokio::sync::Mutex::new(shop.stores().await);
-    tests::eventually("the stock is held", || async {
-        !stores
-            .lock()
-            .await
-            .held_reservations()
-            .await
-            .unwrap()
-            .is_empty()
-    })
-    .await;
-    stores
-        .into_inner()
-        .held_reservations()
-        .await
-        .unwrap()
-        .remove(0)
+    let held = || async { shop.stores().await.held_reservations().await.unwrap() };
+    tests::eventually("the stock is held", || async { !held().await.is_empty() }).await;
+    held().await.remove(0)
 }

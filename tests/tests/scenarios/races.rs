@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tests::ground::on_servers;
 use tests::orders::{order, put_on_sale, stock};
-use tests::rest::Rest;
+use tests::rest::{Answer, Rest};
 use tests::shop::Shop;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,6 +22,9 @@ async fn a_thousand_posts_with_one_key_charge_once() {
         .iter()
         .filter(|answer| answer.status == 409)
         .collect();
+    // PostgreSQL's connections may all be busy: then nothing was stored, and the caller is told to come back.
+    let busy = |answer: &&Answer| answer.status == 503;
+    assert!(on_servers() || !answers.iter().any(|answer| busy(&answer)));
     assert!(
         conflicts
             .iter()
@@ -28,7 +32,7 @@ async fn a_thousand_posts_with_one_key_charge_once() {
     );
     let answered: Vec<_> = answers
         .iter()
-        .filter(|answer| answer.status != 409)
+        .filter(|answer| answer.status != 409 && !busy(answer))
         .collect();
     let bodies: BTreeSet<_> = answered
         .iter()
