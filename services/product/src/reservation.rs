@@ -270,7 +270,7 @@ impl Reservation {
             if quantity > left {
                 return Err(exceeded(&line.sku, quantity, left, "held"));
             }
-            if self.state == State::Expired && quantity > 0 && free(&line.sku) < quantity {
+            if self.state == State::Expired && free(&line.sku) < quantity {
                 let available = free(&line.sku);
                 short.push(Shortage {
                     sku: line.sku.clone(),

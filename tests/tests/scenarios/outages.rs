@@ -314,7 +314,12 @@ async fn a_commit_that_fails_after_a_one_step_charge_is_refunded() {
 
 /// The hold of the purchase that is under way.
 async fn reservation_of(shop: &Shop) -> String {
-    let held = || async { shop.stores().await.held_reservations().await.unwrap() };
-    tests::eventually("the stock is held", || async { !held().await.is_empty() }).await;
-    held().await.remove(0)
+    let found = tokio::sync::Mutex::new(None);
+    tests::eventually("the stock is held", || async {
+        let held = shop.stores().await.held_reservations().await;
+        *found.lock().await = held.unwrap().pop();
+        found.lock().await.is_some()
+    })
+    .await;
+    found.into_inner().expect("it was waited for")
 }

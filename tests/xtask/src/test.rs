@@ -76,9 +76,11 @@ const HEAVY: &str = "heavy tests";
 const ON_SERVERS: &str = "on servers";
 /// The suite that runs once on embedded storage and once on servers.
 const SCENARIO_SUITE: &str = "scenarios";
-/// What of it plants bugs into files, or needs the faults of the bus in memory.
-const EMBEDDED_ONLY: [&str; 3] = [
+/// What of it plants bugs into files, meddles while a provider thinks (a copy of a database takes longer), or
+/// needs the faults of the bus in memory.
+const EMBEDDED_ONLY: [&str; 4] = [
     "planted_bugs",
+    "a_commit_that_fails_after_a_one_step_charge_is_refunded",
     "trace_and_principal_arrive_at_the_far_end",
     "a_bus_that_loses_repeats_delays_and_reorders_changes_no_figure",
 ];

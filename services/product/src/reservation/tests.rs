@@ -60,6 +60,7 @@ fn changes_of_stock_are_in_sku_order() {
         .map(|c| (c.sku.as_str(), c.on_hand, c.reserved))
         .collect();
     assert_eq!(changes, [("A", -2, -2), ("B", -3, -3), ("C", -1, -1)]);
+    assert_eq!(decision.after.version, reservation.version + 1);
 }
 
 #[test]
@@ -120,6 +121,7 @@ fn an_expired_hold_needs_every_unit_to_be_free() {
 #[test]
 fn wrong_lines_are_named() {
     let long: Vec<Part> = (0..101).map(|n| part(&n.to_string(), 1)).collect();
+    assert!(check_parts("lines", &long[..100]).is_ok());
     for (parts, field) in [
         (vec![part("A", 0)], "lines[0].quantity"),
         (vec![part("A", QUANTITY_MAX + 1)], "lines[0].quantity"),
