@@ -1,10 +1,14 @@
 //! Customers who do not give up: they buy, capture and refund while the shop is killed under them, repeat
 //! what was not answered under the same key, and remember every answer.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -22,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long one question may stay unanswered, restarts included.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// How many answers are asked for again at a time.
+const AGAIN_AT_ONCE: usize = 8;
+
 /// What was asked under which key, and the answer that was given.
 #[derive(Clone)]
 pub struct Acknowledged {
@@ -30,6 +37,34 @@ pub struct Acknowledged {
     body: Value,
     /// The answer as it was given.
     pub answer: Value,
+}
+
+impl Acknowledged {
+    /// Whether a payment was asked for, not a capture, a cancellation or a refund of one.
+    pub fn is_payment(&self) -> bool {
+        self.path == "/v1/payments"
+    }
+}
+
+/// Every answer, in memory and in a file for a checker of its own.
+#[derive(Default)]
+struct Journal {
+    all: Vec<Acknowledged>,
+    file: Option<File>,
+}
+
+impl Journal {
+    fn push(&mut self, acknowledged: Acknowledged) {
+        if let Some(file) = &mut self.file {
+            let line = json!({
+                "path": acknowledged.path,
+                "key": acknowledged.key,
+                "answer": acknowledged.answer,
+            });
+            writeln!(file, "{line}").expect("the journal takes a line");
+        }
+        self.all.push(acknowledged);
+    }
 }
 
 /// The statuses of a shop that is stopped, killed or busy: ask again.
@@ -41,7 +76,7 @@ pub const DISK_FAILS: &[u16] = &[409, 499, 500, 503, 504];
 /// Some customers at work.
 pub struct Customers {
     rest: Rest,
-    acknowledged: Arc<Mutex<Vec<Acknowledged>>>,
+    acknowledged: Arc<Mutex<Journal>>,
     stop: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
@@ -83,49 +118,71 @@ impl Customers {
         customers
     }
 
-    /// How many questions were answered so far.
-    pub fn answers(&self) -> usize {
-        self.lock().len()
+    /// Writes every answer from now on into a file as well, one JSON object a line.
+    pub fn write_to(&self, file: &Path) -> std::io::Result<()> {
+        self.lock().file = Some(File::create(file)?);
+        Ok(())
     }
 
-    /// Lets everybody finish what they are at, and asks everything once more: each answer is still the same
-    /// and each payment is there. Answers how many answers there were.
+    /// How many questions were answered so far.
+    pub fn answers(&self) -> usize {
+        self.lock().all.len()
+    }
+
+    /// Lets everybody finish what they are at, and asks everything once more.
     pub async fn leave(mut self) -> Vec<Acknowledged> {
+        self.finish().await;
+        self.ask_again().await
+    }
+
+    /// Lets everybody finish what they are at.
+    pub async fn finish(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
             ended.expect("a customer gets an answer in the end");
         }
-        let all = self.lock().clone();
-        for Acknowledged {
-            path,
-            key,
-            body,
-            answer,
-        } in &all
-        {
-            let again = self.rest.post_once(path, key, body).await;
-            assert_eq!(
-                (again.status, again.replayed()),
-                (200, true),
-                "{key}: {}",
-                again.text()
-            );
-            assert_eq!(again.json(), *answer, "{key}");
-            if path == "/v1/payments" {
-                let id = answer["id"].as_str().expect("a payment has an id");
-                let now = self.rest.get(&format!("/v1/payments/{id}")).await.ok();
-                let paid = answer["state"] == "SUCCEEDED";
-                assert!(
-                    !paid || now["state"] == "SUCCEEDED",
-                    "{id} was paid, now: {now}"
-                );
-            }
-        }
+    }
+
+    /// Asks everything once more: each answer is still the same and each payment is there. Answers what was
+    /// answered.
+    pub async fn ask_again(self) -> Vec<Acknowledged> {
+        let all = self.lock().all.clone();
+        let again = stream::iter(all.iter().map(|acknowledged| self.check(acknowledged)));
+        again
+            .buffer_unordered(AGAIN_AT_ONCE)
+            .collect::<Vec<()>>()
+            .await;
         assert_eq!(self.rest.contradictions(), Vec::<String>::new());
         all
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Acknowledged>> {
+    async fn check(&self, acknowledged: &Acknowledged) {
+        let Acknowledged {
+            path,
+            key,
+            body,
+            answer,
+        } = acknowledged;
+        let again = self.rest.post_once(path, key, body).await;
+        assert_eq!(
+            (again.status, again.replayed()),
+            (200, true),
+            "{key}: {}",
+            again.text()
+        );
+        assert_eq!(again.json(), *answer, "{key}");
+        if acknowledged.is_payment() {
+            let id = answer["id"].as_str().expect("a payment has an id");
+            let now = self.rest.get(&format!("/v1/payments/{id}")).await.ok();
+            let paid = answer["state"] == "SUCCEEDED";
+            assert!(
+                !paid || now["state"] == "SUCCEEDED",
+                "{id} was paid, now: {now}"
+            );
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Journal> {
         self.acknowledged
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -134,7 +191,7 @@ impl Customers {
 
 struct Customer {
     rest: Rest,
-    acknowledged: Arc<Mutex<Vec<Acknowledged>>>,
+    acknowledged: Arc<Mutex<Journal>>,
     temporary: &'static [u16],
     random: StdRng,
 }

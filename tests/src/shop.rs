@@ -14,7 +14,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use async_trait::async_trait;
 use mesh::{Contract, Mesh};
-use mesh_events::{Faults, Metrics};
+use mesh_events::{FaultPoints, Faults, Metrics};
 use mesh_runtime::Clock;
 use mesh_store::SqliteConfig;
 use payment::provider::simulator::{self, Simulator, SimulatorConfig, Webhook, WebhookSender};
@@ -365,6 +365,7 @@ impl Shop {
             dead_letters: self.ground.dead_letters(),
             mesh: self.mesh(&registry)?,
             event_metrics: Metrics::register(&registry)?,
+            fault_points: FaultPoints::default(),
         };
         let service = product::Service::open(config, parts).await?;
         self.product = Some(Running::start(|shutdown| service.run(listener, shutdown)));
@@ -384,6 +385,7 @@ impl Shop {
             events: Metrics::register(&registry)?,
             providers: [(simulator::NAME.to_owned(), provider)].into(),
             clock: self.clock.clone(),
+            fault_points: FaultPoints::default(),
         };
         let config = payment::ServiceConfig {
             database: self.file("payment.db"),

@@ -2,14 +2,17 @@
 //!
 //! A place is passed whether or not it is armed; an armed one aborts the process at its n-th passing: no
 //! destructor runs, no buffer is flushed, as by `kill -9`. [`FaultPoints::default`] is armed nowhere and costs
-//! one comparison. Deliberately without faults that a process survives: those are the in-memory bus's.
+//! one comparison. Programs arm it by a flag and by nothing else. Deliberately without faults that a process
+//! survives: those are [`Faults`](crate::Faults).
 
 use std::{
+    future::poll_fn,
     str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -54,18 +57,28 @@ impl FromStr for FaultPoints {
     }
 }
 
+/// Before a transaction commits, or a statement that is one by itself is sent.
+pub const BEFORE_COMMIT: &str = "before_commit";
+/// After it is on disk, before anybody was told.
+pub const AFTER_COMMIT: &str = "after_commit";
+/// Before the payment provider is asked; that it will be is on disk.
+pub const BEFORE_PROVIDER_CALL: &str = "before_provider_call";
+/// After it has answered, before the answer is on disk.
+pub const AFTER_PROVIDER_CALL: &str = "after_provider_call";
+
 /// Every place there is.
-pub const POINTS: [&str; 10] = [
-    "before_commit",
-    "after_commit",
+pub const POINTS: [&str; 11] = [
+    BEFORE_COMMIT,
+    AFTER_COMMIT,
     "before_publish",
+    "before_confirm",
     "after_confirm",
     "after_outbox_delete",
     "before_ack",
     "after_ack",
     "before_retry",
-    "before_provider_call",
-    "after_provider_call",
+    BEFORE_PROVIDER_CALL,
+    AFTER_PROVIDER_CALL,
 ];
 
 impl FaultPoints {
@@ -119,7 +132,14 @@ struct DeadlyBus {
 impl Bus for DeadlyBus {
     async fn publish(&self, events: &[Event]) -> Vec<Result<(), PublishError>> {
         self.points.pass("before_publish");
-        let published = self.bus.publish(events).await;
+        let mut publishing = self.bus.publish(events);
+        // The first step hands the events over, the others wait for the confirms.
+        let first = poll_fn(|context| Poll::Ready(publishing.as_mut().poll(context))).await;
+        self.points.pass("before_confirm");
+        let published = match first {
+            Poll::Ready(published) => published,
+            Poll::Pending => publishing.await,
+        };
         self.points.pass("after_confirm");
         published
     }

@@ -1,10 +1,11 @@
 //! What can go wrong on the way, on demand and repeatable: a real bus does all of it, only rarely.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-/// How often an [`InMemoryBus`](crate::InMemoryBus) misbehaves. Probabilities from 0 to 1, drawn from
+/// How often a bus misbehaves: an [`InMemoryBus`](crate::InMemoryBus) in all of these ways, any other in some
+/// ([`Faults::on`]). Probabilities from 0 to 1, drawn from
 /// a generator seeded with `seed`; the default never misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Faults {
@@ -33,6 +34,32 @@ impl Default for Faults {
             reorder: 0.0,
             seed: 0,
         }
+    }
+}
+
+/// Faults that can not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("\"{0}\" is not duplicate=P, reorder=P or seed=N with a probability P from 0 to 1")]
+pub struct InvalidFaults(String);
+
+impl FromStr for Faults {
+    type Err = InvalidFaults;
+
+    /// `duplicate=0.1,reorder=0.1,seed=7`: what a program may be told.
+    fn from_str(text: &str) -> Result<Faults, InvalidFaults> {
+        let mut faults = Faults::default();
+        for part in text.split(',') {
+            let invalid = || InvalidFaults(part.to_owned());
+            let (name, value) = part.split_once('=').ok_or_else(invalid)?;
+            let probability = value.parse().ok().filter(|p| (0.0..=1.0).contains(p));
+            match name {
+                "duplicate" => faults.duplicate = probability.ok_or_else(invalid)?,
+                "reorder" => faults.reorder = probability.ok_or_else(invalid)?,
+                "seed" => faults.seed = value.parse().map_err(|_| invalid())?,
+                _ => return Err(invalid()),
+            }
+        }
+        Ok(faults)
     }
 }
 
@@ -68,6 +95,10 @@ impl Dice {
             .then(|| self.faults.delay_max.mul_f64(self.random.random::<f64>()))
     }
 
+    pub(crate) fn overtaken(&mut self) -> bool {
+        self.happens(self.faults.reorder)
+    }
+
     /// Where to insert into a queue of `length` events.
     pub(crate) fn position(&mut self, length: usize) -> usize {
         if self.happens(self.faults.reorder) {
@@ -79,5 +110,33 @@ impl Dice {
 
     fn happens(&mut self, probability: f64) -> bool {
         probability > 0.0 && self.random.random::<f64>() < probability
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_read_and_wrong_ones_named() {
+        let faults: Faults = "duplicate=0.1,reorder=1,seed=7".parse().unwrap();
+        let expected = Faults {
+            duplicate: 0.1,
+            reorder: 1.0,
+            seed: 7,
+            ..Faults::default()
+        };
+        assert_eq!(faults, expected);
+        for wrong in [
+            "",
+            "duplicate",
+            "duplicate=2",
+            "reorder=x",
+            "seed=-1",
+            "lose=0.1",
+        ] {
+            let error = wrong.parse::<Faults>().unwrap_err();
+            assert!(error.to_string().contains(wrong), "{error}");
+        }
     }
 }

@@ -23,6 +23,7 @@ mod outbox;
 mod relay;
 #[cfg(test)]
 mod testing;
+mod unruly;
 
 use std::{error::Error, sync::Arc};
 
@@ -31,8 +32,11 @@ pub use bus::{Bus, BusError, Deliveries, Delivery, PublishError, Settle, Subscri
 pub use consumer::{Consumer, ConsumerConfig, Handler, HandlerError};
 pub use dead_letters::{DeadLetter, DeadLetters};
 pub use event::Event;
-pub use fault_points::{FaultPoints, InvalidFaultPoint, POINTS};
-pub use faults::Faults;
+pub use fault_points::{
+    AFTER_COMMIT, AFTER_PROVIDER_CALL, BEFORE_COMMIT, BEFORE_PROVIDER_CALL, FaultPoints,
+    InvalidFaultPoint, POINTS,
+};
+pub use faults::{Faults, InvalidFaults};
 pub use memory::{InMemoryBus, InMemoryBusConfig};
 pub use metrics::Metrics;
 pub use outbox::{Outbox, OutboxError, OutboxLag};

@@ -59,6 +59,12 @@ impl RabbitMqBus {
         }
     }
 
+    /// Whether it can publish and consume now, and if not, why: for a warning. Events wait meanwhile.
+    pub async fn ready(&self) -> Result<(), String> {
+        self.publisher.ready().await?;
+        self.consuming.connection().await.map(drop)
+    }
+
     fn message(&self, event: &Event) -> Result<Message, PublishError> {
         let (length, limit) = (event.body.len(), self.config.message_bytes_max);
         if length > limit {

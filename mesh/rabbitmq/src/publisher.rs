@@ -71,6 +71,11 @@ impl Publisher {
         }
     }
 
+    /// Whether it can publish now, and if not, why.
+    pub(crate) async fn ready(&self) -> Result<(), String> {
+        self.link.connection().await.map(drop)
+    }
+
     /// Publishes a window; result `n` belongs to message `n`.
     pub(crate) async fn publish(&self, messages: &[Message]) -> Vec<Published> {
         let limit = Duration::from_millis(self.config.publish_timeout_ms);

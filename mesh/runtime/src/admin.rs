@@ -39,18 +39,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 type CheckFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 type CheckFn = Arc<dyn Fn() -> CheckFuture + Send + Sync>;
 
+#[derive(Clone)]
+struct Check {
+    name: String,
+    ask: CheckFn,
+    required: bool,
+}
+
 /// The named checks that decide whether this process should get traffic. Cheap to clone; the clones
 /// share their checks. Without any it is ready.
 #[derive(Clone, Default)]
 pub struct Readiness {
-    checks: Arc<RwLock<Vec<(String, CheckFn)>>>,
+    checks: Arc<RwLock<Vec<Check>>>,
     stopping: CancellationToken,
 }
 
 /// What the checks said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Whether every check passed.
+    /// Whether every required check passed.
     pub ready: bool,
     /// Each check, in the order of registration.
     pub checks: Vec<CheckReport>,
@@ -63,6 +70,9 @@ pub struct CheckReport {
     pub name: String,
     /// Whether it passed.
     pub ready: bool,
+    /// Whether traffic goes elsewhere when it does not; shown where it does not matter.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub required: bool,
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -80,10 +90,25 @@ impl Readiness {
     where
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
-        let check: CheckFn = Arc::new(move || Box::pin(check()));
+        self.add(name.into(), Arc::new(move || Box::pin(check())), true);
+    }
+
+    /// Adds a check that is shown and decides nothing: of what the process can do without for a while.
+    pub fn warning<F>(&self, name: impl Into<String>, check: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        self.add(name.into(), Arc::new(move || Box::pin(check())), false);
+    }
+
+    fn add(&self, name: String, ask: CheckFn, required: bool) {
         // A list of checks is whole even if a thread panicked while it held the lock.
         let mut checks = self.checks.write().unwrap_or_else(PoisonError::into_inner);
-        checks.push((name.into(), check));
+        checks.push(Check {
+            name,
+            ask,
+            required,
+        });
     }
 
     /// From now on not ready, so that traffic goes elsewhere while the process drains.
@@ -98,13 +123,14 @@ impl Readiness {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let mut reports = join_all(checks.into_iter().map(|(name, check)| async move {
-            let outcome = timeout(CHECK_TIMEOUT, check())
+        let mut reports = join_all(checks.into_iter().map(|check| async move {
+            let outcome = timeout(CHECK_TIMEOUT, (check.ask)())
                 .await
                 .unwrap_or_else(|_| Err(format!("no answer within {CHECK_TIMEOUT:?}")));
             CheckReport {
-                name,
+                name: check.name,
                 ready: outcome.is_ok(),
+                required: check.required,
                 reason: outcome.err(),
             }
         }))
@@ -114,11 +140,14 @@ impl Readiness {
             reports.push(CheckReport {
                 name: "shutdown".to_owned(),
                 ready: false,
+                required: true,
                 reason,
             });
         }
         Report {
-            ready: reports.iter().all(|report| report.ready),
+            ready: reports
+                .iter()
+                .all(|report| report.ready || !report.required),
             checks: reports,
         }
     }
@@ -351,6 +380,17 @@ mod tests {
             serde_json::from_str::<serde_json::Value>(body).unwrap(),
             expected
         );
+    }
+
+    #[tokio::test]
+    async fn a_failing_warning_is_shown_and_decides_nothing() {
+        let readiness = Readiness::new();
+        readiness.warning("broker", || async { Err("connection refused".to_owned()) });
+        let report = readiness.report().await;
+        let shown = serde_json::json!({"ready": true, "checks": [
+            {"name": "broker", "ready": false, "required": false, "reason": "connection refused"},
+        ]});
+        assert_eq!(serde_json::to_value(report).unwrap(), shown);
     }
 
     #[tokio::test(start_paused = true)]

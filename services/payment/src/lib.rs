@@ -48,7 +48,7 @@ use crate::webhook::DirectWebhooks;
 use crate::worker::Worker;
 use anyhow::{Context as _, ensure};
 use mesh::{Contract, Mesh};
-use mesh_events::{Bus, Metrics, Outbox, Relay};
+use mesh_events::{Bus, FaultPoints, Metrics, Outbox, Relay};
 use mesh_rabbitmq::RabbitMqBus;
 use mesh_runtime::admin::{self, Readiness};
 use mesh_runtime::{Clock, shutdown};
@@ -75,6 +75,8 @@ pub struct Parts {
     pub providers: Providers,
     /// The time.
     pub clock: Clock,
+    /// Where the process is to die, in tests.
+    pub fault_points: FaultPoints,
 }
 
 /// The service, opened and not yet serving. Its parts can be used without a listener.
@@ -110,7 +112,7 @@ impl Service {
             config.saga.lease_ms > config.saga.provider_timeout_ms,
             "saga.lease_ms must be longer than saga.provider_timeout_ms"
         );
-        let database = Database::open(&config).await?;
+        let database = Database::open(&config, parts.fault_points.clone()).await?;
         let store = database.store();
         let tasks = TaskTracker::new();
         let saga = Saga::new(
@@ -120,6 +122,7 @@ impl Service {
             config.saga.clone(),
             parts.clock.clone(),
             tasks.clone(),
+            parts.fault_points.clone(),
         );
         let commands = Commands::new(store.clone(), saga, catalogue, config.provider.clone());
         Ok(Self {
@@ -198,8 +201,8 @@ impl Service {
         let clock = self.parts.clock.clone();
         Relay {
             name: "payment".to_owned(),
-            outbox: self.outbox(),
-            bus: self.parts.bus.clone(),
+            outbox: self.parts.fault_points.outbox(self.outbox()),
+            bus: self.parts.fault_points.bus(self.parts.bus.clone()),
             config: self.config.relay.clone(),
             now: Arc::new(move || clock.now_us()),
             wake: self.database.wake(),
@@ -209,11 +212,12 @@ impl Service {
 }
 
 /// Runs the service as a process of its own, with the simulator as its provider. Events stay in the
-/// outbox until a bus is there that carries them out of the process.
+/// outbox until a bus is there that carries them out of the process. `fault_points`: where to die, in tests.
 pub async fn run(
     config: Config,
     listener: TcpListener,
     admin_listener: TcpListener,
+    fault_points: FaultPoints,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let registry = prometheus::Registry::new();
@@ -228,10 +232,11 @@ pub async fn run(
     let bus = RabbitMqBus::start(config.bus, "payment", bus_metrics)?;
     let parts = Parts {
         mesh: Mesh::new(config.mesh, contract, &registry)?,
-        bus: Arc::new(bus),
+        bus: Arc::new(bus.clone()),
         events: Metrics::register(&registry)?,
         providers: Providers::from([(name.to_owned(), simulator.clone() as Arc<_>)]),
         clock,
+        fault_points,
     };
     let service = Service::open(config.service, parts).await?;
 
@@ -246,6 +251,10 @@ pub async fn run(
                 .map(drop)
                 .map_err(|error| error.to_string())
         }
+    });
+    readiness.warning("broker", move || {
+        let bus = bus.clone();
+        async move { bus.ready().await }
     });
     let admin_stop = CancellationToken::new();
     let background = TaskTracker::new();

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Parser;
+use mesh_events::FaultPoints;
 use mesh_runtime::config::{self, CommonArgs, Overrides};
 use mesh_runtime::{shutdown, telemetry};
 use payment::Config;
@@ -16,6 +17,9 @@ struct Args {
     /// Where gRPC is served, such as 127.0.0.1:50052.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Die at the COUNT-th passing of this place: for tests that show that nothing is lost there.
+    #[arg(long, value_name = "NAME[:COUNT]", hide_short_help = true)]
+    fault_point: Option<FaultPoints>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -51,5 +55,6 @@ async fn main() -> anyhow::Result<()> {
     let admin = TcpListener::bind(&config.admin_listen)
         .await
         .with_context(|| format!("listening on {}", config.admin_listen))?;
-    payment::run(config, listener, admin, stop).await
+    let fault_points = args.fault_point.unwrap_or_default();
+    payment::run(config, listener, admin, fault_points, stop).await
 }

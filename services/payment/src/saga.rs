@@ -18,6 +18,7 @@ use crate::rejection::Rejection;
 use crate::step::{Call, Next};
 use crate::store::{Advanced, Decision, LeaseWish, Store, Work};
 use kernel::{PaymentId, RefundId};
+use mesh_events::{AFTER_PROVIDER_CALL, BEFORE_PROVIDER_CALL, FaultPoints};
 use mesh_runtime::Clock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,13 +48,15 @@ struct Inner {
     config: SagaConfig,
     clock: Clock,
     tasks: TaskTracker,
+    fault_points: FaultPoints,
     instance: String,
     runs: AtomicU64,
     moved: Notify,
 }
 
 impl Saga {
-    /// Over these parts. Runs are tasks of `tasks`, so that shutdown can wait for them.
+    /// Over these parts. Runs are tasks of `tasks`, so that shutdown can wait for them. Calls to providers pass
+    /// `fault_points`.
     pub fn new(
         store: Arc<dyn Store>,
         catalogue: Arc<dyn Catalogue>,
@@ -61,6 +64,7 @@ impl Saga {
         config: SagaConfig,
         clock: Clock,
         tasks: TaskTracker,
+        fault_points: FaultPoints,
     ) -> Self {
         let instance = kernel::id::uuid_at(clock.now_us()).simple().to_string();
         let runs = AtomicU64::new(0);
@@ -72,6 +76,7 @@ impl Saga {
             config,
             clock,
             tasks,
+            fault_points,
             instance,
             runs,
             moved,
@@ -275,7 +280,10 @@ impl Saga {
             Call::Money(name, call) => {
                 if let Some(provider) = self.inner.providers.get(name) {
                     let limit = self.inner.config.provider_timeout();
-                    ask_provider(&**provider, call, limit).await
+                    self.inner.fault_points.pass(BEFORE_PROVIDER_CALL);
+                    let report = ask_provider(&**provider, call, limit).await;
+                    self.inner.fault_points.pass(AFTER_PROVIDER_CALL);
+                    report
                 } else {
                     error!(payment.id = %payment, provider = name, "provider not configured");
                     not_configured(call)

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use mesh::Mesh;
-use mesh_events::{Bus, Consumer, DeadLetters, Now, Outbox, Relay};
+use mesh_events::{Bus, Consumer, DeadLetters, FaultPoints, Now, Outbox, Relay};
 use mesh_runtime::Clock;
 use mesh_store::{
     postgres::{dead_letters::PostgresDeadLetters, outbox::PostgresOutbox},
@@ -51,6 +51,8 @@ pub struct Parts {
     pub mesh: Mesh,
     /// What relays and consumers of the process count.
     pub event_metrics: mesh_events::Metrics,
+    /// Where the process is to die, in tests.
+    pub fault_points: FaultPoints,
 }
 
 /// The service with its database open, not yet serving.
@@ -74,9 +76,11 @@ impl Service {
     pub async fn open(config: Config, parts: Parts) -> anyhow::Result<Self> {
         let database = if config.postgres.url.is_empty() {
             let store = SqliteStore::open(&config.store).await;
-            Database::Sqlite(store.context("product database")?)
+            let store = store.context("product database")?;
+            Database::Sqlite(store.with_fault_points(parts.fault_points.clone()))
         } else {
-            let store = PostgresStore::connect(&config.postgres, &config.shared).await;
+            let points = parts.fault_points.clone();
+            let store = PostgresStore::connect(&config.postgres, &config.shared, points).await;
             Database::Postgres(store.context("product database")?)
         };
         Ok(Self {
@@ -187,8 +191,8 @@ impl Service {
     fn relay(&self) -> Relay {
         Relay {
             name: "product".to_owned(),
-            outbox: self.outbox(),
-            bus: self.parts.bus.clone(),
+            outbox: self.parts.fault_points.outbox(self.outbox()),
+            bus: self.parts.fault_points.bus(self.parts.bus.clone()),
             config: self.config.relay.clone(),
             now: self.now(),
             wake: self.wake(),
@@ -201,7 +205,7 @@ impl Service {
         Consumer {
             name: consumer::NAME.to_owned(),
             kinds: consumer::KINDS.map(str::to_owned).to_vec(),
-            bus: self.parts.bus.clone(),
+            bus: self.parts.fault_points.bus(self.parts.bus.clone()),
             handler: Arc::new(handler),
             dead_letters: self.dead_letters(),
             config: self.config.consumer.clone(),

@@ -8,6 +8,7 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::Context as _;
 use clap::Parser as _;
 use mesh::{Contract, Mesh};
+use mesh_events::{FaultPoints, Faults};
 use mesh_rabbitmq::RabbitMqBus;
 use mesh_runtime::{Clock, admin, config, shutdown, telemetry};
 use product::{Parts, Service, config::Process, store::postgres};
@@ -30,6 +31,12 @@ struct Args {
     /// The database file.
     #[arg(long, value_name = "FILE")]
     database: Option<std::path::PathBuf>,
+    /// Die at the COUNT-th passing of this place: for tests that show that nothing is lost there.
+    #[arg(long, value_name = "NAME[:COUNT]", hide_short_help = true)]
+    fault_point: Option<FaultPoints>,
+    /// Take deliveries twice and in another order, such as duplicate=0.1,reorder=0.1,seed=7: for tests.
+    #[arg(long, value_name = "FAULTS", hide_short_help = true)]
+    fault_deliveries: Option<Faults>,
     #[command(subcommand)]
     chore: Option<Chore>,
 }
@@ -70,7 +77,7 @@ async fn main() -> anyhow::Result<()> {
     let bus = RabbitMqBus::start(config.bus, "product", bus_metrics)?;
     let parts = Parts {
         clock: Clock::system(),
-        bus: Arc::new(bus.clone()),
+        bus: (args.fault_deliveries.unwrap_or_default()).on(Arc::new(bus.clone())),
         dead_letters: Some(Arc::new(bus.dead_letters())),
         mesh: Mesh::new(
             config.mesh,
@@ -78,6 +85,7 @@ async fn main() -> anyhow::Result<()> {
             &registry,
         )?,
         event_metrics: mesh_events::Metrics::register(&registry)?,
+        fault_points: args.fault_point.unwrap_or_default(),
     };
     let service = Service::open(config.service, parts).await?;
     let listener = TcpListener::bind(config.listen).await.context("listen")?;
@@ -91,6 +99,10 @@ async fn main() -> anyhow::Result<()> {
     readiness.check("database", move || {
         let asked = asked.clone();
         async move { asked.ready().await }
+    });
+    readiness.warning("broker", move || {
+        let bus = bus.clone();
+        async move { bus.ready().await }
     });
     let stopping = readiness.clone();
     let signal = shutdown.clone();

@@ -60,6 +60,7 @@ impl Running {
             mesh: mesh.clone(),
             dead_letters: None,
             event_metrics: mesh_events::Metrics::unregistered().unwrap(),
+            fault_points: mesh_events::FaultPoints::default(),
         };
         let service = Service::open(config, parts).await.unwrap();
         let shutdown = CancellationToken::new();

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::part::Part;
 use anyhow::Context as _;
 use mesh::{Contract, Mesh};
-use mesh_events::{InMemoryBus, Outbox};
+use mesh_events::{FaultPoints, InMemoryBus, Outbox};
 use mesh_runtime::Clock;
 use mesh_runtime::admin::Readiness;
 use payment::provider::simulator::{self, Simulator};
@@ -83,6 +83,7 @@ impl Ground {
             dead_letters: None,
             mesh: self.mesh.clone(),
             event_metrics: self.event_metrics.clone(),
+            fault_points: FaultPoints::default(),
         };
         let service = product::Service::open(self.config.product.clone(), parts).await?;
         let outbox = service.outbox();
@@ -101,6 +102,7 @@ impl Ground {
             events: self.event_metrics.clone(),
             providers: Providers::from([(simulator::NAME.to_owned(), provider)]),
             clock: self.clock.clone(),
+            fault_points: FaultPoints::default(),
         };
         let service = payment::Service::open(self.config.payment.clone(), parts).await?;
         let outbox = service.outbox();

@@ -7,6 +7,7 @@
 //! Deliberately absent: what cannot be seen in the databases. That the same key gets the same bytes is
 //! watched by [`crate::rest::Rest`] while it calls, and logs are searched by whoever captured them.
 
+mod acknowledged;
 mod books;
 mod cards;
 mod progress;
@@ -16,6 +17,7 @@ mod states;
 mod stock;
 mod stores;
 
+pub use acknowledged::{acknowledged_is_there, queues_are_empty};
 pub use books::{
     balances_equal_their_postings, captured_and_refunded_stay_within_bounds,
     every_capture_and_refund_is_booked_once, one_charge_an_order, postings_are_immutable,

@@ -206,6 +206,19 @@ impl Stores {
         .await
     }
 
+    /// The state of a row of payment's database, if it is there.
+    pub(super) async fn state_of(
+        &mut self,
+        table: &'static str,
+        id: &str,
+    ) -> sqlx::Result<Option<String>> {
+        let sql = AssertSqlSafe(format!("SELECT state FROM {table} WHERE id = ?"));
+        sqlx::query_scalar(sql)
+            .bind(id)
+            .fetch_optional(&mut self.connection)
+            .await
+    }
+
     /// The reservations that hold stock.
     pub async fn held_reservations(&mut self) -> sqlx::Result<Vec<String>> {
         sqlx::query_scalar("SELECT id FROM product.reservation WHERE state = 'HELD'")

@@ -19,6 +19,7 @@ use std::{
     sync::Arc,
 };
 
+use mesh_events::{AFTER_COMMIT, BEFORE_COMMIT, FaultPoints};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool, Transaction, migrate::Migrator};
 use tokio::sync::Notify;
@@ -73,6 +74,7 @@ impl Default for PostgresConfig {
 pub struct Postgres {
     pool: PgPool,
     committed: Arc<Notify>,
+    fault_points: FaultPoints,
 }
 
 impl Postgres {
@@ -88,7 +90,17 @@ impl Postgres {
         Ok(Postgres {
             pool,
             committed: Arc::new(Notify::new()),
+            fault_points: FaultPoints::default(),
         })
+    }
+
+    /// The same database, where every commit passes these places.
+    #[must_use]
+    pub fn with_fault_points(self, fault_points: FaultPoints) -> Postgres {
+        Postgres {
+            fault_points,
+            ..self
+        }
     }
 
     /// Begins a transaction. Never hold it across network I/O to anybody else.
@@ -96,6 +108,7 @@ impl Postgres {
         Ok(Write {
             transaction: self.pool.begin().await?,
             committed: self.committed.clone(),
+            fault_points: self.fault_points.clone(),
         })
     }
 
@@ -104,14 +117,22 @@ impl Postgres {
         &self.pool
     }
 
-    /// Notified after each commit of a [`Write`], and by [`Postgres::notify`]: wakes the relay.
+    /// Notified after each commit of a [`Write`], and by [`Postgres::has_committed`]: wakes the relay.
     pub fn committed(&self) -> Arc<Notify> {
         self.committed.clone()
     }
 
-    /// Says that a statement of its own has committed, perhaps with an event.
-    pub fn notify(&self) {
-        self.committed.notify_one();
+    /// To be called before a statement is sent that is a transaction by itself.
+    pub fn committing(&self) {
+        self.fault_points.pass(BEFORE_COMMIT);
+    }
+
+    /// To be called after it; `events`: whether it may have left some in the outbox.
+    pub fn has_committed(&self, events: bool) {
+        self.fault_points.pass(AFTER_COMMIT);
+        if events {
+            self.committed.notify_one();
+        }
     }
 
     /// Waits for connections in use and closes all of them.
@@ -131,13 +152,16 @@ impl fmt::Debug for Postgres {
 pub struct Write {
     transaction: Transaction<'static, sqlx::Postgres>,
     committed: Arc<Notify>,
+    fault_points: FaultPoints,
 }
 
 impl Write {
     /// Commits. When it returns `Ok` the changes are on the server's disk. When it fails, or is dropped
     /// while it runs, they may or may not be.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
+        self.fault_points.pass(BEFORE_COMMIT);
         self.transaction.commit().await?;
+        self.fault_points.pass(AFTER_COMMIT);
         self.committed.notify_one();
         Ok(())
     }

@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_events::{AFTER_COMMIT, BEFORE_COMMIT, FaultPoints};
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection as _, SqliteConnection, SqlitePool, migrate::Migrator};
 use tokio::{
@@ -75,6 +76,7 @@ pub enum Durability {
 #[derive(Clone)]
 pub struct Sqlite {
     shared: Arc<Shared>,
+    fault_points: FaultPoints,
 }
 
 struct Shared {
@@ -111,7 +113,17 @@ impl Sqlite {
         };
         Ok(Sqlite {
             shared: Arc::new(shared),
+            fault_points: FaultPoints::default(),
         })
+    }
+
+    /// The same database, where every commit passes these places.
+    #[must_use]
+    pub fn with_fault_points(self, fault_points: FaultPoints) -> Sqlite {
+        Sqlite {
+            fault_points,
+            ..self
+        }
     }
 
     /// Waits for the writer and begins a transaction. Never hold it across network I/O: every other
@@ -131,6 +143,7 @@ impl Sqlite {
         let mut write = Write {
             writer: Some(writer),
             committed: self.shared.committed.clone(),
+            fault_points: self.fault_points.clone(),
         };
         sqlx::query("BEGIN IMMEDIATE")
             .execute(&mut *write)
@@ -205,18 +218,21 @@ impl Writer {
 pub struct Write {
     writer: Option<OwnedMutexGuard<Writer>>,
     committed: Arc<Notify>,
+    fault_points: FaultPoints,
 }
 
 impl Write {
     /// Commits. When it returns `Ok` the changes are on disk. When it fails, or is dropped while it
     /// runs, they may or may not be.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
+        self.fault_points.pass(BEFORE_COMMIT);
         sqlx::query("COMMIT")
             .execute(&mut *self)
             .await
             .inspect_err(|error| {
                 self.forget_if_lost(error);
             })?;
+        self.fault_points.pass(AFTER_COMMIT);
         if let Some(mut writer) = self.writer.take() {
             writer.dirty = false;
         }

@@ -3,7 +3,7 @@
 use super::{PostgresStore, SqliteStore, Store, postgres, sqlite};
 use crate::config::ServiceConfig;
 use anyhow::Context as _;
-use mesh_events::Outbox;
+use mesh_events::{FaultPoints, Outbox};
 use mesh_store::postgres::outbox::PostgresOutbox;
 use mesh_store::sqlite::outbox::SqliteOutbox;
 use mesh_store::{Postgres, PostgresConfig, Sqlite};
@@ -17,17 +17,21 @@ pub(crate) enum Database {
 }
 
 impl Database {
-    /// Opens what is configured.
-    pub(crate) async fn open(config: &ServiceConfig) -> anyhow::Result<Self> {
+    /// Opens what is configured. Every commit passes `fault_points`.
+    pub(crate) async fn open(
+        config: &ServiceConfig,
+        fault_points: FaultPoints,
+    ) -> anyhow::Result<Self> {
         if !config.postgres.url.is_empty() {
             let postgres = Postgres::connect(&config.postgres, &postgres::MIGRATIONS)
                 .await
                 .context("the database of payments")?;
-            return Ok(Self::Postgres(postgres));
+            return Ok(Self::Postgres(postgres.with_fault_points(fault_points)));
         }
         let sqlite = Sqlite::open(&config.database, &sqlite::MIGRATIONS)
             .await
-            .context("the database of payments")?;
+            .context("the database of payments")?
+            .with_fault_points(fault_points);
         let resumed = SqliteStore::new(sqlite.clone())
             .end_leases()
             .await

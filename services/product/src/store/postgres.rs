@@ -25,6 +25,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use kernel::{Currency, ProductId, ReservationId};
+use mesh_events::FaultPoints;
 use mesh_store::{
     Postgres, PostgresConfig,
     postgres::{OpenError, Schema, idempotency},
@@ -90,12 +91,14 @@ struct Shared {
 }
 
 impl PostgresStore {
-    /// Connects to a database whose schema is there.
+    /// Connects to a database whose schema is there. Every commit passes `fault_points`.
     pub async fn connect(
         postgres: &PostgresConfig,
         config: &SharedConfig,
+        fault_points: FaultPoints,
     ) -> Result<Self, OpenError> {
         let postgres = Postgres::connect(postgres, &MIGRATIONS).await?;
+        let postgres = postgres.with_fault_points(fault_points);
         let attempts_max = config.attempts_max;
         let limits = Limits {
             lanes: config.lanes,

@@ -15,6 +15,7 @@ mod work;
 
 use async_trait::async_trait;
 use kernel::{Currency, ProductId, ReservationId};
+use mesh_events::FaultPoints;
 use mesh_store::{OpenError, Sqlite, SqliteConfig};
 use proto::commerce::product::v1 as pb;
 use sqlx::{SqliteConnection, migrate::Migrator};
@@ -50,6 +51,13 @@ impl SqliteStore {
             sqlite,
             revisions: watch::Sender::new(0),
         })
+    }
+
+    /// The same store, where every commit passes these places.
+    #[must_use]
+    pub fn with_fault_points(self, fault_points: FaultPoints) -> Self {
+        let sqlite = self.sqlite.with_fault_points(fault_points);
+        Self { sqlite, ..self }
     }
 
     /// The database underneath: for the relay, dead letters, readiness and closing.

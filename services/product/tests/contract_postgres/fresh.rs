@@ -2,6 +2,7 @@
 
 use std::{str::FromStr as _, sync::Arc};
 
+use mesh_events::FaultPoints;
 use mesh_store::{Durability, PostgresConfig};
 use product::{
     config::SharedConfig,
@@ -53,7 +54,9 @@ impl Fresh {
             ..PostgresConfig::default()
         };
         migrate(&config, "").await.unwrap();
-        let postgres = PostgresStore::connect(&config, shared).await.unwrap();
+        let postgres = PostgresStore::connect(&config, shared, FaultPoints::default())
+            .await
+            .unwrap();
         Self {
             store: Arc::new(postgres.clone()),
             postgres,
@@ -64,9 +67,13 @@ impl Fresh {
 
     /// Another replica: a store of its own over the same database.
     pub(crate) async fn replica(&self) -> PostgresStore {
-        PostgresStore::connect(&self.config, &SharedConfig::default())
-            .await
-            .unwrap()
+        PostgresStore::connect(
+            &self.config,
+            &SharedConfig::default(),
+            FaultPoints::default(),
+        )
+        .await
+        .unwrap()
     }
 
     /// Events that wait and tell of new products.

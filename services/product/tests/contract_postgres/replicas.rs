@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use kernel::ReservationId;
+use mesh_events::FaultPoints;
 use mesh_store::{Durability, PostgresConfig};
 use product::{
     config::{SharedConfig, SweepConfig, WatchConfig},
@@ -288,7 +289,12 @@ async fn a_schema_that_is_not_there_is_refused() {
         .execute(fresh.postgres.postgres().pool())
         .await
         .unwrap();
-    let refused = PostgresStore::connect(&fresh.config, &SharedConfig::default()).await;
+    let refused = PostgresStore::connect(
+        &fresh.config,
+        &SharedConfig::default(),
+        FaultPoints::default(),
+    )
+    .await;
     let message = refused.unwrap_err().to_string();
     assert!(
         message.contains("run the subcommand `migrate` first"),

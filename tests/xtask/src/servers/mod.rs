@@ -9,10 +9,10 @@ pub mod postgres;
 pub mod rabbitmq;
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::process::CommandExt as _,
     path::Path,
-    process::{Child, Command},
+    process::{Child, Command, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
@@ -63,6 +63,16 @@ impl Servers {
     /// The database server.
     pub fn postgres(&self) -> &Postgres {
         &self.postgres
+    }
+
+    /// The database server, to be stopped and started.
+    pub fn postgres_mut(&mut self) -> &mut Postgres {
+        &mut self.postgres
+    }
+
+    /// The broker, to be stopped and started.
+    pub fn rabbitmq_mut(&mut self) -> &mut RabbitMq {
+        &mut self.rabbitmq
     }
 
     /// The broker.
@@ -127,7 +137,7 @@ fn user(name: &'static str) -> Option<&'static str> {
 }
 
 /// A program under `user`, told to end when this process does.
-pub(crate) fn program(path: &Path, user: Option<&str>) -> Command {
+pub fn program(path: &Path, user: Option<&str>) -> Command {
     let mut command = command("setpriv");
     command.args(["--pdeathsig", "TERM"]);
     if let Some(user) = user {
@@ -139,17 +149,22 @@ pub(crate) fn program(path: &Path, user: Option<&str>) -> Command {
 
 /// A port that is free now. Should somebody else take it first, the server says so and ends.
 pub(crate) fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
+    Ok(free_address()?.port())
+}
+
+/// The same on the loopback interface, as an address.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// A server's process and all that it starts.
-pub(crate) struct Group {
+pub struct Group {
     leader: Child,
 }
 
 impl Group {
-    pub(crate) fn start(command: &mut Command) -> Result<Group> {
+    /// Starts a program as the leader of a group of its own.
+    pub fn start(command: &mut Command) -> Result<Group> {
         let leader = command
             .process_group(0)
             .spawn()
@@ -180,6 +195,16 @@ impl Group {
         }
     }
 
+    /// The leader's process id.
+    pub fn id(&self) -> u32 {
+        self.leader.id()
+    }
+
+    /// How the leader ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.leader.try_wait()?)
+    }
+
     fn signal(&self, name: &str) -> Result<()> {
         let ended = collect(command("kill").args([name, &self.leader.id().to_string()]))?;
         if !ended.status.success() {
@@ -202,7 +227,7 @@ impl Group {
     }
 
     /// Kills all of the group at once.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         let group = format!("-{}", self.leader.id());
         // Nobody left to kill is what is wanted.
         let _ = collect(command("kill").args(["-KILL", "--", &group]));

@@ -65,6 +65,11 @@ impl Postgres {
         format!("postgres://{role}@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Stops without finishing anything and starts again, as after a crash: connections break, the log is
     /// replayed.
     pub fn restart_immediately(&mut self) -> Result<()> {

@@ -76,6 +76,11 @@ impl RabbitMq {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.ports.amqp)
     }
 
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.ports.amqp
+    }
+
     /// Ends the node at once, as a crash of its machine's process would.
     pub fn kill(&mut self) {
         self.group.kill();

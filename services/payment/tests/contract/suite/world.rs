@@ -5,6 +5,7 @@ use crate::storage::Storage;
 use crate::suite::catalogue::MemoryCatalogue;
 use crate::suite::fuse::Fuse;
 use kernel::{Currency, PaymentId};
+use mesh_events::FaultPoints;
 use mesh_runtime::Clock;
 use mesh_store::{Durability, SqliteConfig};
 use payment::commands::{Answer, Commands, NewPayment, Request};
@@ -116,6 +117,7 @@ impl World {
             self.config.saga.clone(),
             self.clock.clone(),
             TaskTracker::new(),
+            FaultPoints::default(),
         );
         let worker = Worker::new(store.clone(), saga.clone(), self.config.clone());
         let commands = Commands::new(store.clone(), saga, catalogue, simulator::NAME.to_owned());

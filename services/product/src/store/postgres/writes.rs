@@ -310,13 +310,14 @@ impl Writes {
         if self.is_empty() {
             return Ok(());
         }
+        postgres.committing();
         let written = sqlx::query(WRITE)
             .bind(Json(self))
             .execute(postgres.pool())
             .await;
         match written {
             Ok(_) => {
-                postgres.notify();
+                postgres.has_committed(!self.events.is_empty());
                 Ok(())
             }
             Err(error) if used_key(&error) => Err(Error::InFlight),
