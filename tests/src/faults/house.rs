@@ -254,11 +254,11 @@ impl House {
 
         let journal = self.folder.join("simulator.db");
         let simulator = format!(
-            "[journal]\npath = \"{}\"\n[webhooks]\nurl = \"{}\"\nsecret = \"{SECRET}\"\n\
-             [simulator]\nwebhook_delay_ms = 50\n\
+            "webhook_url = \"{}/v1/webhooks/simulator\"\n[journal]\npath = \"{}\"\n\
+             [simulator]\nwebhook_delay_ms = 50\nwebhook_secret = \"{SECRET}\"\n\
              [simulator.faults]\nseed = {seed}\nunknown_before = {half}\nunknown_after = {half}\n",
-            journal.display(),
             self.url(),
+            journal.display(),
             half = network.provider_timeouts / 2.0
         );
         self.add(
@@ -270,7 +270,7 @@ impl House {
             &[],
         )?;
         let payment = format!(
-            "{}{RELAY}{SAGA}{destinations}[simulator]\nurl = \"http://{}\"\nwebhook_secret = \"{SECRET}\"\n",
+            "{}{RELAY}{SAGA}{destinations}[simulator_remote]\nurl = \"http://{}\"\n[simulator]\nwebhook_secret = \"{SECRET}\"\n",
             storage("payment"),
             self.proxies.simulator.address()
         );

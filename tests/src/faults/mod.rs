@@ -94,9 +94,18 @@ pub struct Report {
     pub violations: Violations,
 }
 
+impl Report {
+    /// How often a process was killed.
+    pub fn kills(&self) -> u32 {
+        let killed = |name: &&String| name.contains(" killed at ");
+        let kills = self.happened.keys().filter(killed);
+        kills.map(|name| self.happened[name]).sum()
+    }
+}
+
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "faults: SEED={}", self.seed)?;
+        writeln!(f, "faults: SEED={}, {} processes killed", self.seed, self.kills())?;
         for (what, count) in &self.happened {
             writeln!(f, "  {count:>6}  {what}")?;
         }

@@ -75,15 +75,6 @@ impl Happened {
             .unwrap_or_else(PoisonError::into_inner);
         all.clone()
     }
-
-    /// How often anything whose name begins so happened.
-    pub fn sum(&self, beginning: &str) -> u32 {
-        let counts = self.counts();
-        let named = counts
-            .iter()
-            .filter(|(name, _)| name.starts_with(beginning));
-        named.map(|(_, count)| count).sum()
-    }
 }
 
 /// A thread that makes trouble, and then keeps what it has started alive.

@@ -13,6 +13,8 @@ use crate::{
 
 /// The programs that are killed.
 pub const PROGRAMS: [&str; 4] = ["product", "payment", "edge", "simulator"];
+/// The variable that tells the harness's tests where they are.
+pub const PROGRAMS_VARIABLE: &str = "SHOP_PROGRAMS";
 /// The program that kills them.
 const HARNESS: &str = "faults";
 

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     checkout,
     process::{cargo, command, watch},
+    servers::Servers,
 };
 
 /// The version that is installed below `target/tools`.
@@ -91,6 +92,9 @@ pub fn run(options: &Options) -> Result<()> {
     if options.list {
         mutants.arg("--list");
     }
+    // The stores' tests on PostgreSQL are among those that have to notice.
+    let servers = (!options.list).then(Servers::start).transpose()?;
+    mutants.envs(servers.iter().flat_map(Servers::variables));
     let ended = watch(&mut mutants)?;
     // 0: all caught. 2: some survived. 3: some timed out, which a test noticed in its way.
     if !matches!(ended.status.code(), Some(0 | 2 | 3)) {

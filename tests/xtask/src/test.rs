@@ -17,7 +17,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use crate::{
-    checkout,
+    checkout, faults,
     process::{cargo, installed, plain, watch},
     servers::{self, Servers},
 };
@@ -44,8 +44,10 @@ pub fn run(options: &Options) -> Result<()> {
     if options.light {
         suites.heavy.clear();
         suites.served.clear();
+        suites.faults.clear();
     } else if let Err(error) = servers::install() {
         skipped = std::mem::take(&mut suites.served);
+        skipped.append(&mut suites.faults);
         println!("the servers are missing: {error:#}");
     }
     let mut ended = Vec::new();
@@ -57,6 +59,11 @@ pub fn run(options: &Options) -> Result<()> {
             _ => None,
         };
         command.envs(servers.iter().flat_map(Servers::variables));
+        if name == FAULTS {
+            let programs = checkout::build_all(&faults::PROGRAMS, false)?;
+            let folder = faults::folder_of(&programs[0])?;
+            command.env(faults::PROGRAMS_VARIABLE, folder);
+        }
         let step = watch(&mut command)?;
         ended.push(Ended {
             name,
@@ -74,6 +81,8 @@ pub fn run(options: &Options) -> Result<()> {
 /// The steps that servers are started for.
 const HEAVY: &str = "heavy tests";
 const ON_SERVERS: &str = "on servers";
+/// The fault harness: the step and the test target.
+const FAULTS: &str = "faults";
 /// The suite that runs once on embedded storage and once on servers.
 const SCENARIO_SUITE: &str = "scenarios";
 /// What of it plants bugs into files, meddles while a provider thinks (a copy of a database takes longer), or
@@ -92,6 +101,8 @@ struct Suites {
     heavy: Vec<String>,
     /// Heavy ones that need a server.
     served: Vec<String>,
+    /// The fault harness, which has servers of its own.
+    faults: Vec<String>,
 }
 
 impl Suites {
@@ -101,7 +112,9 @@ impl Suites {
             let targets = package["targets"].as_array().into_iter().flatten();
             for target in targets.filter(|target| target["kind"][0] == "test") {
                 let name = target["name"].as_str().unwrap_or_default().to_owned();
-                if SERVED.iter().any(|end| name.ends_with(end)) {
+                if name == FAULTS {
+                    suites.faults.push(name);
+                } else if SERVED.iter().any(|end| name.ends_with(end)) {
                     suites.served.push(name);
                 } else if package["name"] == SCENARIOS && name != HOUSE_RULES {
                     suites.heavy.push(name);
@@ -179,6 +192,17 @@ fn steps(nextest: bool, suites: &Suites) -> Vec<(&'static str, Command)> {
         again.arg("--");
         again.args(EMBEDDED_ONLY.iter().flat_map(|test| ["--skip", test]));
         steps.push((name, again));
+    }
+    if !suites.faults.is_empty() {
+        let (name, mut faults) = tests(FAULTS, &[], &mut suites.faults.iter());
+        // One after the other: each has servers of its own. What they print is what they are run for.
+        let alone: &[&str] = if nextest {
+            &["--no-capture"]
+        } else {
+            &["--", "--test-threads=1", "--nocapture"]
+        };
+        faults.args(alone);
+        steps.push((name, faults));
     }
     steps
 }
@@ -305,7 +329,8 @@ test result: FAILED. 5 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; 
         let metadata = serde_json::json!({"packages": [
             {"name": "mesh", "targets": [{"kind": ["lib"], "name": "mesh"}, {"kind": ["test"], "name": "wire"}]},
             {"name": "tests", "targets": [
-                {"kind": ["test"], "name": "house_rules"}, {"kind": ["test"], "name": "purchase"}
+                {"kind": ["test"], "name": "house_rules"}, {"kind": ["test"], "name": "purchase"},
+                {"kind": ["test"], "name": "faults"}
             ]},
             {"name": "store", "targets": [{"kind": ["test"], "name": "store_postgres"}]},
         ]});
@@ -334,6 +359,7 @@ test result: FAILED. 5 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; 
         assert!(shown(&suites).contains("--lib --bins --test wire --test house_rules\n"));
         assert!(shown(&suites).contains("--workspace --test purchase --test store_postgres\n"));
         assert!(shown(&suites).contains("--test scenarios -- --skip planted_bugs --skip"));
+        assert!(shown(&suites).ends_with("--test faults --no-capture"));
         let light = Suites {
             light: suites.light,
             ..Suites::default()

@@ -1,0 +1,49 @@
+//! The short forms of `cargo xtask faults`: the same harness, two minutes instead of fifteen, always with the
+//! same seed. `cargo xtask test` runs them by themselves, for they kill what others would stand on.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tests::faults::house::Programs;
+use tests::faults::{Plan, mixed, outages};
+
+const SEED: u64 = 2026;
+
+fn plan(seconds: u64) -> Plan {
+    let folder = std::env::var_os(xtask::faults::PROGRAMS_VARIABLE);
+    let folder = folder.expect("`cargo xtask test` says where the programs are");
+    Plan {
+        seed: SEED,
+        duration: Duration::from_secs(seconds),
+        customers: 8,
+        programs: Programs {
+            folder: PathBuf::from(folder),
+        },
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_processes_and_servers_lose_and_repeat_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = mixed(&plan(120), folder.path()).await.unwrap();
+    print!("{report}");
+    assert!(report.violations.is_empty(), "{report}");
+    assert!(report.payments > 0 && report.kills() > 10, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_broker_every_write_is_answered_and_no_event_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let outage = outages::broker(&plan(20), folder.path()).await.unwrap();
+    print!("{outage}");
+    assert!(outage.violations.is_empty(), "{outage}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_database_calls_fail_at_once_and_recover_by_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let outage = outages::postgres(&plan(1), folder.path()).await.unwrap();
+    print!("{outage}");
+    assert!(outage.violations.is_empty(), "{outage}");
+}
