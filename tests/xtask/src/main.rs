@@ -23,7 +23,7 @@ enum Task {
     Mutants(mutants::Options),
     /// Runs the README's commands as printed and compares what they answer.
     Tour(tour::Options),
-    /// Runs product, payment and edge as processes of their own, on private servers, until Ctrl-C.
+    /// Runs simulator, product, payment and edge as processes of their own, on private servers, until Ctrl-C.
     Up(up::Options),
     /// Starts a private PostgreSQL and RabbitMQ for tests that are run one by one; Ctrl-C stops them.
     Servers,
