@@ -2,7 +2,7 @@
 
 use crate::policy::Rules;
 use crate::provider::Capabilities;
-use crate::provider::simulator::SimulatorConfig;
+use crate::provider::simulator::{RemoteConfig, SimulatorConfig};
 use mesh_events::RelayConfig;
 use mesh_rabbitmq::RabbitMqConfig;
 use mesh_runtime::telemetry::TelemetryConfig;
@@ -26,10 +26,13 @@ pub struct Config {
     pub bus: RabbitMqConfig,
     /// The service itself.
     pub service: ServiceConfig,
-    /// The simulator, as long as it is the provider.
+    /// The simulator, as long as it is the provider. Of one in another process, what it can do and
+    /// the secret of its webhooks.
     pub simulator: SimulatorConfig,
-    /// The simulator's own journal, in a file of its own.
+    /// The simulator's own journal, in a file of its own; not opened where it is in another process.
     pub simulator_journal: SqliteConfig,
+    /// The simulator as a process of its own; used as soon as it has a URL.
+    pub simulator_remote: RemoteConfig,
 }
 
 impl Default for Config {
@@ -46,6 +49,7 @@ impl Default for Config {
                 path: "data/simulator.db".into(),
                 ..SqliteConfig::default()
             },
+            simulator_remote: RemoteConfig::default(),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! transaction around each decision), `commands.rs` (what callers ask), `grpc.rs`.
 //!
 //! Deliberately missing: the catalogue (a snapshot of each line is all that is kept of a product),
-//! card data (tokens only), and an HTTP server (the edge has it).
+//! card data (tokens only), and REST (the edge has it).
 
 pub mod attempt;
 pub mod capture;
@@ -40,7 +40,8 @@ use crate::catalogue::{Catalogue, ProductCatalogue};
 use crate::commands::Commands;
 use crate::grpc::Grpc;
 use crate::grpc::watch;
-use crate::provider::simulator::Simulator;
+use crate::provider::Provider;
+use crate::provider::simulator::{RemoteSimulator, Simulator};
 use crate::saga::{Providers, Saga};
 use crate::store::Store;
 use crate::store::database::Database;
@@ -211,8 +212,9 @@ impl Service {
     }
 }
 
-/// Runs the service as a process of its own, with the simulator as its provider. Events stay in the
-/// outbox until a bus is there that carries them out of the process. `fault_points`: where to die, in tests.
+/// Runs the service as a process of its own, with the simulator as its provider, in here or where
+/// `simulator_remote` says. Events stay in the outbox until a bus is there that carries them out of
+/// the process. `fault_points`: where to die, in tests.
 pub async fn run(
     config: Config,
     listener: TcpListener,
@@ -223,18 +225,15 @@ pub async fn run(
     let registry = prometheus::Registry::new();
     let clock = Clock::system();
     let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
-    let simulator = Simulator::open(&config.simulator, &config.simulator_journal, clock.clone())
-        .await
-        .context("the simulator's journal")?;
-    let simulator = Arc::new(simulator);
-    let name = crate::provider::simulator::NAME;
+    let (provider, simulator) = provider(&config, &clock).await?;
+    let name = provider.name().to_owned();
     let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
     let bus = RabbitMqBus::start(config.bus, "payment", bus_metrics)?;
     let parts = Parts {
         mesh: Mesh::new(config.mesh, contract, &registry)?,
         bus: Arc::new(bus.clone()),
         events: Metrics::register(&registry)?,
-        providers: Providers::from([(name.to_owned(), simulator.clone() as Arc<_>)]),
+        providers: Providers::from([(name.clone(), provider)]),
         clock,
         fault_points,
     };
@@ -264,9 +263,11 @@ pub async fn run(
         readiness.clone(),
         admin_stop.clone(),
     ));
-    let webhooks = DirectWebhooks::new(service.commands().clone(), name);
-    let (sending, until_stop) = (simulator.clone(), shutdown.clone());
-    background.spawn(async move { sending.run(&webhooks, until_stop).await });
+    if let Some(sending) = simulator.clone() {
+        let webhooks = DirectWebhooks::new(service.commands().clone(), name);
+        let until_stop = shutdown.clone();
+        background.spawn(async move { sending.run(&webhooks, until_stop).await });
+    }
 
     let stopping = shutdown.clone();
     background.spawn(async move {
@@ -278,9 +279,25 @@ pub async fn run(
     if let Err(error) = shutdown::drain(&background, DRAIN).await {
         tracing::warn!(%error, "stopped without waiting longer");
     }
-    simulator
-        .close()
-        .await
-        .context("closing the simulator's journal")?;
+    if let Some(simulator) = simulator {
+        let closed = simulator.close().await;
+        closed.context("closing the simulator's journal")?;
+    }
     served
+}
+
+/// Who moves the money; and the simulator itself, where it runs in this process.
+async fn provider(
+    config: &Config,
+    clock: &Clock,
+) -> anyhow::Result<(Arc<dyn Provider>, Option<Arc<Simulator>>)> {
+    if !config.simulator_remote.url.is_empty() {
+        let remote = RemoteSimulator::new(&config.simulator_remote, &config.simulator)?;
+        return Ok((Arc::new(remote), None));
+    }
+    let simulator = Simulator::open(&config.simulator, &config.simulator_journal, clock.clone())
+        .await
+        .context("the simulator's journal")?;
+    let simulator = Arc::new(simulator);
+    Ok((simulator.clone(), Some(simulator)))
 }

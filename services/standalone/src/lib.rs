@@ -12,7 +12,6 @@ pub mod program;
 mod sample;
 mod screen;
 mod shop;
-mod webhooks;
 
 pub use config::{Config, EdgeConfig};
 pub use data_dir::Storage;

@@ -5,12 +5,11 @@ use crate::data_dir::DataDir;
 use crate::ground::{Ground, Slot};
 use crate::part::{Part, listen};
 use crate::sample;
-use crate::webhooks::Post;
 use anyhow::{Context as _, bail, ensure};
 use mesh_events::InMemoryBus;
 use mesh_runtime::Clock;
 use mesh_runtime::admin::{self, Readiness};
-use payment::provider::simulator::Simulator;
+use payment::provider::simulator::{Post, Simulator};
 use prometheus::Registry;
 use proto::commerce::product::v1::product_service_client::ProductServiceClient;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -286,7 +285,8 @@ fn edge_part(ground: &Ground, listener: TcpListener, registry: Registry) -> Part
 }
 
 fn webhooks_part(ground: &Ground, edge_addr: SocketAddr) -> anyhow::Result<Part> {
-    let (simulator, post) = (ground.simulator.clone(), Post::to(&base_url(edge_addr))?);
+    let url = format!("{}/v1/webhooks/simulator", base_url(edge_addr));
+    let (simulator, post) = (ground.simulator.clone(), Post::to(&url)?);
     Ok(Part::start(
         "webhooks",
         &ground.ended,

@@ -19,7 +19,7 @@ const BORDERS: [&str; 8] = [
 ];
 
 /// Further ones, and why they are no domain.
-const MORE_BORDERS: [(&str, &str); 10] = [
+const MORE_BORDERS: [(&str, &str); 11] = [
     (
         "services/product/src/wire.rs",
         "makes messages of the contract",
@@ -47,6 +47,10 @@ const MORE_BORDERS: [(&str, &str); 10] = [
         "looks for work by the clock",
     ),
     ("services/product/src/watch.rs", "waits for changes"),
+    (
+        "services/payment/src/bin/",
+        "programs, which own their sockets",
+    ),
     (
         "services/payment/src/provider/simulator/",
         "a party of its own, with its journal and its deliveries",

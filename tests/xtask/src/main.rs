@@ -23,7 +23,7 @@ enum Task {
     Mutants(mutants::Options),
     /// Runs the README's commands as printed and compares what they answer.
     Tour(tour::Options),
-    /// Runs product, payment and edge as processes of their own, on private servers, until Ctrl-C.
+    /// Runs simulator, product, payment and edge as processes of their own, on private servers, until Ctrl-C.
     Up(up::Options),
     /// Kills processes and servers while customers buy, and checks that nothing was lost or done twice.
     Faults(faults::Options),

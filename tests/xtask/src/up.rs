@@ -1,12 +1,15 @@
-//! `cargo xtask up`: product, payment and edge as processes of their own, on a private PostgreSQL and RabbitMQ.
+//! `cargo xtask up`: simulator, product, payment and edge as processes of their own, on a private PostgreSQL and
+//! RabbitMQ.
 //!
 //! What a deployment does, in its order: roles and databases, migrations under the owner's role, the services
-//! under roles that may only read and write rows, the edge last. Everything goes with Ctrl-C: what is kept is
+//! under roles that may only read and write rows, the edge last. The simulator is the payment provider: a party of
+//! its own, which posts its webhooks to the edge. Everything goes with Ctrl-C: what is kept is
 //! kept in tests, not here. The logs stay in `target/up`.
 
 use std::{
     fmt::Write as _,
     fs,
+    io::Read as _,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
@@ -24,6 +27,8 @@ use crate::{
 
 /// The services with a database, in the order in which they start.
 const SERVICES: [&str; 2] = ["product", "payment"];
+/// All programs: the provider, the services, the edge.
+const PROGRAMS: [&str; 4] = ["simulator", SERVICES[0], SERVICES[1], "edge"];
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How to run them.
@@ -68,7 +73,7 @@ impl FromStr for Replicas {
 pub fn run(options: &Options) -> Result<()> {
     let folder = checkout::target()?.join("up");
     fs::create_dir_all(&folder)?;
-    let binaries = checkout::build_all(&["product", "payment", "edge"], options.release)?;
+    let binaries = checkout::build_all(&PROGRAMS, options.release)?;
     println!("starting PostgreSQL and RabbitMQ");
     let servers = Servers::start()?;
     let house = House::start(&servers, &binaries, &folder, options)?;
@@ -113,10 +118,19 @@ impl House {
             listen: options.listen,
             folder: folder.to_owned(),
         };
+        let [simulator, services @ .., edge] = binaries else {
+            bail!("the programs were built")
+        };
+        let provider = Provider::new(options.listen, folder)?;
+        house.launch(simulator, "simulator", provider.port, &provider.own())?;
         let mut destinations = String::from("[mesh.destinations]\n");
-        for (service, binary) in SERVICES.into_iter().zip(binaries) {
+        for (service, binary) in SERVICES.into_iter().zip(services) {
             create_database(servers, service)?;
             migrate(servers, service, binary, folder)?;
+            let provider = match service {
+                "payment" => provider.seen_by_payment(),
+                _ => String::new(),
+            };
             let replicas = options.replicas.iter().rev();
             let wanted = replicas
                 .clone()
@@ -126,16 +140,13 @@ impl House {
             for number in 1..=count {
                 let port = free_port()?;
                 first.get_or_insert(port);
-                let more = format!(
-                    "{}\n{destinations}",
-                    storage(servers, service, service, folder)
-                );
+                let storage = storage(servers, service, service);
+                let more = format!("{storage}\n{provider}\n{destinations}");
                 house.launch(binary, &format!("{service}-{number}"), port, &more)?;
             }
             let port = first.expect("there is at least one");
             writeln!(destinations, "{service} = \"http://127.0.0.1:{port}\"")?;
         }
-        let edge = binaries.last().context("the edge was built")?;
         house.launch(edge, "edge", options.listen.port(), &destinations)?;
         Ok(house)
     }
@@ -221,7 +232,7 @@ fn create_database(servers: &Servers, service: &str) -> Result<()> {
 fn migrate(servers: &Servers, service: &str, binary: &Path, folder: &Path) -> Result<()> {
     let config = folder.join(format!("{service}.migrate.toml"));
     let owner = format!("{service}_owner");
-    fs::write(&config, storage(servers, service, &owner, folder))?;
+    fs::write(&config, storage(servers, service, &owner))?;
     let mut migrate = command(binary);
     migrate.arg("--config").arg(&config);
     output(migrate.args(["migrate", "--role", service]))?;
@@ -229,19 +240,70 @@ fn migrate(servers: &Servers, service: &str, binary: &Path, folder: &Path) -> Re
 }
 
 /// Where a service keeps its data, in its configuration.
-fn storage(servers: &Servers, service: &str, role: &str, folder: &Path) -> String {
+fn storage(servers: &Servers, service: &str, role: &str) -> String {
     let url = servers.postgres().url_of(role, service);
-    let journal = match service {
-        "payment" => format!(
-            "\n[simulator_journal]\npath = \"{}\"\n",
-            folder.join("simulator.db").display()
-        ),
-        _ => String::new(),
-    };
-    format!(
-        "[service.postgres]\nurl = \"{url}\"\n\n[bus]\nurl = \"{}\"\n{journal}",
-        servers.rabbitmq().address()
-    )
+    let bus = servers.rabbitmq().address();
+    format!("[service.postgres]\nurl = \"{url}\"\n\n[bus]\nurl = \"{bus}\"\n")
+}
+
+/// What the simulator and payment have to agree on.
+struct Provider {
+    port: u16,
+    key: String,
+    webhook_secret: String,
+    edge: SocketAddr,
+    journal: PathBuf,
+}
+
+impl Provider {
+    fn new(edge: SocketAddr, folder: &Path) -> Result<Provider> {
+        let journal = folder.join("simulator");
+        if journal.is_dir() {
+            fs::remove_dir_all(&journal)?; // The payments of an earlier run are forgotten too.
+        }
+        Ok(Provider {
+            journal: journal.join("simulator.db"),
+            port: free_port()?,
+            key: secret()?,
+            webhook_secret: secret()?,
+            edge,
+        })
+    }
+
+    /// The simulator's own configuration.
+    fn own(&self) -> String {
+        format!(
+            "key = \"{}\"\nwebhook_url = \"http://{}/v1/webhooks/simulator\"\n\n[journal]\npath = \"{}\"\n\n{}",
+            self.key,
+            self.edge,
+            self.journal.display(),
+            self.simulator()
+        )
+    }
+
+    /// What payment is told of it.
+    fn seen_by_payment(&self) -> String {
+        format!(
+            "[simulator_remote]\nurl = \"http://127.0.0.1:{}\"\nkey = \"{}\"\n\n{}",
+            self.port,
+            self.key,
+            self.simulator()
+        )
+    }
+
+    fn simulator(&self) -> String {
+        format!(
+            "[simulator]\nwebhook_secret = \"{}\"\n",
+            self.webhook_secret
+        )
+    }
+}
+
+/// A secret of this run.
+fn secret() -> Result<String> {
+    let mut bytes = [0; 16];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u128::from_be_bytes(bytes).to_string())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `cargo xtask docs`: writes docs/configuration.md from the configuration structs of every service.
 //!
 //! The sources are read, not run: a key's meaning is the doc comment of its field, its default stands in
-//! the struct's `Default`, its type is the field's. A service takes part when it calls
+//! the struct's `Default`, its type is the field's. A program takes part when it calls
 //! `config::load::<Type>(…, "PREFIX", …)`: the type is the root of its keys, the prefix begins its
 //! environment variables. A field without a doc comment, a default that is no plain value
 //! and a `Default: N.` in a comment that the code contradicts are errors.
@@ -75,7 +75,7 @@ pub fn check(root: &Path) -> Result<()> {
 /// A program with its keys.
 #[derive(Debug)]
 pub struct Binary {
-    /// The name of its package and program.
+    /// Its name.
     pub name: String,
     /// What its environment variables begin with, such as `PRODUCT`.
     pub prefix: String,
@@ -83,7 +83,7 @@ pub struct Binary {
     pub keys: Vec<Key>,
 }
 
-/// Every service that loads a configuration, by name.
+/// Every program of a service that loads a configuration, by name.
 pub fn binaries(sources: &Sources) -> Result<Vec<Binary>> {
     let binary = |(name, prefix, file, root)| {
         let keys = keys::keys(sources, file, root, prefix)

@@ -65,7 +65,7 @@ impl Sources {
         Ok(Sources { files })
     }
 
-    /// Each service that calls `config::load`: its name, the prefix of its variables, the file that calls
+    /// Each program that calls `config::load`: its name, the prefix of its variables, the file that calls
     /// and the type that it names, by name.
     pub(super) fn loads(&self) -> Vec<(&str, &str, &File, &syn::Path)> {
         let services = self
@@ -75,7 +75,7 @@ impl Sources {
         let mut loads: Vec<_> = services
             .filter_map(|file| {
                 let (prefix, root) = file.load.as_ref()?;
-                Some((file.package.as_str(), prefix.as_str(), file, root))
+                Some((file.program(), prefix.as_str(), file, root))
             })
             .collect();
         loads.sort_by_key(|(name, ..)| *name);
@@ -187,6 +187,13 @@ fn read_folder(root: &Path, folder: &Path, package: &str, files: &mut Vec<File>)
 }
 
 impl File {
+    /// The name of the program that the file is the main one of: its own below `bin/`, else the package's.
+    fn program(&self) -> &str {
+        let own = self.path.rsplit_once("/src/bin/");
+        let named = own.and_then(|(_, file)| file.strip_suffix(".rs"));
+        named.unwrap_or(&self.package)
+    }
+
     fn parse(unit: Unit<'_>) -> Result<File> {
         let syntax =
             syn::parse_file(unit.text).with_context(|| format!("{} is not Rust", unit.path))?;

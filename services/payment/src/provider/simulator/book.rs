@@ -2,7 +2,9 @@
 //! appended or nothing happens.
 
 use super::token::{self, Script, script};
-use crate::provider::{Authorize, Capture, ChargeOutcome, ProviderError, Refund, Settlement, Void};
+use crate::provider::{
+    Authorize, Capabilities, Capture, ChargeOutcome, ProviderError, Refund, Settlement, Void,
+};
 use kernel::Money;
 
 /// What an entry of the journal records.
@@ -58,6 +60,18 @@ pub(super) struct Terms {
     pub(super) webhook_delay_us: i64,
     pub(super) late_webhook_delay_us: i64,
     pub(super) redirect_url: String,
+}
+
+impl Terms {
+    pub(super) fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            manual_capture: !self.one_step,
+            partial_capture: !self.one_step,
+            void: !self.one_step,
+            authorization_ttl_us: self.authorization_ttl_us,
+            idempotency_window_us: i64::MAX, // The journal forgets nothing.
+        }
+    }
 }
 
 /// What a command answers, and the entry that has to be on disk before it does.

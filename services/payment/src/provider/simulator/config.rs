@@ -2,6 +2,7 @@
 
 use super::book::Terms;
 use super::fault::Faults;
+use crate::provider::Capabilities;
 use mesh_runtime::config::Secret;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,11 @@ impl Default for SimulatorConfig {
 }
 
 impl SimulatorConfig {
+    /// What a simulator with these settings can do.
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.terms().capabilities()
+    }
+
     pub(super) fn terms(&self) -> Terms {
         Terms {
             one_step: self.one_step,

@@ -18,6 +18,8 @@
 //! | `pm_card_capture_declined` | authorised, but captures are declined |
 //! | `pm_card_refund_declined` | charged, but refunds are declined |
 //!
+//! It runs in payment's own process, or in one of its own that is reached over HTTP (`remote`).
+//!
 //! Every other payment method is refused, and not repeated in the message. Deliberately missing: fees,
 //! payouts, disputes and customers.
 
@@ -25,6 +27,7 @@ mod book;
 mod config;
 mod delivery;
 mod fault;
+pub mod remote;
 mod store;
 mod token;
 mod webhook;
@@ -34,6 +37,7 @@ mod tests;
 
 pub use config::SimulatorConfig;
 pub use fault::Faults;
+pub use remote::{Post, RemoteConfig, RemoteSimulator};
 pub use webhook::{BODY_BYTES_MAX, SIGNATURE_AGE_MAX_US, SIGNATURE_HEADER, Webhook, WebhookSender};
 
 use super::{
@@ -99,6 +103,12 @@ impl Simulator {
             })
             .await?;
         Ok(decided.answer)
+    }
+
+    /// Whether the journal can be read.
+    pub async fn ready(&self) -> Result<(), sqlx::Error> {
+        let newest = store::newest_settlement(self.journal.reader(), NAME);
+        newest.await.map(drop)
     }
 
     /// Closes the journal. Not closing loses nothing.
@@ -218,13 +228,7 @@ impl Provider for Simulator {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            manual_capture: !self.terms.one_step,
-            partial_capture: !self.terms.one_step,
-            void: !self.terms.one_step,
-            authorization_ttl_us: self.terms.authorization_ttl_us,
-            idempotency_window_us: i64::MAX, // The journal forgets nothing.
-        }
+        self.terms.capabilities()
     }
 
     async fn authorize(&self, request: &Authorize) -> Result<ChargeOutcome, ProviderError> {
