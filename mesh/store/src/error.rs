@@ -96,8 +96,14 @@ pub enum Retry {
 /// What an error says about trying again.
 pub fn retry(error: &sqlx::Error) -> Retry {
     match error {
-        sqlx::Error::PoolTimedOut | sqlx::Error::BeginFailed => Retry::Always,
-        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => Retry::IfIdempotent,
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::BeginFailed => {
+            Retry::Always
+        }
+        // A connection that ends while it is being set up is told as a breach of the protocol, or of TLS.
+        sqlx::Error::Io(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::WorkerCrashed => Retry::IfIdempotent,
         sqlx::Error::Database(database) if let Some(postgres) = postgres(&**database) => postgres,
         _ => match primary_code(error) {
             Some(SQLITE_BUSY | SQLITE_LOCKED) => Retry::Always,
@@ -153,5 +159,18 @@ impl OpenError {
             Some(SQLITE_READONLY | SQLITE_CANTOPEN) => OpenError::NotWritable { path, source },
             _ => OpenError::Open { path, source },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_while_it_is_set_up_may_be_tried_again() {
+        let said = "unexpected response from SSLRequest: 0x00".to_owned();
+        assert_eq!(retry(&sqlx::Error::Protocol(said)), Retry::IfIdempotent);
+        assert_eq!(retry(&sqlx::Error::PoolClosed), Retry::Always);
+        assert_eq!(retry(&sqlx::Error::RowNotFound), Retry::Never);
     }
 }

@@ -155,7 +155,8 @@ pub enum Error {
     /// The caller broke off.
     #[error("the request was broken off")]
     BrokenOff,
-    /// The storage cannot take this at the moment; nothing was changed.
+    /// The storage cannot take this at the moment, or went away meanwhile. The same call again is safe: what
+    /// changes something has a request id, or changes nothing the second time.
     #[error("the storage is busy")]
     StorageBusy(#[source] BoxError),
     /// The storage failed.
@@ -370,6 +371,15 @@ mod tests {
         assert_eq!(info.metadata["available"], "1");
         let violations = &details.precondition_failure().expect("set").violations;
         assert_eq!(violations[0].subject, "A");
+    }
+
+    #[test]
+    fn a_storage_that_went_away_is_unavailable_and_says_when_to_come_back() {
+        let gone = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        let status = Status::from(Error::from(sqlx::Error::Io(gone)));
+        assert_eq!(status.code(), Code::Unavailable);
+        let retry = status.get_error_details().retry_info().cloned();
+        assert!(retry.is_some_and(|retry| retry.retry_delay.is_some()));
     }
 
     #[test]

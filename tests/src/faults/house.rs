@@ -103,6 +103,13 @@ impl Proxies {
         ]
     }
 
+    /// From now on they pass everything on.
+    pub fn calm(&self) {
+        for (_, proxy) in self.all() {
+            proxy.calm();
+        }
+    }
+
     /// Cuts all connections through one of them, by number; which one it is.
     pub fn cut(&self, number: usize) -> &'static str {
         let all = self.all();

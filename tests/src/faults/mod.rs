@@ -105,7 +105,12 @@ impl Report {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "faults: SEED={}, {} processes killed", self.seed, self.kills())?;
+        writeln!(
+            f,
+            "faults: SEED={}, {} processes killed",
+            self.seed,
+            self.kills()
+        )?;
         for (what, count) in &self.happened {
             writeln!(f, "  {count:>6}  {what}")?;
         }
@@ -140,6 +145,7 @@ pub async fn mixed(plan: &Plan, folder: &Path) -> anyhow::Result<Report> {
     let mut servers = trouble::servers(servers, cut, amounts, random.random(), happened.clone());
     let mut processes = trouble::processes(house, plan.duration, random.random(), happened.clone());
     let (calm, house) = tokio::join!(servers.calm(), processes.calm());
+    house.proxies.calm();
     for process in &house.processes {
         process.wait_until_ready().await?;
     }

@@ -5,7 +5,7 @@
 //! and a server ignores what it did not ask for, such as HTTP/1.1.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +53,7 @@ pub struct Proxy {
 struct Shared {
     targets: Vec<SocketAddr>,
     manners: Manners,
+    calm: AtomicBool,
     random: Mutex<StdRng>,
     connections: AtomicU64,
     delays: AtomicU64,
@@ -71,6 +72,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             targets,
             manners,
+            calm: AtomicBool::new(false),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             connections: AtomicU64::new(0),
             delays: AtomicU64::new(0),
@@ -96,6 +98,11 @@ impl Proxy {
     /// Cuts every connection that is open now.
     pub fn cut_all(&self) {
         self.shared.open().cancel();
+    }
+
+    /// From now on it passes everything on.
+    pub fn calm(&self) {
+        self.shared.calm.store(true, Ordering::Relaxed);
     }
 
     /// What it has done so far.
@@ -214,7 +221,9 @@ impl Shared {
     }
 
     fn happens(&self, probability: f64) -> bool {
-        probability > 0.0 && self.random().random::<f64>() < probability
+        probability > 0.0
+            && !self.calm.load(Ordering::Relaxed)
+            && self.random().random::<f64>() < probability
     }
 
     fn random(&self) -> std::sync::MutexGuard<'_, StdRng> {

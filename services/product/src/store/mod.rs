@@ -278,8 +278,8 @@ pub trait Store: Send + Sync {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match mesh_store::retry(&error) {
-            Retry::Always => Self::StorageBusy(error.into()),
-            Retry::IfIdempotent | Retry::Never => Self::Storage(error.into()),
+            Retry::Always | Retry::IfIdempotent => Self::StorageBusy(error.into()),
+            Retry::Never => Self::Storage(error.into()),
         }
     }
 }

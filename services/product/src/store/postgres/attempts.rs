@@ -69,6 +69,6 @@ mod tests {
         let refused = attempts.after(Error::InFlight);
         assert!(matches!(refused, Err(Error::InFlight)));
         let lost: Error = sqlx::Error::WorkerCrashed.into();
-        assert!(matches!(attempts.after(lost), Err(Error::Storage(_))));
+        assert!(matches!(attempts.after(lost), Err(Error::StorageBusy(_))));
     }
 }
