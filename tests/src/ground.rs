@@ -38,13 +38,16 @@ pub(crate) struct Servers {
 const SERVICES: [&str; 2] = ["product", "payment"];
 
 impl Ground {
-    /// Fresh ground.
-    pub(crate) async fn lay(faults: Faults) -> anyhow::Result<Ground> {
-        if !on_servers() {
+    /// Fresh ground; on servers where the run stands on them, or where PostgreSQL is named.
+    pub(crate) async fn lay(faults: Faults, postgres: Option<&str>) -> anyhow::Result<Ground> {
+        if !on_servers() && postgres.is_none() {
             let bus = InMemoryBus::with_config(InMemoryBusConfig::default(), faults);
             return Ok(Ground::Embedded(Arc::new(bus)));
         }
-        let admin = variable("SHOP_POSTGRES")?;
+        let admin = match postgres {
+            Some(postgres) => postgres.to_owned(),
+            None => variable("SHOP_POSTGRES")?,
+        };
         let id = Uuid::now_v7().simple().to_string();
         let names = SERVICES.map(|service| format!("{service}_{id}"));
         for name in &names {
@@ -58,6 +61,14 @@ impl Ground {
         product::store::postgres::migrate(&servers.product(), "").await?;
         payment::store::migrate(&servers.payment(), "").await?;
         Ok(Ground::Servers(servers))
+    }
+
+    /// The names of product's and payment's database, where they are a server's.
+    pub(crate) fn databases(&self) -> Option<[String; 2]> {
+        match self {
+            Ground::Embedded(_) => None,
+            Ground::Servers(servers) => Some(servers.names.clone()),
+        }
     }
 
     /// What carries events.

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::eventually;
-use crate::ground::{Ground, on_servers};
+use crate::ground::Ground;
 use crate::invariants::{Stores, check_all, every_event_has_one_effect, nothing_is_left_undone};
 use crate::rest::Rest;
 
@@ -49,6 +49,8 @@ pub struct Options {
     pub bus_faults: Faults,
     /// A key file for the edge; without one everybody may do everything.
     pub keys: Option<PathBuf>,
+    /// A PostgreSQL of the shop's own, as its superuser; it then stands on servers.
+    pub postgres: Option<String>,
 }
 
 /// A running shop.
@@ -106,7 +108,7 @@ impl Shop {
             .prefix("shop-")
             .tempdir()
             .expect("a temporary folder");
-        let ground = Ground::lay(options.bus_faults).await;
+        let ground = Ground::lay(options.bus_faults, options.postgres.as_deref()).await;
         let ground = Arc::new(ground.expect("the shop has ground to stand on"));
         Shop::open(options, folder, ground)
             .await
@@ -218,6 +220,11 @@ impl Shop {
         self.run_payment(listener).await.expect("it starts");
     }
 
+    /// The names of product's and payment's database on the servers.
+    pub fn databases(&self) -> [String; 2] {
+        self.ground.databases().expect("it stands on servers")
+    }
+
     /// The databases, to be looked at.
     pub async fn stores(&self) -> Stores {
         let folder = self.folder.as_ref().expect("open until closed").path();
@@ -251,7 +258,8 @@ impl Shop {
             let mut stores = self.stores().await;
             let delivered = self.ground.in_flight() == 0
                 && stores.undelivered().await.is_ok_and(|count| count == 0)
-                && (!on_servers() || self.every_effect_is_there(&mut stores).await);
+                && (self.ground.databases().is_none()
+                    || self.every_effect_is_there(&mut stores).await);
             drop(stores.close().await);
             delivered
         })

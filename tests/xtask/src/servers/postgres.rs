@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -77,6 +77,16 @@ impl Postgres {
         self.start_again()
     }
 
+    /// Stops in good order, without waiting for clients to go.
+    pub fn stop(&mut self) {
+        self.group.stop("-INT");
+    }
+
+    /// One of its programs, run by the user that owns its data: pg_basebackup, pg_resetwal.
+    pub fn tool(&self, name: &str) -> Command {
+        program(&self.programs.join(name), user("postgres"))
+    }
+
     /// Stops without finishing anything.
     pub fn stop_immediately(&mut self) {
         self.group.stop("-QUIT");
@@ -101,7 +111,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        self.group.stop("-INT"); // Its "fast" shutdown.
+        self.stop();
     }
 }
 
