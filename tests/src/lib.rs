@@ -3,6 +3,7 @@
 pub mod chance;
 pub mod chinook;
 pub mod customers;
+pub mod events;
 pub mod ground;
 pub mod invariants;
 pub mod orders;
