@@ -169,7 +169,7 @@ fn bus(id: &str) -> anyhow::Result<RabbitMqBus> {
 }
 
 /// `amqp://guest:guest@host` as `amqp://host`: the configuration takes no password in its URL.
-fn without_password(url: &str) -> String {
+pub(crate) fn without_password(url: &str) -> String {
     match (url.split_once("://"), url.split_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
         _ => url.to_owned(),
@@ -180,13 +180,13 @@ fn without_password(url: &str) -> String {
     clippy::disallowed_methods,
     reason = "a test has no other configuration"
 )]
-fn variable(name: &str) -> anyhow::Result<String> {
+pub(crate) fn variable(name: &str) -> anyhow::Result<String> {
     std::env::var(name).with_context(|| {
         format!("{name} is not set: run `cargo xtask test`, or `cargo xtask servers`")
     })
 }
 
-async fn administer(admin: &str, statement: &str) -> sqlx::Result<()> {
+pub(crate) async fn administer(admin: &str, statement: &str) -> sqlx::Result<()> {
     let mut connection = PgConnection::connect(admin).await?;
     sqlx::query(AssertSqlSafe(statement.to_owned()))
         .execute(&mut connection)

@@ -3,6 +3,7 @@
 pub mod chance;
 pub mod chinook;
 pub mod customers;
+pub mod events;
 pub mod faults;
 pub mod ground;
 pub mod invariants;

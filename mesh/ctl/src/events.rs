@@ -1,4 +1,7 @@
-//! Events on RabbitMQ: declares exchange and queues, and looks after what consumers gave up on.
+//! Events on RabbitMQ: declares exchange and queues, looks after what consumers gave up on, and tells how far behind
+//! all of it is.
+
+mod lag;
 
 use std::{
     fs,
@@ -7,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use lag::Admin;
 use mesh_events::Subscription;
 use mesh_rabbitmq::{
     Letter, LetterFilter, Metrics, RabbitMqBus, RabbitMqConfig, RabbitMqDeadLetters, declare,
@@ -73,6 +77,24 @@ pub(crate) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Shows how far publishing and consuming are behind: outboxes as services report them, queues as the broker does.
+    Lag {
+        #[command(flatten)]
+        broker: Broker,
+        /// A consumer, such as `product`; may be given several times.
+        #[arg(
+            long = "consumer",
+            value_name = "CONSUMER",
+            required_unless_present = "admins"
+        )]
+        consumers: Vec<String>,
+        /// The admin endpoint of a service, such as `http://127.0.0.1:9090`; may be given several times.
+        #[arg(long = "admin", value_name = "URL")]
+        admins: Vec<Admin>,
+        /// Only those that are behind.
+        #[arg(long)]
+        behind: bool,
+    },
     /// Removes dead letters for good: their effect will never happen.
     Drop {
         #[command(flatten)]
@@ -133,6 +155,12 @@ pub(crate) fn run(command: Command, out: &mut impl Write) -> anyhow::Result<()> 
                 };
                 Ok(declare(&config(broker)?, &[subscription]).await?)
             }
+            Command::Lag {
+                broker,
+                consumers,
+                admins,
+                behind,
+            } => lag::run(&config(broker)?, &consumers, &admins, behind, out).await,
             Command::Show {
                 broker,
                 consumer,

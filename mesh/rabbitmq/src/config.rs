@@ -15,7 +15,8 @@ use crate::RabbitMqError;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RabbitMqConfig {
-    /// Where the broker is: `amqp://host:port/vhost`, or `amqps://…` for TLS; never with a password.
+    /// Where the broker is: `amqp://host:port/vhost`, or `amqps://…` for TLS; never with a password. The nodes of a
+    /// cluster with commas between them: connections spread over them, and go to the next when one is lost.
     pub url: String,
     /// Who connects.
     pub user: String,
@@ -26,7 +27,7 @@ pub struct RabbitMqConfig {
     pub ca_file: Option<PathBuf>,
     /// The topic exchange that events are published to. Queues begin with its name.
     pub exchange: String,
-    /// How long connecting may take until the broker has let us in, in milliseconds.
+    /// How long connecting to an address may take until the broker has let us in, in milliseconds.
     pub connect_timeout_ms: u64,
     /// How often a silent connection is probed, in seconds; after two missed probes it is dead.
     pub heartbeat_seconds: u16,
@@ -82,7 +83,7 @@ const EXCHANGE_BYTES_MAX: usize = 120;
 impl RabbitMqConfig {
     /// Fails with the key that makes no sense.
     pub fn check(&self) -> Result<(), RabbitMqError> {
-        self.uri()?;
+        self.uris()?;
         let refuse = |what: &str| Err(RabbitMqError::Config(what.to_owned()));
         if self.exchange.is_empty() || self.exchange.len() > EXCHANGE_BYTES_MAX {
             return refuse(&format!("`exchange` has 1 to {EXCHANGE_BYTES_MAX} bytes"));
@@ -100,17 +101,9 @@ impl RabbitMqConfig {
         Ok(())
     }
 
-    /// The address without credentials.
-    pub(crate) fn uri(&self) -> Result<AMQPUri, RabbitMqError> {
-        let authority = self.url.split_once("://").map_or("", |(_, rest)| rest);
-        let authority = authority.split('/').next().unwrap_or_default();
-        if authority.contains('@') {
-            let what = "`url` holds no user and no password: use `user` and `password_file`";
-            return Err(RabbitMqError::Config(what.into()));
-        }
-        // The address itself may be shown: it holds no secret.
-        let broken = |error| RabbitMqError::Config(format!("`url` {:?}: {error}", self.url));
-        self.url.parse().map_err(broken)
+    /// The addresses without credentials; at least one.
+    pub(crate) fn uris(&self) -> Result<Vec<AMQPUri>, RabbitMqError> {
+        self.url.split(',').map(|url| uri(url.trim())).collect()
     }
 
     pub(crate) fn backoff(&self) -> Backoff {
@@ -120,6 +113,18 @@ impl RabbitMqConfig {
             jitter: self.backoff_jitter,
         }
     }
+}
+
+fn uri(url: &str) -> Result<AMQPUri, RabbitMqError> {
+    let authority = url.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = authority.split('/').next().unwrap_or_default();
+    if authority.contains('@') {
+        let what = "`url` holds no user and no password: use `user` and `password_file`";
+        return Err(RabbitMqError::Config(what.into()));
+    }
+    // The address itself may be shown: it holds no secret.
+    let broken = |error| RabbitMqError::Config(format!("`url` {url:?}: {error}"));
+    url.parse().map_err(broken)
 }
 
 #[cfg(test)]
@@ -135,6 +140,25 @@ mod tests {
     #[test]
     fn the_defaults_are_accepted() {
         RabbitMqConfig::default().check().unwrap();
+    }
+
+    #[test]
+    fn a_cluster_is_its_nodes_with_commas_between() {
+        let ports = |url: &str| {
+            let config = RabbitMqConfig {
+                url: url.into(),
+                ..RabbitMqConfig::default()
+            };
+            let uris = config.uris().map_err(|error| error.to_string())?;
+            Ok::<_, String>(Vec::from_iter(uris.iter().map(|uri| uri.authority.port)))
+        };
+        assert_eq!(ports("amqp://a:1/%2f").unwrap(), [1]);
+        assert_eq!(ports("amqp://a:1/%2f, amqps://b:2/%2f").unwrap(), [1, 2]);
+        for broken in ["", "amqp://a:1/%2f,", "amqp://a:1/%2f,http://b"] {
+            assert!(ports(broken).unwrap_err().contains("`url`"), "{broken}");
+        }
+        let hidden = ports("amqp://a:1/%2f,amqp://shop:hunter2@b/%2f").unwrap_err();
+        assert!(!hidden.contains("hunter2"), "{hidden}");
     }
 
     #[test]

@@ -5,29 +5,55 @@ use std::{path::Path, time::Duration};
 use lapin::{
     Connection, ConnectionProperties,
     tcp::OwnedTLSConfig,
-    uri::{AMQPUri, AMQPUserInfo},
+    uri::{AMQPAuthority, AMQPQueryString, AMQPUri, AMQPUserInfo},
 };
 use tokio::{fs, time::timeout};
+use tracing::debug;
 
-use crate::{RabbitMqConfig, RabbitMqError};
+use crate::{RabbitMqConfig, RabbitMqError, error::chain};
 
-/// Connects under a name that people see at the broker. Deliberately without lapin's own recovery: it
-/// does not recover channels, so whoever uses one has to rebuild it anyway.
+/// Connects under a name that people see at the broker, to the first address that lets us in: they are tried in
+/// turn, beginning with number `first`. Deliberately without lapin's own recovery: it does not recover
+/// channels, so whoever uses one has to rebuild it anyway.
 pub(crate) async fn connect(
     config: &RabbitMqConfig,
     name: &str,
+    first: usize,
 ) -> Result<Connection, RabbitMqError> {
+    let mut uris = config.uris()?;
+    let turn = first % uris.len();
+    uris.rotate_left(turn);
+    let last = uris.pop().expect("a list with at least one address");
+    for uri in uris {
+        match connect_to(config, name, uri).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => debug!(
+                connection = name,
+                error = chain(&error),
+                "the next one, then"
+            ),
+        }
+    }
+    connect_to(config, name, last).await
+}
+
+async fn connect_to(
+    config: &RabbitMqConfig,
+    name: &str,
+    uri: AMQPUri,
+) -> Result<Connection, RabbitMqError> {
+    let url = shown(&uri);
     let uri = AMQPUri {
-        authority: lapin::uri::AMQPAuthority {
+        authority: AMQPAuthority {
             userinfo: credentials(config).await?,
-            ..config.uri()?.authority
+            ..uri.authority
         },
-        query: lapin::uri::AMQPQueryString {
+        query: AMQPQueryString {
             heartbeat: Some(config.heartbeat_seconds),
             connection_timeout: Some(config.connect_timeout_ms),
-            ..config.uri()?.query
+            ..uri.query
         },
-        ..config.uri()?
+        ..uri
     };
     let tls = OwnedTLSConfig {
         identity: None,
@@ -37,7 +63,7 @@ pub(crate) async fn connect(
         },
     };
     let failed = |source| RabbitMqError::Connect {
-        url: config.url.clone(),
+        url: url.clone(),
         source,
     };
     let properties = ConnectionProperties::default().with_connection_name(name.into());
@@ -46,10 +72,20 @@ pub(crate) async fn connect(
     match timeout(Duration::from_millis(config.connect_timeout_ms), connecting).await {
         Ok(connected) => connected.map_err(failed),
         Err(_) => Err(RabbitMqError::ConnectTimeout {
-            url: config.url.clone(),
+            url,
             timeout_ms: config.connect_timeout_ms,
         }),
     }
+}
+
+/// An address as people write it, without credentials.
+fn shown(uri: &AMQPUri) -> String {
+    let AMQPUri {
+        scheme,
+        authority: AMQPAuthority { host, port, .. },
+        ..
+    } = uri;
+    format!("{scheme}://{host}:{port}")
 }
 
 async fn credentials(config: &RabbitMqConfig) -> Result<AMQPUserInfo, RabbitMqError> {

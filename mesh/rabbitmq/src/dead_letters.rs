@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lapin::{
     Acker, Channel, Connection,
-    options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions},
-    types::{FieldTable, ShortString},
+    options::{BasicAckOptions, BasicGetOptions},
+    types::ShortString,
 };
 use mesh_events::{BoxError, DeadLetter, DeadLetters, Event, PublishError};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -23,6 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::{
     RabbitMqConfig, RabbitMqError,
     envelope::{self, DEAD_AT_US, DEAD_REASON, decode, encode, encode_letter},
+    lag::look,
     link::Link,
     publisher::{Message, Publisher},
     topology::Queues,
@@ -249,14 +250,7 @@ async fn open(connection: &Connection) -> Result<Channel, RabbitMqError> {
 
 /// How many messages of a queue are ready for whoever asks.
 async fn count(channel: &Channel, queue: &ShortString) -> Result<u32, RabbitMqError> {
-    let options = QueueDeclareOptions::default().passive();
-    let counted = channel
-        .queue_declare(queue.clone(), options, FieldTable::default())
-        .await;
-    let looking = format!("looking for queue \"{queue}\"");
-    Ok(counted
-        .map_err(RabbitMqError::broker(looking))?
-        .message_count())
+    Ok(look(channel, queue).await?.message_count())
 }
 
 fn to_queue(queue: &ShortString, event: &Event) -> Result<Message, PublishError> {

@@ -22,7 +22,7 @@ pub enum RabbitMqError {
     /// There is no connection. The cause tells a closed port from wrong credentials.
     #[error("cannot connect to {url}")]
     Connect {
-        /// As configured, which is without a password.
+        /// The address, without a password.
         url: String,
         /// What the client said.
         #[source]
@@ -31,7 +31,7 @@ pub enum RabbitMqError {
     /// The broker did not let us in in time.
     #[error("cannot connect to {url}: no answer within {timeout_ms} ms")]
     ConnectTimeout {
-        /// As configured.
+        /// The address, without a password.
         url: String,
         /// The limit.
         timeout_ms: u64,

@@ -85,8 +85,10 @@ struct Supervisor {
 impl Supervisor {
     async fn run(self) {
         let mut failures = 0;
+        // Somewhere, so that those who start together do not all go to the first node of a cluster.
+        let mut turn = usize::from(rand::random::<u16>());
         loop {
-            let reason = match connect(&self.config, &self.name).await {
+            let reason = match connect(&self.config, &self.name, turn).await {
                 Ok(connection) => {
                     failures = 0;
                     info!(connection = %self.name, url = %self.config.url, "connected");
@@ -94,6 +96,7 @@ impl Supervisor {
                 }
                 Err(error) => chain(&error),
             };
+            turn = turn.wrapping_add(1);
             failures += 1;
             warn!(connection = %self.name, reason, failures, "not connected");
             self.set(State::Down(reason));

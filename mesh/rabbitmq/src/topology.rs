@@ -28,7 +28,7 @@ pub async fn declare(
     consumers: &[Subscription],
 ) -> Result<(), RabbitMqError> {
     config.check()?;
-    let connection = connect(config, "declare").await?;
+    let connection = connect(config, "declare", 0).await?;
     let channel = connection.create_channel().await;
     let channel = channel.map_err(RabbitMqError::broker("opening a channel"))?;
     exchange(&channel, config).await?;
@@ -66,6 +66,11 @@ impl Queues {
                 .map(rung)
                 .collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Where messages wait.
+    pub(crate) fn rungs(&self) -> impl Iterator<Item = &ShortString> {
+        self.ladder.iter().map(|(_, queue)| queue)
     }
 
     /// Where a message waits for about as long: the first rung that is not shorter, else the last.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{docs, faults, mutants, servers, test, tour, up, verify};
+use xtask::{check, docs, faults, mutants, servers, test, tour, up, verify};
 
 /// Every check and chore of the repository.
 #[derive(Parser)]
@@ -25,6 +25,8 @@ enum Task {
     Tour(tour::Options),
     /// Runs simulator, product, payment and edge as processes of their own, on private servers, until Ctrl-C.
     Up(up::Options),
+    /// Asks a running shop for every invariant; by default the one of `cargo xtask up`.
+    Check(check::Options),
     /// Kills processes and servers while customers buy, and checks that nothing was lost or done twice.
     Faults(faults::Options),
     /// Starts a private PostgreSQL and RabbitMQ for tests that are run one by one; Ctrl-C stops them.
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Task::Mutants(options) => mutants::run(&options),
         Task::Tour(options) => tour::run(&options),
         Task::Up(options) => up::run(&options),
+        Task::Check(options) => check::run(&options),
         Task::Faults(options) => faults::run(&options),
         Task::Servers => servers::run(),
         Task::Docs(options) => docs::run(&options),

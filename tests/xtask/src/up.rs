@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    checkout,
+    check, checkout,
     process::{collect, command, output},
     servers::{Group, Servers, free_port, wait_for_signal},
     shop::get,
@@ -148,7 +148,22 @@ impl House {
             writeln!(destinations, "{service} = \"http://127.0.0.1:{port}\"")?;
         }
         house.launch(edge, "edge", options.listen.port(), &destinations)?;
+        house.say_where(servers, &provider)?;
         Ok(house)
+    }
+
+    /// Leaves behind where everything is, for `cargo xtask check`.
+    fn say_where(&self, servers: &Servers, provider: &Provider) -> Result<()> {
+        let of = |database| servers.postgres().url_of("postgres", database);
+        let places = serde_json::json!({
+            "product": of("product"),
+            "payment": of("payment"),
+            "rabbitmq": servers.rabbitmq().address(),
+            "simulator": provider.journal.parent(),
+        });
+        let file = checkout::target()?.join(check::PLACES);
+        fs::write(file, format!("{places:#}\n"))?;
+        Ok(())
     }
 
     /// Starts a process and waits until it says that it is ready.
@@ -206,6 +221,7 @@ impl House {
             line(&process.name, &admin);
         }
         line("Logs", &self.folder.display().to_string());
+        line("Invariants", "cargo xtask check");
         screen.push_str("\nCtrl-C stops everything and forgets it.\n");
         screen
     }

@@ -185,6 +185,23 @@ async fn without_a_broker_nothing_is_published_and_nobody_waits() {
 }
 
 #[tokio::test]
+async fn an_address_that_lets_nobody_in_is_passed_over() {
+    let mut config = config();
+    let (nobody, broker) = ("amqp://127.0.0.1:1/%2f", config.url.clone());
+    for url in [format!("{nobody},{broker}"), format!("{broker},{nobody}")] {
+        config.url = url;
+        declare(&config, &[subscription("sink", 1)]).await.unwrap();
+        // Each bus begins at an address of its own choice.
+        for _ in 0..4 {
+            publish(&bus(&config), &[event(1)]).await;
+        }
+    }
+    config.url = format!("{nobody},{nobody}");
+    let error = declare(&config, &[]).await.unwrap_err().to_string();
+    assert_eq!(error, "cannot connect to amqp://127.0.0.1:1");
+}
+
+#[tokio::test]
 async fn a_publish_that_is_given_up_disturbs_no_other() {
     let config = config();
     declare(&config, &[subscription("sink", 1)]).await.unwrap();

@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub use postgres::Postgres;
-pub use rabbitmq::RabbitMq;
+pub use rabbitmq::{Cluster, RabbitMq};
 
 /// The variable that tells tests where PostgreSQL is, as its superuser.
 pub const POSTGRES: &str = "SHOP_POSTGRES";
