@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use tests::invariants::{NAMES, Stores, check, check_all};
+use tests::invariants::{NAMES, Stores, acknowledged_is_there, check, check_all, queues_are_empty};
 use tests::orders::{lines, manual_order, order, put_on_sale, with};
 use tests::shop::Shop;
 
@@ -174,8 +174,41 @@ async fn each_invariant_sees_the_bugs_planted_for_it() {
     }
 }
 
-/// Some of everything that a shop goes through.
-async fn live(shop: &Shop) {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_and_is_gone_is_seen() {
+    let shop = Shop::start().await;
+    let journal = live(&shop).await;
+    let now_us = shop.now_us();
+    let folder = shop.close_and_keep().await;
+    for (bug, seen) in [
+        ("UPDATE payments SET state = state", false),
+        ("DELETE FROM payments WHERE order_ref = 'PAID'", true),
+        (
+            "UPDATE payments SET state = 'CANCELED' WHERE order_ref = 'PAID'",
+            true,
+        ),
+        ("DELETE FROM refunds", true),
+    ] {
+        let copy = copy_of(folder.path());
+        let mut stores = Stores::open_writable(copy.path(), now_us).await.unwrap();
+        stores.plant(bug).await.unwrap();
+        let violations = acknowledged_is_there(&mut stores, &journal).await.unwrap();
+        assert_eq!(!violations.is_empty(), seen, "{bug}: {violations:?}");
+    }
+}
+
+#[test]
+fn what_waits_at_the_broker_is_seen() {
+    let queues = |dead| [("product".to_owned(), 0), ("product.dead".to_owned(), dead)];
+    assert_eq!(queues_are_empty(&queues(0)), Vec::<String>::new());
+    assert_eq!(
+        queues_are_empty(&queues(2)),
+        ["2 messages wait in product.dead"]
+    );
+}
+
+/// Some of everything that a shop goes through; answers the journal of a customer.
+async fn live(shop: &Shop) -> String {
     let rest = shop.rest();
     put_on_sale(rest, "MUG-1", 1250, 20).await;
     let paid = rest
@@ -184,7 +217,7 @@ async fn live(shop: &Shop) {
         .ok();
     let refund = json!({"lines": lines(&[("MUG-1", 1)]), "restock": true, "reason": "chipped"});
     let refunds = format!("/v1/payments/{}/refunds", paid["id"].as_str().unwrap());
-    rest.post(&refunds, &refund).await.ok();
+    let refunded = rest.post(&refunds, &refund).await.ok();
     let held = rest
         .post("/v1/payments", &manual_order("HELD", &[("MUG-1", 2)]))
         .await
@@ -202,6 +235,8 @@ async fn live(shop: &Shop) {
         "CANCELED"
     );
     shop.drain_events().await;
+    let entry = |answer| json!({"path": "", "key": "", "answer": answer}).to_string();
+    [paid, refunded, held].map(entry).join("\n")
 }
 
 fn copy_of(folder: &Path) -> tempfile::TempDir {
