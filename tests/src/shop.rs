@@ -14,7 +14,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use async_trait::async_trait;
 use mesh::{Contract, Mesh};
-use mesh_events::{FaultPoints, Faults, Metrics};
+use mesh_events::{Bus, FaultPoints, Faults, Metrics};
 use mesh_runtime::Clock;
 use mesh_store::SqliteConfig;
 use payment::provider::simulator::{self, Simulator, SimulatorConfig, Webhook, WebhookSender};
@@ -154,6 +154,11 @@ impl Shop {
     /// The REST edge, called without a key.
     pub fn rest(&self) -> &Rest {
         &self.rest
+    }
+
+    /// What carries its events, for consumers that are not of the shop.
+    pub fn bus(&self) -> Arc<dyn Bus> {
+        self.ground.bus()
     }
 
     /// The product service, called past the edge.

@@ -191,24 +191,30 @@ impl Consumer {
     }
 
     async fn process(self: Arc<Self>, delivery: Delivery) {
+        let principal = Principal::new(self.name.as_str(), Vec::<String>::new());
+        let traceparent = delivery.event.traceparent.as_deref().unwrap_or_default();
+        let context = CallContext::from_traceparent(traceparent, principal);
+        // The same trace, and a link to the span that the event came from: that one may have ended long ago.
         let span = info_span!(
             "event",
             consumer = %self.name,
             kind = %delivery.event.kind,
             message.id = %delivery.event.message_id,
             attempt = delivery.attempt,
+            trace_id = context.trace_id(),
+            link = traceparent,
         );
         let in_flight = self
             .metrics
             .consumer_in_flight
             .with_label_values(&[&self.name]);
         let _in_flight = InFlight::enter(in_flight);
-        self.settle(delivery).instrument(span).await;
+        self.settle(delivery, context).instrument(span).await;
     }
 
-    async fn settle(&self, delivery: Delivery) {
+    async fn settle(&self, delivery: Delivery, context: CallContext) {
         let attempt = delivery.attempt;
-        let (outcome, settled) = match self.handle(&delivery.event).await {
+        let (outcome, settled) = match self.handle(&delivery.event, context).await {
             Ok(()) => ("applied", delivery.ack().await),
             Err(HandlerError::Transient(cause)) if attempt < self.config.attempts_max => {
                 let after = self.backoff().after(attempt);
@@ -231,11 +237,8 @@ impl Consumer {
         }
     }
 
-    async fn handle(&self, event: &Event) -> Result<(), HandlerError> {
-        let principal = Principal::new(self.name.as_str(), Vec::<String>::new());
-        let traceparent = event.traceparent.as_deref().unwrap_or_default();
-        let handled =
-            CallContext::from_traceparent(traceparent, principal).scope(self.handler.handle(event));
+    async fn handle(&self, event: &Event, context: CallContext) -> Result<(), HandlerError> {
+        let handled = context.scope(self.handler.handle(event));
         let started = Instant::now();
         let limit = Duration::from_millis(self.config.timeout_ms);
         let result = timeout(limit, AssertUnwindSafe(handled).catch_unwind()).await;

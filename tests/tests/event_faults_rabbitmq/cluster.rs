@@ -1,6 +1,6 @@
 //! A cluster whose leader is killed under load.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tests::events::{
     KIND,
@@ -20,6 +20,8 @@ const STEADY: Consume<'_> = Consume {
 };
 /// Events that show that the queue is served.
 const SOME: i64 = 300;
+/// Between batches: the nodes that are started again need the machine too.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// The nodes are started on the test's own thread: they end with the thread that started them.
 #[tokio::test(flavor = "multi_thread")]
@@ -37,7 +39,7 @@ async fn a_leader_that_is_killed_under_load_loses_and_doubles_nothing() {
     let queue = format!("{}.{}", stage.config.exchange, STEADY.name);
     let started = Instant::now();
     let endless = (0..).map(|number| event(KIND, &format!("agg_{number}"), 1, number));
-    let flow = Flow::start(stage.clone(), endless);
+    let flow = Flow::start(stage.clone(), endless, PAUSE);
     let consumer = stage.consumer(STEADY).unwrap();
     let relay = stage.relay().unwrap();
     let mut down = None;

@@ -1,6 +1,6 @@
 //! A broker and relays that are killed, and events that no queue takes at first.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use mesh_events::Event;
 use tests::events::{
@@ -39,7 +39,7 @@ async fn events_survive_brokers_and_relays_that_are_killed_and_queues_that_come_
     let stage = Arc::new(stage);
     stage.bind(STEADY.name, &[KIND]).await.unwrap();
     let started = Instant::now();
-    let flow = Flow::start(stage.clone(), mixed(events));
+    let flow = Flow::start(stage.clone(), mixed(events), Duration::ZERO);
     let consumer = stage.consumer(STEADY).unwrap();
     let mut relay = stage.relay().unwrap();
     let mut broker_marks = Marks::new(broker_kills, events);

@@ -1,6 +1,6 @@
 //! Projections from events that are shuffled and tripled, by consumers that are killed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::future::join_all;
 use mesh_events::{Bus as _, Event};
@@ -24,6 +24,8 @@ const COPIES: usize = 3;
 /// Events published together, and how often at the same time.
 const WINDOW: usize = 256;
 const WINDOWS: usize = 4;
+/// Events that may wait for a consumer before more are published.
+const READY_MAX: u32 = 5_000;
 
 const STATE: Consume<'_> = Consume {
     name: "state",
@@ -83,20 +85,36 @@ async fn total(stage: &Stage) -> Projection {
     stored(stage, "SELECT aggregate_id, events, value FROM total").await
 }
 
-/// Publishes all of them, in this order and those again that were not confirmed.
-async fn publish(bus: RabbitMqBus, events: Vec<Event>) {
+/// Publishes all of them in this order, not much faster than they are consumed, and those again that were not
+/// confirmed.
+async fn publish(stage: Arc<Stage>, consumers: &[&str], events: Vec<Event>) {
+    let bus = stage.bus().unwrap();
     for windows in events.chunks(WINDOW * WINDOWS) {
-        join_all(windows.chunks(WINDOW).map(async |window| {
-            let mut left = window.to_vec();
-            while !left.is_empty() {
-                let results = bus.publish(&left).await;
-                let failed = left.into_iter().zip(results);
-                left = failed
-                    .filter_map(|(event, result)| result.is_err().then_some(event))
-                    .collect();
+        let mut watch = Watch::new();
+        for consumer in consumers {
+            loop {
+                let ready = stage.lag(consumer).await.unwrap().ready;
+                if ready < READY_MAX {
+                    break;
+                }
+                watch.at(i64::from(ready)).await;
             }
-        }))
-        .await;
+        }
+        let publishing = windows
+            .chunks(WINDOW)
+            .map(|window| publish_window(&bus, window));
+        join_all(publishing).await;
+    }
+}
+
+async fn publish_window(bus: &RabbitMqBus, window: &[Event]) {
+    let mut left = window.to_vec();
+    while !left.is_empty() {
+        let results = bus.publish(&left).await;
+        let failed = left.into_iter().zip(results);
+        left = failed
+            .filter_map(|(event, result)| result.is_err().then_some(event))
+            .collect();
     }
 }
 
@@ -140,15 +158,15 @@ async fn every_projection_equals_its_recomputation() {
     let (aggregates, versions) = (asked("AGGREGATES", 50), asked("VERSIONS", 20));
     let kills = asked("CONSUMER_KILLS", 3);
     let history = history(aggregates, versions, &mut random);
-    let stage = Stage::set(WORKER, None).await.unwrap();
+    let stage = Arc::new(Stage::set(WORKER, None).await.unwrap());
     for consume in [STATE, TOTAL] {
         stage.bind(consume.name, &[KIND]).await.unwrap();
     }
     let started = Instant::now();
-    let publishing = mesh::spawn(publish(
-        stage.bus().unwrap(),
-        scrambled(&history, &mut random),
-    ));
+    let (publisher, scrambled) = (stage.clone(), scrambled(&history, &mut random));
+    let publishing = mesh::spawn(async move {
+        publish(publisher, &[STATE.name, TOTAL.name], scrambled).await;
+    });
     let mut workers = [STATE, TOTAL].map(|consume| stage.consumer(consume).unwrap());
     let events = aggregates * versions;
     let (mut marks, mut watch) = (Marks::new(kills, events), Watch::new());
@@ -173,7 +191,7 @@ async fn every_projection_equals_its_recomputation() {
     let (expected_state, expected_total) = recomputed(&history);
     assert_eq!(state(&stage).await, expected_state);
     assert_eq!(total(&stage).await, expected_total);
-    stage.clear().await.unwrap();
+    Arc::into_inner(stage).unwrap().clear().await.unwrap();
 }
 
 /// The test above looks: without an inbox the sums are wrong.
@@ -181,18 +199,19 @@ async fn every_projection_equals_its_recomputation() {
 async fn a_projection_that_adds_without_an_inbox_is_found() {
     let mut random = chance::random("without an inbox");
     let history = history(10, 5, &mut random);
-    let stage = Stage::set(WORKER, None).await.unwrap();
+    let stage = Arc::new(Stage::set(WORKER, None).await.unwrap());
     let wrong = Consume {
         effect: Effect::TotalWithoutInbox,
         ..TOTAL
     };
     stage.bind(wrong.name, &[KIND]).await.unwrap();
     let worker = stage.consumer(wrong).unwrap();
-    publish(stage.bus().unwrap(), scrambled(&history, &mut random)).await;
+    let scrambled = scrambled(&history, &mut random);
+    publish(stage.clone(), &[wrong.name], scrambled).await;
     drain(&stage, wrong, worker).await;
     let (_, expected) = recomputed(&history);
     let found = total(&stage).await;
     assert!(found.values().all(|(count, _)| *count == 15), "{found:?}");
     assert_ne!(found, expected);
-    stage.clear().await.unwrap();
+    Arc::into_inner(stage).unwrap().clear().await.unwrap();
 }

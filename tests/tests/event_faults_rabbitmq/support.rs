@@ -89,7 +89,7 @@ impl Watch {
     }
 }
 
-/// Events that are committed in the background as fast as they have their effects, and counted.
+/// Events that are committed in the background, not faster than they have their effects, and counted.
 pub(crate) struct Flow {
     committed: Arc<AtomicI64>,
     stop: CancellationToken,
@@ -97,9 +97,11 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
+    /// Pauses after each batch, so that the machine has time for what else is to be seen.
     pub(crate) fn start(
         stage: Arc<Stage>,
         events: impl Iterator<Item = Event> + Send + 'static,
+        pause: Duration,
     ) -> Flow {
         let (committed, stop) = (Arc::new(AtomicI64::new(0)), CancellationToken::new());
         let (counting, stopped) = (committed.clone(), stop.clone());
@@ -112,6 +114,7 @@ impl Flow {
                 }
                 let batch: Vec<_> = events.by_ref().take(BATCH).collect();
                 stage.append(&batch).await.unwrap();
+                sleep(pause).await;
                 for event in &batch {
                     counting.fetch_add(1, Ordering::Relaxed);
                     routable += i64::from(event.kind == KIND);

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use mesh_events::Subscription;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tests::orders::{order, put_on_sale};
@@ -256,4 +257,34 @@ async fn trace_and_principal_arrive_at_the_far_end() {
         ["alice"]
     );
     shop.abandon().await;
+}
+
+/// One trace, from the REST edge through both services and the outbox to whoever consumes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_of_a_purchase_arrives_with_its_event() {
+    let shop = Shop::start().await;
+    put_on_sale(shop.rest(), "MUG-1", 1250, 20).await;
+    let subscription = Subscription {
+        consumer: "witness".into(),
+        kinds: vec!["payment.PaymentCaptured.v1".into()],
+        prefetch: 1,
+    };
+    let mut deliveries = shop.bus().subscribe(subscription).await.unwrap();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let request = shop
+        .rest()
+        .request(reqwest::Method::POST, "/v1/payments")
+        .header("Idempotency-Key", "key-1")
+        .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))
+        .json(&order("ORDER-1", &[("MUG-1", 1)]));
+    shop.rest().send(request).await.unwrap().ok();
+    let delivery = deliveries.next().await.unwrap();
+    let traceparent = delivery.event.traceparent.clone().unwrap();
+    assert!(
+        traceparent.starts_with(&format!("00-{trace}-")),
+        "{traceparent}"
+    );
+    delivery.ack().await.unwrap();
+    drop(deliveries);
+    shop.close().await;
 }

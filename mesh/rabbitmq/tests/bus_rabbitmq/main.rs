@@ -8,3 +8,4 @@ mod outages;
 mod publishing;
 mod support;
 mod topology;
+mod tracing;

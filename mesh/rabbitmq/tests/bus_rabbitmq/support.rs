@@ -263,7 +263,11 @@ pub(crate) fn relay(
     Running::start(|shutdown| relay.run(shutdown))
 }
 
-pub(crate) fn consumer(bus: &RabbitMqBus, name: &str, handler: &Arc<Ledger>) -> Running {
+pub(crate) fn consumer<H: Handler + 'static>(
+    bus: &RabbitMqBus,
+    name: &str,
+    handler: &Arc<H>,
+) -> Running {
     let consumer = Consumer {
         name: name.into(),
         kinds: vec![KIND.into()],

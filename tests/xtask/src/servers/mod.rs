@@ -38,6 +38,9 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a server may take to stop before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Lines of a log that an error quotes.
+const LOG_LINES_MAX: usize = 40;
+
 /// Makes sure that both are installed; installs what is missing, where it may.
 pub fn install() -> Result<()> {
     postgres::install()?;
@@ -157,6 +160,12 @@ pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
+/// The last lines of a log; a broker that crashes dumps all that it had in memory.
+fn end_of(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES_MAX)..].join("\n")
+}
+
 /// A server's process and all that it starts.
 pub struct Group {
     leader: Child,
@@ -181,7 +190,7 @@ impl Group {
     ) -> Result<()> {
         let started = Instant::now();
         loop {
-            let said = || std::fs::read_to_string(log).unwrap_or_default();
+            let said = || end_of(&std::fs::read_to_string(log).unwrap_or_default());
             if let Some(status) = self.leader.try_wait()? {
                 bail!("a server ended with {status}:\n{}", said());
             }

@@ -17,7 +17,8 @@ use crate::{
     servers::{Group, free_port, program, user},
 };
 
-const READY_TIMEOUT: Duration = Duration::from_mins(2);
+/// Three nodes that start at once on a busy machine take their time.
+const READY_TIMEOUT: Duration = Duration::from_mins(5);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Who knows where the nodes of a broker are. In the foreground, so that it is ours to end.
