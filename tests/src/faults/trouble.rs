@@ -19,9 +19,9 @@ use super::house::{End, House, Process};
 /// How often is looked whether a process has died at its fault point.
 const LOOK: Duration = Duration::from_millis(20);
 /// A process is killed at a random moment this long after the last one, on average half of it.
-const KILL_WITHIN: Duration = Duration::from_secs(6);
+const KILL_WITHIN: Duration = Duration::from_secs(10);
 /// How often a fault point is passed before it kills, at most.
-const PASSINGS_MAX: u32 = 25;
+const PASSINGS_MAX: u32 = 10;
 /// How long a broker that was killed stays away, at most.
 const AWAY_MAX: Duration = Duration::from_secs(2);
 

@@ -84,11 +84,8 @@ impl Postgres {
         config: &PostgresConfig,
         migrations: &Migrator,
     ) -> Result<Postgres, OpenError> {
-        let pool = open::pool(config).await?;
-        open::check(&pool, config).await?;
-        migrate::require(&pool, migrations).await?;
         Ok(Postgres {
-            pool,
+            pool: open::pool(config, migrations).await?,
             committed: Arc::new(Notify::new()),
             fault_points: FaultPoints::default(),
         })

@@ -8,12 +8,13 @@ use std::{
 
 use sqlx::{
     ConnectOptions as _, PgPool,
+    migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::{OpenError, PostgresConfig};
+use super::{OpenError, PostgresConfig, migrate};
 use crate::{Durability, Retry, retry};
 
 /// Between two attempts to connect at the start.
@@ -47,8 +48,11 @@ pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, OpenE
     Ok(options.options(settings).disable_statement_logging())
 }
 
-/// Connections that outlive a restart of the server: a broken one is thrown away and replaced.
-pub(super) async fn pool(config: &PostgresConfig) -> Result<PgPool, OpenError> {
+/// Connections to a server that was checked. They outlive its restart: a broken one is thrown away and replaced.
+pub(super) async fn pool(
+    config: &PostgresConfig,
+    migrations: &Migrator,
+) -> Result<PgPool, OpenError> {
     let options = options(config)?;
     let address = format!(
         "{}:{}/{}",
@@ -63,22 +67,33 @@ pub(super) async fn pool(config: &PostgresConfig) -> Result<PgPool, OpenError> {
         .connect_lazy_with(options);
     let started = Instant::now();
     loop {
-        match pool.acquire().await {
-            Ok(_) => return Ok(pool),
-            Err(source) => {
-                let waited = started.elapsed() >= Duration::from_millis(config.connect_timeout_ms);
-                if waited || retry(&source) == Retry::Never {
-                    return Err(OpenError::Connect { address, source });
-                }
+        let checked = async {
+            pool.acquire().await.map_err(|source| OpenError::Connect {
+                address: address.clone(),
+                source,
+            })?;
+            check(&pool, config).await?;
+            migrate::require(&pool, migrations).await
+        };
+        let Err(error) = checked.await else {
+            return Ok(pool);
+        };
+        let waited = started.elapsed() >= Duration::from_millis(config.connect_timeout_ms);
+        match &error {
+            // It went away, perhaps in the middle of a question.
+            OpenError::Connect { source, .. } | OpenError::Check(source)
+                if !waited && retry(source) != Retry::Never =>
+            {
                 warn!(address, error = %source, "postgres can not be reached yet");
                 sleep(CONNECT_PAUSE).await;
             }
+            _ => return Err(error),
         }
     }
 }
 
 /// Refuses what may lose an acknowledged commit, and text that is not Unicode.
-pub(super) async fn check(pool: &PgPool, config: &PostgresConfig) -> Result<(), OpenError> {
+async fn check(pool: &PgPool, config: &PostgresConfig) -> Result<(), OpenError> {
     let found: (String, String, String, String) = sqlx::query_as(
         "SELECT current_setting('server_encoding'), current_setting('fsync'), \
              current_setting('full_page_writes'), current_setting('synchronous_commit')",

@@ -12,3 +12,4 @@ mod idempotency;
 mod inbox;
 mod outbox;
 mod schema;
+mod start;
