@@ -102,8 +102,12 @@ impl Postgres {
 
     /// Begins a transaction. Never hold it across network I/O to anybody else.
     pub async fn begin(&self) -> Result<Write, sqlx::Error> {
+        // In a task that nobody's going away ends: sqlx 0.9 forgets a BEGIN that is dropped before it is answered.
+        // The connection would go back to the pool with an open transaction, and swallow what others commit on it.
+        let pool = self.pool.clone();
+        let begun = mesh::spawn(async move { pool.begin().await });
         Ok(Write {
-            transaction: self.pool.begin().await?,
+            transaction: begun.await.map_err(|_stopping| sqlx::Error::PoolClosed)??,
             committed: self.committed.clone(),
             fault_points: self.fault_points.clone(),
         })

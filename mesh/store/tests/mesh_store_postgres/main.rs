@@ -6,10 +6,10 @@
     reason = "a scenario that cannot go on has failed"
 )]
 
+mod broken_off;
 mod database;
 mod dead_letters;
 mod idempotency;
 mod inbox;
 mod outbox;
 mod schema;
-mod start;

@@ -1,8 +1,11 @@
-//! A server that comes and goes while a service starts.
+//! Connections that break off, and callers who do.
+
+use std::time::Duration;
 
 use mesh_store::{Postgres, PostgresConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use crate::database::{Database, migrations};
 
@@ -74,4 +77,35 @@ async fn pass(mut client: TcpStream, server: String, fate: Fate) -> std::io::Res
         ended = asking => ended,
         ended = copy(&mut from_server, &mut to_client) => ended.map(drop),
     }
+}
+
+/// What is dropped is the caller of a service who went away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_begin_swallows_no_commit_of_the_next() {
+    const ROWS: i64 = 300;
+    let database = Database::create().await;
+    database.migrate(1, "", &[]).await;
+    let config = PostgresConfig {
+        connections_max: 1,
+        ..database.config.clone()
+    };
+    let postgres = Postgres::connect(&config, &migrations(1)).await.unwrap();
+    for row in 0..ROWS {
+        let patience = Duration::from_micros(row.unsigned_abs() * 10);
+        drop(timeout(patience, postgres.begin()).await);
+        sqlx::query("INSERT INTO note_1 VALUES ($1, 'committed')")
+            .bind(row)
+            .execute(postgres.pool())
+            .await
+            .unwrap();
+    }
+    let other = database.connect().await;
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM note_1")
+        .fetch_one(other.pool())
+        .await
+        .unwrap();
+    assert_eq!(rows, ROWS);
+    other.close().await;
+    postgres.close().await;
+    database.drop().await;
 }
