@@ -8,8 +8,7 @@ use std::{
 use anyhow::Context as _;
 use mesh_events::{Event, Subscription};
 use mesh_rabbitmq::{
-    Metrics, QueueLag, RabbitMqBus, RabbitMqConfig, RabbitMqDeadLetters, RabbitMqError, declare,
-    lag,
+    Metrics, QueueLag, RabbitMqBus, RabbitMqConfig, RabbitMqDeadLetters, declare, lag,
 };
 use mesh_store::{
     Postgres, PostgresConfig,
@@ -26,9 +25,6 @@ use crate::{
     eventually,
     ground::{administer, variable, without_password},
 };
-
-/// How often the broker is asked: a busy machine breaks connections, and that is not what is tested.
-const QUESTIONS_MAX: usize = 10;
 
 /// Where events go through.
 pub struct Stage {
@@ -153,22 +149,10 @@ impl Stage {
         })
     }
 
-    /// What waits for a consumer at the broker. Asks again when a connection is lost on the way.
+    /// What waits for a consumer at the broker.
     pub async fn lag(&self, consumer: &str) -> anyhow::Result<QueueLag> {
-        let consumers = [consumer.to_owned()];
-        let mut asked = lag(&self.config, &consumers).await;
-        for _ in 1..QUESTIONS_MAX {
-            match asked {
-                Err(RabbitMqError::Connect { .. } | RabbitMqError::Broker { .. }) => {
-                    asked = lag(&self.config, &consumers).await;
-                }
-                _ => break,
-            }
-        }
-        asked?
-            .first()
-            .copied()
-            .context("one consumer was asked for")
+        let lags = lag(&self.config, &[consumer.to_owned()]).await?;
+        lags.first().copied().context("one consumer was asked for")
     }
 
     /// Starts a relay.
