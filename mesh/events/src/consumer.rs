@@ -132,7 +132,15 @@ impl Consumer {
             };
             if let Some(error) = lost {
                 failures += 1;
-                warn!(consumer = %consumer.name, %error, failures, "not subscribed");
+                match &error {
+                    // Nothing comes until somebody mends the queue or the configuration.
+                    BusError::Invalid(_) => {
+                        error!(consumer = %consumer.name, %error, "subscription refused");
+                    }
+                    BusError::Lost(_) => {
+                        warn!(consumer = %consumer.name, %error, failures, "not subscribed");
+                    }
+                }
                 shutdown
                     .run_until_cancelled(sleep(consumer.backoff().after(failures)))
                     .await;

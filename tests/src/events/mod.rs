@@ -35,7 +35,6 @@ pub(crate) fn broker(addresses: &str, exchange: &str) -> RabbitMqConfig {
         exchange: exchange.to_owned(),
         backoff_max_ms: 500, // The broker is away for seconds, not for minutes.
         connect_timeout_ms: 2_000,
-        heartbeat_seconds: 2,
         publish_timeout_ms: 3_000,
         retry_ladder_ms: vec![100, 400],
         ..RabbitMqConfig::default()
