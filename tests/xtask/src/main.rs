@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{docs, mutants, servers, test, tour, up, verify};
+use xtask::{bench, docs, mutants, servers, test, tour, up, verify};
 
 /// Every check and chore of the repository.
 #[derive(Parser)]
@@ -27,6 +27,9 @@ enum Task {
     Up(up::Options),
     /// Starts a private PostgreSQL and RabbitMQ for tests that are run one by one; Ctrl-C stops them.
     Servers,
+    /// Measures the services against their servers: `cargo xtask bench store`.
+    #[command(disable_help_flag = true)]
+    Bench(bench::Options),
     /// Writes docs/configuration.md from the configuration structs.
     Docs(docs::Options),
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::Tour(options) => tour::run(&options),
         Task::Up(options) => up::run(&options),
         Task::Servers => servers::run(),
+        Task::Bench(options) => bench::run(&options),
         Task::Docs(options) => docs::run(&options),
     };
     match outcome {

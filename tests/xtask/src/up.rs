@@ -201,7 +201,7 @@ impl House {
 }
 
 /// A database that its owner may shape and its service may only fill.
-fn create_database(servers: &Servers, service: &str) -> Result<()> {
+pub fn create_database(servers: &Servers, service: &str) -> Result<()> {
     let statements = [
         format!("CREATE ROLE {service}_owner LOGIN"),
         format!("CREATE ROLE {service} LOGIN"),
@@ -218,7 +218,8 @@ fn create_database(servers: &Servers, service: &str) -> Result<()> {
     Ok(())
 }
 
-fn migrate(servers: &Servers, service: &str, binary: &Path, folder: &Path) -> Result<()> {
+/// Brings a service's schema up, under its owner's role.
+pub fn migrate(servers: &Servers, service: &str, binary: &Path, folder: &Path) -> Result<()> {
     let config = folder.join(format!("{service}.migrate.toml"));
     let owner = format!("{service}_owner");
     fs::write(&config, storage(servers, service, &owner, folder))?;
@@ -229,7 +230,7 @@ fn migrate(servers: &Servers, service: &str, binary: &Path, folder: &Path) -> Re
 }
 
 /// Where a service keeps its data, in its configuration.
-fn storage(servers: &Servers, service: &str, role: &str, folder: &Path) -> String {
+pub fn storage(servers: &Servers, service: &str, role: &str, folder: &Path) -> String {
     let url = servers.postgres().url_of(role, service);
     let journal = match service {
         "payment" => format!(

@@ -65,6 +65,11 @@ impl Servers {
         &self.postgres
     }
 
+    /// The database server, to be stopped and started.
+    pub fn postgres_mut(&mut self) -> &mut Postgres {
+        &mut self.postgres
+    }
+
     /// The broker.
     pub fn rabbitmq(&self) -> &RabbitMq {
         &self.rabbitmq
@@ -127,7 +132,7 @@ fn user(name: &'static str) -> Option<&'static str> {
 }
 
 /// A program under `user`, told to end when this process does.
-pub(crate) fn program(path: &Path, user: Option<&str>) -> Command {
+pub fn program(path: &Path, user: Option<&str>) -> Command {
     let mut command = command("setpriv");
     command.args(["--pdeathsig", "TERM"]);
     if let Some(user) = user {
@@ -138,18 +143,19 @@ pub(crate) fn program(path: &Path, user: Option<&str>) -> Command {
 }
 
 /// A port that is free now. Should somebody else take it first, the server says so and ends.
-pub(crate) fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?.port())
 }
 
 /// A server's process and all that it starts.
-pub(crate) struct Group {
+pub struct Group {
     leader: Child,
 }
 
 impl Group {
-    pub(crate) fn start(command: &mut Command) -> Result<Group> {
+    /// Starts it as the leader of a group of its own.
+    pub fn start(command: &mut Command) -> Result<Group> {
         let leader = command
             .process_group(0)
             .spawn()
@@ -158,7 +164,7 @@ impl Group {
     }
 
     /// Waits until `ready`; an end before that is an error that quotes the log.
-    pub(crate) fn wait_until(
+    pub fn wait_until(
         &mut self,
         limit: Duration,
         log: &Path,
@@ -180,6 +186,11 @@ impl Group {
         }
     }
 
+    /// The number of its leader.
+    pub fn id(&self) -> u32 {
+        self.leader.id()
+    }
+
     fn signal(&self, name: &str) -> Result<()> {
         let ended = collect(command("kill").args([name, &self.leader.id().to_string()]))?;
         if !ended.status.success() {
@@ -189,7 +200,7 @@ impl Group {
     }
 
     /// Asks with a signal, waits, and kills what is left of the group.
-    pub(crate) fn stop(&mut self, name: &str) {
+    pub fn stop(&mut self, name: &str) {
         let started = Instant::now();
         let asked = matches!(self.leader.try_wait(), Ok(None)) && self.signal(name).is_ok();
         while asked
@@ -202,7 +213,7 @@ impl Group {
     }
 
     /// Kills all of the group at once.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         let group = format!("-{}", self.leader.id());
         // Nobody left to kill is what is wanted.
         let _ = collect(command("kill").args(["-KILL", "--", &group]));
