@@ -321,6 +321,8 @@ const RELAY: &str = "[service.relay]\nbackoff_max_ms = 1000\npublish_timeout_ms 
 const SAGA: &str = "[service]\nworker_poll_ms = 100\n[service.saga]\nlease_ms = 3000\n\
     provider_timeout_ms = 1000\nretry_first_ms = 20\nretry_ms_max = 500\nlook_up_first_ms = 50\n\
     look_up_ms_max = 500\nsettle_ms = 4000\n";
+/// How many of the last lines of a log may be the one that says where a process has died.
+const LAST_LINES: usize = 8;
 /// What the simulator signs its webhooks with.
 const SECRET: &str = "a secret of this house";
 
@@ -399,9 +401,11 @@ impl Process {
         self.group = None;
         let printed = self.printed();
         let last = printed.lines().last().unwrap_or_default();
-        let point = last
-            .strip_prefix("fault point ")
-            .and_then(|rest| rest.strip_suffix(": aborting"));
+        // Other threads may still print a few lines after it.
+        let point = printed.lines().rev().take(LAST_LINES).find_map(|line| {
+            line.strip_prefix("fault point ")?
+                .strip_suffix(": aborting")
+        });
         Ok(Some(match point {
             Some(point) if status.signal() == Some(6) => End::Point(point.to_owned()),
             _ => End::Other(format!("{} ended with {status}: {last}", self.name)),

@@ -28,7 +28,7 @@ use crate::invariants::{
 use crate::rest::Rest;
 
 /// Everything must have come to rest this long after the last trouble.
-pub const QUIET_WITHIN: Duration = Duration::from_secs(60);
+pub const QUIET_WITHIN: Duration = Duration::from_mins(1);
 
 /// A run.
 #[derive(Clone, Debug)]

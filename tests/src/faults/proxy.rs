@@ -82,7 +82,7 @@ impl Proxy {
         });
         let stop = CancellationToken::new();
         let serving = shared.clone().serve(listener);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
+        mesh::spawn(stop.clone().run_until_cancelled_owned(serving));
         Proxy {
             address,
             shared,
@@ -131,7 +131,7 @@ impl Shared {
         loop {
             // Whatever is wrong with one client is not wrong with the next.
             if let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(self.clone().connection(client));
+                mesh::spawn(self.clone().connection(client));
             }
         }
     }
@@ -156,9 +156,7 @@ impl Shared {
         if let Some(double) = double {
             let (mut answers, to_double) = double.into_split();
             to.push(to_double);
-            tokio::spawn(
-                async move { tokio::io::copy(&mut answers, &mut tokio::io::sink()).await },
-            );
+            mesh::spawn(async move { tokio::io::copy(&mut answers, &mut tokio::io::sink()).await });
         }
         let mut back = [to_client];
         let passing = async {
@@ -241,10 +239,10 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(AtomicU64::new(0));
         let count = heard.clone();
-        tokio::spawn(async move {
+        mesh::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let count = count.clone();
-                tokio::spawn(async move {
+                mesh::spawn(async move {
                     let mut byte = [0];
                     while stream.read_exact(&mut byte).await.is_ok() {
                         count.fetch_add(1, Ordering::Relaxed);

@@ -217,7 +217,7 @@ pub fn servers(
         for (number, blow) in blows.into_iter().enumerate() {
             let part = f64::from(u32::try_from(number).expect("few")) + random.random::<f64>();
             let at = amounts.duration.mul_f64(part / f64::from(count.max(1)));
-            thread::sleep(at.saturating_sub(started.elapsed()));
+            thread::park_timeout(at.saturating_sub(started.elapsed()));
             match strike(blow, servers, &cut, &mut random) {
                 Ok(what) => happened.note(what),
                 Err(error) => happened.unexpected(format!("{blow:?}: {error:#}")),
@@ -246,19 +246,19 @@ fn strike(
     Ok(match blow {
         Blow::BrokerKilled => {
             servers.rabbitmq_mut().kill();
-            thread::sleep(away);
+            thread::park_timeout(away);
             servers.rabbitmq_mut().start_again()?;
             "broker killed".to_owned()
         }
         Blow::BrokerStopped => {
             servers.rabbitmq_mut().stop();
-            thread::sleep(away);
+            thread::park_timeout(away);
             servers.rabbitmq_mut().start_again()?;
             "broker stopped".to_owned()
         }
         Blow::PostgresRestarted => {
             servers.postgres_mut().stop_immediately();
-            thread::sleep(away);
+            thread::park_timeout(away);
             servers.postgres_mut().start_again()?;
             "PostgreSQL restarted".to_owned()
         }

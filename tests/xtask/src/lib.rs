@@ -5,6 +5,7 @@
 //! Heavy tools (Node.js, Chromium, schemathesis) are never required to build or test: what cannot be
 //! installed makes a check say SKIPPED by name.
 
+pub mod bench;
 pub mod check;
 pub mod checkout;
 pub mod debian;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{check, docs, faults, mutants, servers, test, tour, up, verify};
+use xtask::{bench, check, docs, faults, mutants, servers, test, tour, up, verify};
 
 /// Every check and chore of the repository.
 #[derive(Parser)]
@@ -31,6 +31,9 @@ enum Task {
     Faults(faults::Options),
     /// Starts a private PostgreSQL and RabbitMQ for tests that are run one by one; Ctrl-C stops them.
     Servers,
+    /// Measures the services against their servers: `cargo xtask bench store`.
+    #[command(disable_help_flag = true)]
+    Bench(bench::Options),
     /// Writes docs/configuration.md from the configuration structs.
     Docs(docs::Options),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Check(options) => check::run(&options),
         Task::Faults(options) => faults::run(&options),
         Task::Servers => servers::run(),
+        Task::Bench(options) => bench::run(&options),
         Task::Docs(options) => docs::run(&options),
     };
     match outcome {

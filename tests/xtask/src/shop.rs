@@ -125,7 +125,7 @@ impl Drop for Shop {
 }
 
 /// A GET by HTTP/1.0, so that the answer ends with the connection and is never chunked.
-pub(crate) fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, PROBE_TIMEOUT)?;
     stream.set_read_timeout(Some(PROBE_TIMEOUT))?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");

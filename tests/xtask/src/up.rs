@@ -148,22 +148,8 @@ impl House {
             writeln!(destinations, "{service} = \"http://127.0.0.1:{port}\"")?;
         }
         house.launch(edge, "edge", options.listen.port(), &destinations)?;
-        house.say_where(servers, &provider)?;
+        say_where(servers, &provider)?;
         Ok(house)
-    }
-
-    /// Leaves behind where everything is, for `cargo xtask check`.
-    fn say_where(&self, servers: &Servers, provider: &Provider) -> Result<()> {
-        let of = |database| servers.postgres().url_of("postgres", database);
-        let places = serde_json::json!({
-            "product": of("product"),
-            "payment": of("payment"),
-            "rabbitmq": servers.rabbitmq().address(),
-            "simulator": provider.journal.parent(),
-        });
-        let file = checkout::target()?.join(check::PLACES);
-        fs::write(file, format!("{places:#}\n"))?;
-        Ok(())
     }
 
     /// Starts a process and waits until it says that it is ready.
@@ -227,8 +213,22 @@ impl House {
     }
 }
 
+/// Leaves behind where everything is, for `cargo xtask check`.
+fn say_where(servers: &Servers, provider: &Provider) -> Result<()> {
+    let of = |database| servers.postgres().url_of("postgres", database);
+    let places = serde_json::json!({
+        "product": of("product"),
+        "payment": of("payment"),
+        "rabbitmq": servers.rabbitmq().address(),
+        "simulator": provider.journal.parent(),
+    });
+    let file = checkout::target()?.join(check::PLACES);
+    fs::write(file, format!("{places:#}\n"))?;
+    Ok(())
+}
+
 /// A database that its owner may shape and its service may only fill.
-fn create_database(servers: &Servers, service: &str) -> Result<()> {
+pub fn create_database(servers: &Servers, service: &str) -> Result<()> {
     let statements = [
         format!("CREATE ROLE {service}_owner LOGIN"),
         format!("CREATE ROLE {service} LOGIN"),
@@ -245,7 +245,8 @@ fn create_database(servers: &Servers, service: &str) -> Result<()> {
     Ok(())
 }
 
-fn migrate(servers: &Servers, service: &str, binary: &Path, folder: &Path) -> Result<()> {
+/// Brings a service's schema up, under its owner's role.
+pub fn migrate(servers: &Servers, service: &str, binary: &Path, folder: &Path) -> Result<()> {
     let config = folder.join(format!("{service}.migrate.toml"));
     let owner = format!("{service}_owner");
     fs::write(&config, storage(servers, service, &owner))?;
@@ -256,7 +257,7 @@ fn migrate(servers: &Servers, service: &str, binary: &Path, folder: &Path) -> Re
 }
 
 /// Where a service keeps its data, in its configuration.
-fn storage(servers: &Servers, service: &str, role: &str) -> String {
+pub fn storage(servers: &Servers, service: &str, role: &str) -> String {
     let url = servers.postgres().url_of(role, service);
     let bus = servers.rabbitmq().address();
     format!("[service.postgres]\nurl = \"{url}\"\n\n[bus]\nurl = \"{bus}\"\n")

@@ -151,7 +151,7 @@ pub fn program(path: &Path, user: Option<&str>) -> Command {
 }
 
 /// A port that is free now. Should somebody else take it first, the server says so and ends.
-pub(crate) fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     Ok(free_address()?.port())
 }
 
@@ -182,7 +182,7 @@ impl Group {
     }
 
     /// Waits until `ready`; an end before that is an error that quotes the log.
-    pub(crate) fn wait_until(
+    pub fn wait_until(
         &mut self,
         limit: Duration,
         log: &Path,
@@ -223,7 +223,7 @@ impl Group {
     }
 
     /// Asks with a signal, waits, and kills what is left of the group.
-    pub(crate) fn stop(&mut self, name: &str) {
+    pub fn stop(&mut self, name: &str) {
         let started = Instant::now();
         let asked = matches!(self.leader.try_wait(), Ok(None)) && self.signal(name).is_ok();
         while asked
