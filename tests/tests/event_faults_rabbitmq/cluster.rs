@@ -11,7 +11,7 @@ use tests::events::{
 use tokio::time::Instant;
 use xtask::servers::Cluster;
 
-use crate::support::{Flow, WORKER, all_applied, asked, audit};
+use crate::support::{Flow, WORKER, all_applied, asked, audit, drain};
 
 const STEADY: Consume<'_> = Consume {
     name: "steady",
@@ -62,7 +62,7 @@ async fn a_leader_that_is_killed_under_load_loses_and_doubles_nothing() {
     let events = flow.stop().await;
     all_applied(&stage, events).await;
     relay.stop().await;
-    consumer.stop().await;
+    drain(&stage, STEADY, consumer).await;
     assert_eq!(stage.pending(KIND).await.unwrap(), 0);
     println!("the leader was killed {kills} times");
     audit(&stage, STEADY.name, events, started).await;

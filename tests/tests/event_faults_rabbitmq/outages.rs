@@ -12,7 +12,7 @@ use tests::events::{
 use tokio::time::Instant;
 use xtask::servers::RabbitMq;
 
-use crate::support::{Flow, Marks, WORKER, Watch, asked, audit};
+use crate::support::{Flow, Marks, WORKER, Watch, asked, audit, drain};
 
 const STEADY: Consume<'_> = Consume {
     name: "steady",
@@ -74,7 +74,7 @@ async fn events_survive_brokers_and_relays_that_are_killed_and_queues_that_come_
     }
     assert_eq!(flow.stop().await, events);
     relay.stop().await;
-    consumer.stop().await;
+    drain(&stage, STEADY, consumer).await;
     println!("the broker was killed {broker_kills} times, the relay {relay_kills} times");
     audit(&stage, STEADY.name, events, started).await;
     Arc::into_inner(stage).unwrap().clear().await.unwrap();

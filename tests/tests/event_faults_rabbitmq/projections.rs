@@ -17,7 +17,7 @@ use tests::{
 };
 use tokio::time::Instant;
 
-use crate::support::{Marks, WORKER, Watch, asked};
+use crate::support::{Marks, WORKER, Watch, asked, drain};
 
 /// How often each event is published.
 const COPIES: usize = 3;
@@ -124,27 +124,6 @@ fn scrambled(events: &[Event], random: &mut StdRng) -> Vec<Event> {
     let mut copies: Vec<_> = copies.cloned().collect();
     copies.shuffle(random);
     copies
-}
-
-/// Waits until nothing is left for a consumer, and stops it.
-async fn drain(stage: &Stage, consume: Consume<'_>, mut worker: Worker) {
-    let mut watch = Watch::new();
-    loop {
-        loop {
-            let ready = stage.lag(consume.name).await.unwrap().ready;
-            if ready == 0 {
-                break;
-            }
-            watch.at(i64::from(ready)).await;
-        }
-        worker.stop().await;
-        let lag = stage.lag(consume.name).await.unwrap();
-        if lag.ready + lag.waiting == 0 {
-            assert_eq!(lag.dead, 0);
-            return;
-        }
-        worker = stage.consumer(consume).unwrap(); // What it had not settled, or what waited.
-    }
 }
 
 async fn counted(stage: &Stage, statement: &'static str) -> i64 {
