@@ -1,6 +1,5 @@
 //! The short forms of `cargo xtask faults`: the same harness, two minutes instead of fifteen, always with the
 //! same seed. `cargo xtask test` runs them by themselves, for they kill what others would stand on.
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::path::PathBuf;
 use std::time::Duration;

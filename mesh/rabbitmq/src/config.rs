@@ -150,7 +150,11 @@ mod tests {
                 ..RabbitMqConfig::default()
             };
             let uris = config.uris().map_err(|error| error.to_string())?;
-            Ok::<_, String>(uris.iter().map(|uri| uri.authority.port).collect::<Vec<_>>())
+            Ok::<_, String>(
+                uris.iter()
+                    .map(|uri| uri.authority.port)
+                    .collect::<Vec<_>>(),
+            )
         };
         assert_eq!(ports("amqp://a:1/%2f").unwrap(), [1]);
         assert_eq!(ports("amqp://a:1/%2f, amqps://b:2/%2f").unwrap(), [1, 2]);
