@@ -27,12 +27,12 @@ async fn a_service_starts_as_soon_as_its_connections_last() {
     let url = &database.config.url;
     let server = server_of(url);
     let through = url.replace(&server, &listener.local_addr().unwrap().to_string());
-    let gateway = tokio::spawn(async move {
+    let gateway = mesh::spawn(async move {
         let early = [Fate::Refused, Fate::Refused].into_iter();
         let later = (1..6).map(Fate::CutAfter);
         for fate in early.chain(later).chain(std::iter::repeat(Fate::Kept)) {
             let (client, _) = listener.accept().await.unwrap();
-            tokio::spawn(pass(client, server.clone(), fate));
+            mesh::spawn(pass(client, server.clone(), fate));
         }
     });
     let config = PostgresConfig {
