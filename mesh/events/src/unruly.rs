@@ -133,7 +133,7 @@ mod tests {
         let mut deliveries = bus.subscribe(subscription).await.unwrap();
         let events: Vec<_> = (1..=count).map(event).collect();
         let sent = events.clone();
-        let publishing = tokio::spawn(async move { bus.publish(&sent).await });
+        let publishing = mesh::spawn(async move { bus.publish(&sent).await });
         let mut seen = Vec::new();
         while !publishing.is_finished() {
             if let Ok(delivery) = timeout(Duration::from_secs(1), deliveries.next()).await {
