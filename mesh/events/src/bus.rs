@@ -54,6 +54,9 @@ pub enum BusError {
     /// The subscription ended; subscribe again. What was delivered and not settled comes again.
     #[error("the subscription was lost: {0}")]
     Lost(String),
+    /// Nothing came for so long that the bus wants to be asked anew. Nothing failed: subscribe again at once.
+    #[error("the subscription was quiet and is to be renewed")]
+    Quiet,
     /// The subscription makes no sense; subscribing again does not help.
     #[error("invalid subscription: {0}")]
     Invalid(String),

@@ -133,6 +133,10 @@ impl Consumer {
             if let Some(error) = lost {
                 failures += 1;
                 match &error {
+                    BusError::Quiet => {
+                        failures = 0;
+                        continue;
+                    }
                     // Nothing comes until somebody mends the queue or the configuration.
                     BusError::Invalid(_) => {
                         error!(consumer = %consumer.name, %error, "subscription refused");

@@ -133,7 +133,7 @@ impl Bus for RabbitMqBus {
             channel,
             self.publisher.clone(),
             queues,
-            self.config.backoff(),
+            &self.config,
             malformed,
         )))
     }

@@ -49,6 +49,9 @@ pub struct RabbitMqConfig {
     /// How often the broker delivers a message whose consumer dies before settling it; then it becomes
     /// a dead letter. High, because each restart counts for everything that was being handled.
     pub delivery_limit: u32,
+    /// How long nothing may come before a consumer subscribes again, in milliseconds. A quorum queue whose leader
+    /// dies forgets what was on its way to a consumer until the next delivery, or until the consumer goes.
+    pub quiet_ms: u64,
     /// The waits between attempts in milliseconds, ascending: one queue each. A wait is rounded up to
     /// the next of them, or down to the last.
     pub retry_ladder_ms: Vec<u32>,
@@ -72,6 +75,7 @@ impl Default for RabbitMqConfig {
             message_bytes_max: 1 << 20,
             queue_length_max: 1_000_000,
             delivery_limit: 100,
+            quiet_ms: 30_000,
             retry_ladder_ms: vec![250, 1_000, 5_000, 20_000, 60_000],
         }
     }
@@ -93,6 +97,9 @@ impl RabbitMqConfig {
         }
         if self.queue_length_max > i32::MAX as u32 || self.delivery_limit > i32::MAX as u32 {
             return refuse("`queue_length_max` and `delivery_limit` fit into 31 bits");
+        }
+        if self.quiet_ms == 0 {
+            return refuse("`quiet_ms` is at least 1");
         }
         let ladder = &self.retry_ladder_ms;
         if ladder.is_empty() || ladder[0] == 0 || !ladder.is_sorted_by(|a, b| a < b) {
@@ -173,6 +180,7 @@ mod tests {
         assert!(refused(|c| c.url = "http://broker".into()).contains("`url`"));
         assert!(refused(|c| c.exchange.clear()).contains("`exchange`"));
         assert!(refused(|c| c.channels_max = 0).contains("`channels_max`"));
+        assert!(refused(|c| c.quiet_ms = 0).contains("`quiet_ms`"));
         assert!(refused(|c| c.delivery_limit = u32::MAX).contains("`delivery_limit`"));
         for ladder in [vec![], vec![0, 5], vec![5, 5], vec![9, 5]] {
             assert!(refused(|c| c.retry_ladder_ms = ladder).contains("`retry_ladder_ms`"));

@@ -10,11 +10,15 @@ use futures_util::StreamExt as _;
 use lapin::{Acker, Channel, options::BasicAckOptions};
 use mesh_events::{Backoff, BusError, Deliveries, Delivery, Event, PublishError, Settle};
 use prometheus::IntCounter;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, warn};
 
 use crate::{
+    RabbitMqConfig,
     envelope::{dead, decode, encode},
     error::chain,
     publisher::{Message, Publisher},
@@ -27,6 +31,9 @@ pub(crate) struct RabbitMqDeliveries {
     /// Messages that are no events, on their way to the dead letters. At most the prefetch.
     malformed: JoinSet<Result<(), BusError>>,
     malformed_total: IntCounter,
+    quiet: Duration,
+    /// When the subscription is renewed, if nothing comes.
+    renewal: Instant,
 }
 
 /// What a subscription shares with the deliveries it handed out.
@@ -45,14 +52,14 @@ impl RabbitMqDeliveries {
         channel: Channel,
         publisher: Arc<Publisher>,
         queues: Queues,
-        backoff: Backoff,
+        config: &RabbitMqConfig,
         malformed_total: IntCounter,
     ) -> RabbitMqDeliveries {
         let subscription = Arc::new(Subscribed {
             channel,
             publisher,
             queues,
-            backoff,
+            backoff: config.backoff(),
             lost: CancellationToken::new(),
         });
         RabbitMqDeliveries {
@@ -60,6 +67,8 @@ impl RabbitMqDeliveries {
             subscription,
             malformed: JoinSet::new(),
             malformed_total,
+            quiet: Duration::from_millis(config.quiet_ms),
+            renewal: Instant::now() + Duration::from_millis(config.quiet_ms),
         }
     }
 
@@ -112,6 +121,7 @@ impl Deliveries for RabbitMqDeliveries {
                 Some(_) = self.malformed.join_next(), if !self.malformed.is_empty() => {}
                 next = self.consumer.next() => match next {
                     Some(Ok(delivery)) => {
+                        self.renewal = Instant::now() + self.quiet;
                         if let Some(delivery) = self.take(delivery) {
                             return Ok(delivery);
                         }
@@ -119,6 +129,13 @@ impl Deliveries for RabbitMqDeliveries {
                     Some(Err(error)) => return Err(BusError::Lost(chain(&error))),
                     None => return Err(BusError::Lost("the broker ended the consumer".into())),
                 },
+                () = sleep_until(self.renewal) => {
+                    let unsettled = Arc::strong_count(&self.subscription) > 1;
+                    if !unsettled {
+                        return Err(BusError::Quiet);
+                    }
+                    self.renewal = Instant::now() + self.quiet;
+                }
             }
         }
     }

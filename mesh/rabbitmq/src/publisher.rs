@@ -57,7 +57,7 @@ pub(crate) struct Publisher {
     config: Arc<RabbitMqConfig>,
     link: Link,
     windows: Semaphore,
-    /// Channels whose last window was resolved as a whole.
+    /// Channels whose last window was accepted as a whole.
     idle: Mutex<Vec<Channel>>,
 }
 
@@ -96,9 +96,12 @@ impl Publisher {
             }
         };
         let window = self.window(&channel, messages, deadline).await;
-        let whole = window.broken_off.is_none();
+        // A channel keeps what it took for a queue's leader at its first message: when that node is dead, a quorum
+        // queue refuses all that comes by this channel, and takes it by the next.
+        let refused = |fate: &Option<Published>| matches!(fate, Some(Err(_)));
+        let sound = window.broken_off.is_none() && !window.fates.iter().any(refused);
         let results = window.results(messages);
-        if whole && channel.status().connected() {
+        if sound && channel.status().connected() {
             self.idle().push(channel);
         }
         results

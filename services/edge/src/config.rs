@@ -103,6 +103,9 @@ pub struct LimitsConfig {
     pub raw_body_bytes_max: usize,
     /// A raw body that is streamed to the service (an upload), in bytes. Default: 268435456.
     pub upload_bytes_max: u64,
+    /// How much of a body that is refused is read all the same, so that its client comes to reading the answer, in
+    /// bytes. Default: 8388608.
+    pub discard_bytes_max: u64,
     /// How long a client may take to send a body, or between two pieces of an upload, in milliseconds.
     /// Default: 30000.
     pub body_timeout_ms: u64,
@@ -128,6 +131,7 @@ impl Default for LimitsConfig {
             depth_max: 32,
             raw_body_bytes_max: 1 << 20,
             upload_bytes_max: 256 << 20,
+            discard_bytes_max: 8 << 20,
             body_timeout_ms: 30_000,
             keepalive_interval_ms: 15_000,
             health_timeout_ms: 2_000,

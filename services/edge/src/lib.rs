@@ -16,6 +16,7 @@ mod download;
 mod error;
 mod guard;
 mod health;
+mod linger;
 mod metrics;
 mod negotiate;
 mod pages;

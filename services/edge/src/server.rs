@@ -2,7 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, middleware, routing::get};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    middleware,
+    routing::get,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -16,7 +22,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{api, app::App, config::LimitsConfig, error::Refusal, health, pages};
+use crate::{
+    api, app::App, config::LimitsConfig, error::Refusal, health, linger::lingering, pages,
+};
 
 /// How long to pause after `accept` has failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -41,7 +49,15 @@ fn routes(app: &Arc<App>) -> Router {
             Arc::clone(app),
             api::envelope,
         ))
+        .layer(middleware::map_request_with_state(
+            Arc::clone(app),
+            lingering_body,
+        ))
         .with_state(Arc::clone(app))
+}
+
+async fn lingering_body(State(app): State<Arc<App>>, request: Request) -> Request {
+    request.map(|body| lingering(body, &app.config.limits))
 }
 
 /// A bug in one request is not the end of its connection, nor a text for its client.

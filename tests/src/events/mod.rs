@@ -37,6 +37,7 @@ pub(crate) fn broker(addresses: &str, exchange: &str) -> RabbitMqConfig {
         connect_timeout_ms: 2_000,
         publish_timeout_ms: 3_000,
         retry_ladder_ms: vec![100, 400],
+        quiet_ms: 5_000,
         ..RabbitMqConfig::default()
     }
 }

@@ -81,11 +81,15 @@ impl Watch {
 
     /// Notes how far things are; to be called before looking again.
     pub(crate) async fn at(&mut self, at: i64) {
+        assert!(!self.is_stuck(at), "stuck at {at}");
+        sleep(LOOK_INTERVAL).await;
+    }
+
+    fn is_stuck(&mut self, at: i64) -> bool {
         if at != self.seen {
             (self.seen, self.since) = (at, Instant::now());
         }
-        assert!(self.since.elapsed() < PATIENCE, "stuck at {at}");
-        sleep(LOOK_INTERVAL).await;
+        self.since.elapsed() >= PATIENCE
     }
 }
 
@@ -148,6 +152,10 @@ pub(crate) async fn all_applied(stage: &Stage, events: i64) {
         let effects = stage.effects().await.unwrap();
         if effects >= events {
             return;
+        }
+        if watch.is_stuck(effects) {
+            let pending = stage.pending(KIND).await.unwrap();
+            panic!("stuck at {effects} of {events} events, {pending} in the outbox");
         }
         watch.at(effects).await;
     }

@@ -99,6 +99,21 @@ async fn what_kills_its_consumer_every_time_becomes_a_dead_letter() {
 }
 
 #[tokio::test]
+async fn a_quiet_subscription_is_to_be_renewed_unless_something_is_unsettled() {
+    let mut config = config();
+    config.quiet_ms = 300;
+    let bus = bus(&config);
+    let mut deliveries = subscribe(&bus, "quiet").await;
+    publish(&bus, &events(0..1)).await;
+    let held = next(&mut deliveries).await;
+    assert!(nothing_arrives(&mut deliveries).await); // For twice as long.
+    held.ack().await.unwrap();
+    let settled = Instant::now();
+    assert_eq!(deliveries.next().await.unwrap_err(), BusError::Quiet);
+    assert!(settled.elapsed() < Duration::from_millis(600));
+}
+
+#[tokio::test]
 async fn no_more_than_the_prefetch_is_delivered_unsettled() {
     let bus = bus(&config());
     let mut deliveries = bus.subscribe(subscription("slow", 3)).await.unwrap();

@@ -79,6 +79,38 @@ async fn paths_are_taken_as_they_come() {
     edge.stop().await;
 }
 
+/// Sends a whole request of so many bytes before it reads the answer, as most clients do.
+async fn sent_first(edge: &Edge, path: &str, bytes: usize) -> std::io::Result<String> {
+    let mut socket = TcpStream::connect(edge.address).await?;
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {bytes}\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).await?;
+    for _ in 0..bytes / 65_536 {
+        socket.write_all(&[b' '; 65_536]).await?;
+        tokio::task::yield_now().await;
+    }
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+#[tokio::test]
+async fn who_sends_before_reading_gets_the_answer_up_to_a_limit() {
+    let edge = Edge::with(|config| config.limits.discard_bytes_max = 4 << 20).await;
+    for (path, status) in [("/v1/notes", 413), ("/v1/other", 404)] {
+        let answer = sent_first(&edge, path, 4 << 20).await.unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{path}: {answer}"
+        );
+    }
+    let endless = sent_first(&edge, "/v1/other", 256 << 20).await;
+    assert!(endless.is_err(), "{endless:?}");
+    edge.stop().await;
+}
+
 #[tokio::test]
 async fn a_body_has_to_arrive_in_time() {
     let edge = Edge::with(|config| config.limits.body_timeout_ms = 100).await;
