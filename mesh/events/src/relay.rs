@@ -34,6 +34,9 @@ pub struct RelayConfig {
     pub windows_max: usize,
     /// How often the outbox is looked at without being woken, in milliseconds: the safety net.
     pub poll_ms: u64,
+    /// How long it is left alone after a look that found less than a window, in milliseconds. Under load many events
+    /// share a look, where each would have its own.
+    pub pace_ms: u64,
     /// How long the bus may take to answer for a window, in milliseconds. Leases outlast it.
     pub publish_timeout_ms: u64,
     /// When an event is published again that the bus refused or did not confirm, in milliseconds.
@@ -59,6 +62,7 @@ impl Default for RelayConfig {
             window_max: 256,
             windows_max: 4,
             poll_ms: 200,
+            pace_ms: 10,
             publish_timeout_ms: 10_000,
             retry_ms: 500,
             unroutable_retry_ms: 1_000,
@@ -104,6 +108,7 @@ impl Relay {
         let mut windows = FuturesUnordered::new();
         let mut failures = 0;
         let mut paused_until = Instant::now();
+        let pace = Duration::from_millis(self.config.pace_ms);
         let mut measure = interval(Duration::from_millis(self.config.lag_ms.max(1)));
         measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -111,7 +116,14 @@ impl Relay {
             while !paused && windows.len() < self.config.windows_max {
                 match self.lease().await {
                     Ok(events) if events.is_empty() => break,
-                    Ok(events) => windows.push(self.publish(events)),
+                    Ok(events) => {
+                        let all = events.len() < self.config.window_max;
+                        windows.push(self.publish(events));
+                        if all {
+                            paused_until = Instant::now() + pace;
+                            break;
+                        }
+                    }
                     Err(error) => {
                         failures += 1;
                         paused_until = Instant::now() + self.backoff().after(failures);

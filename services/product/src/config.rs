@@ -57,9 +57,12 @@ impl Default for Config {
 pub struct SharedConfig {
     /// Reservations of the same SKU queue in the same of so many lanes. Each lane uses a connection.
     pub lanes: usize,
-    /// Reservations that queue in each lane; further ones are refused.
+    /// Reads of single products queue in so many lanes, and those that queue are read together. Each lane uses a
+    /// connection.
+    pub read_lanes: usize,
+    /// Reservations or reads that queue in each lane; further ones are refused.
     pub queue_max: usize,
-    /// Reservations that are committed together at most.
+    /// Reservations that are committed together, or products that are read together, at most.
     pub batch_max: usize,
     /// How often something is decided at most when others are faster.
     pub attempts_max: u32,
@@ -71,6 +74,7 @@ impl Default for SharedConfig {
     fn default() -> Self {
         Self {
             lanes: 8,
+            read_lanes: 4,
             queue_max: 1_024,
             batch_max: 64,
             attempts_max: 20,

@@ -184,6 +184,14 @@ impl Error {
         Self::Invalid(vec![Invalid::new(field, reason)])
     }
 
+    /// A failure of the storage once more, for another of those that it happened to.
+    pub(crate) fn repeated(&self) -> Self {
+        match self {
+            Self::StorageBusy(cause) => Self::StorageBusy(cause.to_string().into()),
+            other => Self::Storage(other.to_string().into()),
+        }
+    }
+
     /// The reason in `google.rpc.ErrorInfo`: stable, for programs.
     pub fn reason(&self) -> &'static str {
         match self {

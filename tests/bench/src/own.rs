@@ -2,11 +2,13 @@
 //! it bound, as the server logged both; but for the ids, which are fresh each time.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 use xtask::servers::Postgres;
 
 use crate::{
@@ -47,17 +49,28 @@ impl Own {
         let (statement, values) =
             logged(&log, &bought.order_ref).context("the log does not show the statement")?;
         let (mut parameters, mut variables) = (Vec::new(), Vec::new());
+        let mut given = None;
         for (index, value) in values.into_iter().enumerate() {
+            let name = format!("p{index}");
             parameters.push(match value {
                 None => "NULL".to_owned(),
-                Some(value) if value == bought.order_ref => format!("('{PREFIX}' || {FRESH})"),
-                Some(value) if is_id(&value) => FRESH.to_owned(),
+                Some(document) if document.starts_with('{') => {
+                    given = Some(renewed(&name, &document, &bought.order_ref)?);
+                    variables.push((name, document));
+                    "(SELECT document FROM given)".to_owned()
+                }
                 Some(value) => {
-                    variables.push((format!("p{index}"), value));
-                    format!(":p{index}")
+                    variables.push((name.clone(), value));
+                    format!(":{name}")
                 }
             });
         }
+        let given = given.context("the statement takes no document")?;
+        let statement = statement.replacen(
+            "WITH",
+            &format!("WITH given AS MATERIALIZED (SELECT ({given})::jsonb AS document),"),
+            1,
+        );
         let path = folder.join("create.pgbench");
         pgbench::write_script(&path, &SETS, &statement, &parameters)?;
         Ok(Own { path, variables })
@@ -70,6 +83,29 @@ impl Own {
             variables: &self.variables,
             database: "payment",
         }
+    }
+}
+
+/// The document that a variable holds, with fresh ids.
+fn renewed(variable: &str, document: &str, order_ref: &str) -> Result<String> {
+    let mut strings = BTreeSet::new();
+    collect(&serde_json::from_str(document)?, &mut strings);
+    let ids = strings.iter().filter(|value| is_id(value));
+    let fresh = ids.map(|id| (id.as_str(), FRESH.to_owned()));
+    let order = (order_ref, format!("'{PREFIX}' || {FRESH}"));
+    Ok(fresh
+        .chain([order])
+        .fold(format!(":{variable}"), |text, (old, new)| {
+            format!("replace({text}, '{old}', {new})")
+        }))
+}
+
+fn collect(value: &Value, strings: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) => drop(strings.insert(text.clone())),
+        Value::Array(values) => values.iter().for_each(|value| collect(value, strings)),
+        Value::Object(fields) => fields.values().for_each(|value| collect(value, strings)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -113,7 +149,7 @@ fn logged(log: &str, order_ref: &str) -> Option<(String, Vec<Option<String>>)> {
             .and_then(|line| line.split_once("  parameters: "));
         if let Some((_, parameters)) = detail
             && statement.contains(WHAT)
-            && parameters.contains(&format!("'{order_ref}'"))
+            && parameters.contains(order_ref)
         {
             return Some((statement, values(parameters)));
         }

@@ -11,6 +11,7 @@ pub mod inbox;
 mod migrate;
 mod open;
 pub mod outbox;
+mod parts;
 
 use std::{
     fmt,
@@ -28,6 +29,7 @@ use crate::Durability;
 
 pub use error::OpenError;
 pub use migrate::{Schema, migrate};
+pub use parts::with_parts;
 
 /// Where a service keeps its data, and what a statement may cost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

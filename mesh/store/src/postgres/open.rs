@@ -38,6 +38,10 @@ pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, OpenE
     };
     let settings = [
         ("synchronous_commit", synchronous_commit.to_owned()),
+        // Statements are small and come again and again: planned once, for rows that are in memory.
+        ("plan_cache_mode", "force_generic_plan".to_owned()),
+        ("jit", "off".to_owned()),
+        ("random_page_cost", "1.1".to_owned()),
         ("statement_timeout", config.statement_timeout_ms.to_string()),
         ("lock_timeout", config.lock_timeout_ms.to_string()),
         (

@@ -5,6 +5,15 @@
 //! A relay takes what is due and leased by nobody, stepping over rows that another one is just taking (SKIP
 //! LOCKED). Never "everything above the last id": ids commit in another order than they are drawn.
 //! Leases run by the clock of the database, which all relays share.
+//!
+//! Confirmed rows are deleted, and leave dead entries at the beginning of the index until a vacuum comes. So a relay
+//! begins a little before now, where the new rows are, and looks at all of them every few seconds, and again and again
+//! while that finds a whole window: what waited longer, or was committed late, is found then.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 
 use async_trait::async_trait;
 use mesh_events::{Event, Outbox, OutboxError, OutboxLag};
@@ -64,32 +73,48 @@ pub async fn append(
     Ok(())
 }
 
+/// How far back the short look goes, in microseconds: longer than a commit takes.
+const RECENT_US: i64 = 2_000_000;
+/// How often all is looked at, in microseconds.
+const WHOLE_LOOK_INTERVAL_US: i64 = 2_000_000;
+
 /// The outbox table as a relay sees it.
 #[derive(Clone, Debug)]
 pub struct PostgresOutbox {
     postgres: Postgres,
+    /// When all of it is to be looked at again.
+    whole_look_at_us: Arc<AtomicI64>,
 }
 
 impl PostgresOutbox {
     /// The outbox of a database.
     pub fn new(postgres: Postgres) -> PostgresOutbox {
-        PostgresOutbox { postgres }
+        PostgresOutbox {
+            postgres,
+            whole_look_at_us: Arc::default(),
+        }
     }
 
+    /// Rows that were appended since, and those that failed and are due again.
     async fn take(
         &self,
+        since_us: i64,
         limit: i64,
         lease_us: i64,
         now_us: i64,
     ) -> Result<Vec<Event>, sqlx::Error> {
         let rows = sqlx::query(
-            "WITH due AS ( \
+            "WITH fresh AS ( \
                  SELECT message_id FROM mesh_outbox \
-                 WHERE due_at_us <= $1 AND leased_until_us <= mesh_now_us() \
+                 WHERE due_at_us = 0 AND appended_at_us >= $4 AND leased_until_us <= (SELECT mesh_now_us()) \
+                 ORDER BY appended_at_us LIMIT $2 FOR UPDATE SKIP LOCKED), \
+             again AS ( \
+                 SELECT message_id FROM mesh_outbox \
+                 WHERE due_at_us BETWEEN 1 AND $1 AND leased_until_us <= (SELECT mesh_now_us()) \
                  ORDER BY due_at_us, appended_at_us LIMIT $2 FOR UPDATE SKIP LOCKED), \
              leased AS ( \
-                 UPDATE mesh_outbox SET leased_until_us = mesh_now_us() + $3 FROM due \
-                 WHERE mesh_outbox.message_id = due.message_id \
+                 UPDATE mesh_outbox SET leased_until_us = (SELECT mesh_now_us()) + $3 \
+                 WHERE message_id = ANY(ARRAY(SELECT * FROM fresh UNION ALL SELECT * FROM again LIMIT $2)) \
                  RETURNING mesh_outbox.*) \
              SELECT message_id, kind, aggregate_id, aggregate_version, occurred_at_us, traceparent, \
                  mandatory, body \
@@ -98,6 +123,7 @@ impl PostgresOutbox {
         .bind(now_us)
         .bind(limit)
         .bind(lease_us)
+        .bind(since_us)
         .fetch_all(self.postgres.pool())
         .await?;
         rows.iter().map(event).collect()
@@ -112,10 +138,16 @@ impl Outbox for PostgresOutbox {
         lease_us: i64,
         now_us: i64,
     ) -> Result<Vec<Event>, OutboxError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.take(limit, lease_us, now_us)
-            .await
-            .map_err(OutboxError::of("lease"))
+        let whole = now_us >= self.whole_look_at_us.load(Ordering::Relaxed);
+        let since_us = if whole { 0 } else { now_us - RECENT_US };
+        let most = i64::try_from(limit).unwrap_or(i64::MAX);
+        let leased = self.take(since_us, most, lease_us, now_us).await;
+        let leased = leased.map_err(OutboxError::of("lease"))?;
+        if whole && leased.len() < limit {
+            let again_at_us = now_us + WHOLE_LOOK_INTERVAL_US;
+            self.whole_look_at_us.store(again_at_us, Ordering::Relaxed);
+        }
+        Ok(leased)
     }
 
     async fn published(&self, ids: &[Uuid]) -> Result<(), OutboxError> {

@@ -4,7 +4,8 @@
 //! in one statement that is refused where the state has changed meanwhile (`writes`); reservations that queue for
 //! the same SKU are written together (`group`, `reserve`). The catalogue, which changes rarely and in many tables
 //! at once, is written in transactions that lock the product (`work`). Either way a conflict is decided again,
-//! a bounded number of times (`attempts`), and no transaction waits for anything but the database.
+//! a bounded number of times (`attempts`), and no transaction waits for anything but the database. Single products
+//! that are asked for while others are being read are read together.
 
 mod attempts;
 mod catalogue;
@@ -85,6 +86,7 @@ struct Shared {
     postgres: Postgres,
     attempts_max: u32,
     reservations: Group<Asked, Result<pb::Reservation, Error>>,
+    reads: Group<catalogue::Asked, Result<View, Error>>,
     revisions: Revisions,
     /// Ends with the last clone, or when the store is closed.
     poll: Mutex<JoinSet<()>>,
@@ -100,16 +102,23 @@ impl PostgresStore {
         let postgres = Postgres::connect(postgres, &MIGRATIONS).await?;
         let postgres = postgres.with_fault_points(fault_points);
         let attempts_max = config.attempts_max;
-        let limits = Limits {
-            lanes: config.lanes,
+        let limits = |lanes| Limits {
+            lanes,
             queue_max: config.queue_max,
             batch_max: config.batch_max,
         };
-        let carry_out: CarryOut<Asked, _> = Arc::new({
+        let reserve_all: CarryOut<Asked, _> = Arc::new({
             let postgres = postgres.clone();
             move |asked| {
                 let postgres = postgres.clone();
                 Box::pin(async move { reserve::reserve_all(&postgres, &asked, attempts_max).await })
+            }
+        });
+        let read_all: CarryOut<catalogue::Asked, _> = Arc::new({
+            let postgres = postgres.clone();
+            move |asked| {
+                let postgres = postgres.clone();
+                Box::pin(async move { catalogue::views(&postgres, &asked).await })
             }
         });
         let revisions = Revisions::new();
@@ -121,7 +130,8 @@ impl PostgresStore {
         let shared = Shared {
             postgres,
             attempts_max,
-            reservations: Group::start(limits, carry_out),
+            reservations: Group::start(limits(config.lanes), reserve_all),
+            reads: Group::start(limits(config.read_lanes), read_all),
             revisions,
             poll: Mutex::new(poll),
         };
@@ -138,6 +148,7 @@ impl PostgresStore {
     /// Carries out what queues, and closes all connections.
     pub async fn close(&self) {
         self.shared.reservations.close().await;
+        self.shared.reads.close().await;
         self.shared.poll.lock().await.shutdown().await;
         self.shared.postgres.close().await;
     }
@@ -213,7 +224,11 @@ impl PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn get(&self, id: ProductId, now_us: i64) -> Result<View, Error> {
-        catalogue::view(&mut *self.connection().await?, id, now_us).await
+        let asked = catalogue::Asked { id, now_us };
+        match self.shared.reads.join(&id.to_string(), asked).await {
+            Ok(view) => view,
+            Err(refused) => Err(Error::StorageBusy(refused.into())),
+        }
     }
 
     async fn batch_get(

@@ -13,18 +13,21 @@ written AS (
         lease_until_us = coalesce(mesh_now_us() + $3, p.lease_until_us)
     FROM jsonb_populate_record(NULL::payments, $1 -> 'payment') n
     WHERE p.id = n.id AND p.writes = $2
-    RETURNING p.id),
-claimed AS (
+    RETURNING p.id)
+--? claims
+, claimed AS (
     INSERT INTO mesh_idempotency (principal, method, request_id, fingerprint, reference, claimed_at_us, answer,
         completed_at_us)
     SELECT principal, method, request_id, fingerprint, reference, claimed_at_us, answer, completed_at_us
-    FROM written, jsonb_populate_recordset(NULL::mesh_idempotency, $1 -> 'claims')),
-answered AS (
+    FROM written, jsonb_populate_recordset(NULL::mesh_idempotency, $1 -> 'claims'))
+--? answers
+, answered AS (
     UPDATE mesh_idempotency open
     SET answer = a.answer, completed_at_us = a.completed_at_us
     FROM written, jsonb_populate_recordset(NULL::mesh_idempotency, $1 -> 'answers') a
-    WHERE open.reference = a.reference AND open.method = a.method AND open.answer IS NULL),
-tried AS (
+    WHERE open.reference = a.reference AND open.method = a.method AND open.answer IS NULL)
+--? attempts
+, tried AS (
     INSERT INTO attempts AS old (id, payment_id, number, payment_method, amount_minor, state, sent_at_us, tries,
         due_at_us, reversal_sent_at_us, reversal_tries, reversal_due_at_us, taken, look_up,
         authorization_expires_at_us, hold, reservation_id, hold_expires_at_us, stock_tries, stock_due_at_us, failure,
@@ -40,8 +43,9 @@ tried AS (
       = (excluded.state, excluded.sent_at_us, excluded.tries, excluded.due_at_us, excluded.reversal_sent_at_us,
         excluded.reversal_tries, excluded.reversal_due_at_us, excluded.taken, excluded.look_up,
         excluded.authorization_expires_at_us, excluded.hold, excluded.reservation_id, excluded.hold_expires_at_us,
-        excluded.stock_tries, excluded.stock_due_at_us, excluded.failure)),
-captured AS (
+        excluded.stock_tries, excluded.stock_due_at_us, excluded.failure))
+--? captures
+, captured AS (
     INSERT INTO captures AS old (id, payment_id, number, attempt_id, state, amount_minor, lines, is_final, sent_at_us,
         tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, captured_at_us)
     SELECT c.id, payment_id, number, attempt_id, state, amount_minor, lines, is_final, sent_at_us,
@@ -50,8 +54,9 @@ captured AS (
     ON CONFLICT (id) DO UPDATE
     SET (state, sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, captured_at_us)
       = (excluded.state, excluded.sent_at_us, excluded.tries, excluded.due_at_us, excluded.stock,
-        excluded.stock_tries, excluded.stock_due_at_us, excluded.failure, excluded.captured_at_us)),
-refunded AS (
+        excluded.stock_tries, excluded.stock_due_at_us, excluded.failure, excluded.captured_at_us))
+--? refunds
+, refunded AS (
     INSERT INTO refunds AS old (id, payment_id, number, attempt_id, state, amount_minor, lines, restock, reason,
         sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, updated_at_us)
     SELECT r.id, payment_id, number, attempt_id, state, amount_minor, lines, restock, reason,
@@ -60,39 +65,47 @@ refunded AS (
     ON CONFLICT (id) DO UPDATE
     SET (state, sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, updated_at_us)
       = (excluded.state, excluded.sent_at_us, excluded.tries, excluded.due_at_us, excluded.stock,
-        excluded.stock_tries, excluded.stock_due_at_us, excluded.failure, excluded.updated_at_us)),
-moved AS (
+        excluded.stock_tries, excluded.stock_due_at_us, excluded.failure, excluded.updated_at_us))
+--? moves
+, moved AS (
     INSERT INTO payment_history (payment_id, version, from_state, to_state, at_us)
     SELECT payment_id, version, from_state, to_state, at_us
-    FROM written, jsonb_populate_recordset(NULL::payment_history, $1 -> 'moves')),
-entered AS (
+    FROM written, jsonb_populate_recordset(NULL::payment_history, $1 -> 'moves'))
+--? entries
+, entered AS (
     INSERT INTO ledger_transactions (id, kind, payment_id, source_id, recorded_at_us)
     SELECT e.id, kind, payment_id, source_id, recorded_at_us
-    FROM written, jsonb_populate_recordset(NULL::ledger_transactions, $1 -> 'entries') e),
-posted AS (
+    FROM written, jsonb_populate_recordset(NULL::ledger_transactions, $1 -> 'entries') e)
+--? postings
+, posted AS (
     INSERT INTO ledger_postings (transaction_id, line, account, currency, amount_minor)
     SELECT transaction_id, line, account, currency, amount_minor
-    FROM written, jsonb_populate_recordset(NULL::ledger_postings, $1 -> 'postings')),
-balanced AS (
+    FROM written, jsonb_populate_recordset(NULL::ledger_postings, $1 -> 'postings'))
+--? balances
+, balanced AS (
     INSERT INTO ledger_balances AS old (account, currency, stripe, balance_minor)
     SELECT account, currency, stripe, sum(balance_minor)
     FROM written, jsonb_populate_recordset(NULL::ledger_balances, $1 -> 'balances')
     GROUP BY account, currency, stripe
     ORDER BY account, currency, stripe -- Two that write the same rows lock them in the same order.
-    ON CONFLICT (account, currency, stripe) DO UPDATE SET balance_minor = old.balance_minor + excluded.balance_minor),
-sold AS (
+    ON CONFLICT (account, currency, stripe) DO UPDATE SET balance_minor = old.balance_minor + excluded.balance_minor)
+--? sales
+, sold AS (
     INSERT INTO sales_lines (source_id, sku, kind, payment_id, day, category, product_id, currency, quantity,
         amount_minor)
     SELECT source_id, sku, kind, payment_id, day, category, product_id, currency, quantity, amount_minor
-    FROM written, jsonb_populate_recordset(NULL::sales_lines, $1 -> 'sales')),
-logged AS (
+    FROM written, jsonb_populate_recordset(NULL::sales_lines, $1 -> 'sales'))
+--? changes
+, logged AS (
     INSERT INTO payment_changes (payment_id, principal, body, at_us)
     SELECT payment_id, principal, body, at_us
-    FROM written, jsonb_populate_recordset(NULL::payment_changes, $1 -> 'changes')),
-told AS (
+    FROM written, jsonb_populate_recordset(NULL::payment_changes, $1 -> 'changes'))
+--? events
+, told AS (
     INSERT INTO mesh_outbox (message_id, kind, aggregate_id, aggregate_version, occurred_at_us, traceparent, mandatory,
         body, appended_at_us)
     SELECT message_id, kind, aggregate_id, aggregate_version, occurred_at_us, traceparent, mandatory,
         body, appended_at_us
     FROM written, jsonb_populate_recordset(NULL::mesh_outbox, $1 -> 'events'))
+--? always
 SELECT count(*) FROM written

@@ -1,4 +1,5 @@
-//! One write as one statement: a document with the rows of each table, which PostgreSQL takes apart.
+//! One write as one statement: a document with the rows of each table, which PostgreSQL takes apart; tables without
+//! rows are left out of it.
 //! Every part of it depends on the payment having been written, so that all of it happens or nothing.
 //! Bytes travel as PostgreSQL writes them in text, `\x…`.
 
@@ -13,8 +14,9 @@ use crate::wire::{self, method};
 use kernel::{CaptureId, PaymentId, RefundId};
 use mesh_events::Event;
 use mesh_store::idempotency::Key;
+use mesh_store::postgres::with_parts;
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 
 /// How many rows an account's balance in one currency is spread over.
 const STRIPES: u128 = 64;
@@ -46,7 +48,8 @@ impl Write<'_> {
     pub(super) async fn create(&self, connection: &mut PgConnection) -> Result<Written, Error> {
         let document = self.document(None)?;
         let lease_us = self.lease_us().unwrap_or(0);
-        let created = sqlx::query_scalar::<_, i64>(include_str!("create.sql"))
+        let statement = statement(include_str!("create.sql"), &document);
+        let created = sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement))
             .bind(document)
             .bind(lease_us)
             .fetch_one(connection)
@@ -61,7 +64,8 @@ impl Write<'_> {
         before: &Loaded,
     ) -> Result<Written, Error> {
         let document = self.document(Some(before))?;
-        let changed = sqlx::query_scalar::<_, i64>(include_str!("change.sql"))
+        let statement = statement(include_str!("change.sql"), &document);
+        let changed = sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement))
             .bind(document)
             .bind(before.writes)
             .bind(self.lease_us())
@@ -162,6 +166,12 @@ impl Write<'_> {
             "answer": answer,
         })
     }
+}
+
+/// A statement with the parts that the document has rows for.
+fn statement(statement: &str, document: &Value) -> String {
+    let rows = |part: &str| document[part].as_array().map_or(0, Vec::len);
+    with_parts(statement, |part| rows(part) > 0)
 }
 
 /// What the number of payments written, or the row that was in the way, means.

@@ -6,9 +6,10 @@
 mod rows;
 mod save;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use kernel::ProductId;
+use mesh_store::Postgres;
 use proto::commerce::product::v1 as pb;
 use sqlx::PgConnection;
 
@@ -121,6 +122,39 @@ pub(super) async fn view(
     Ok(find(connection, id, now_us).await?.view)
 }
 
+/// A product that somebody wants to see, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) id: ProductId,
+    pub(super) now_us: i64,
+}
+
+/// Products that are asked for at the same time, as they are shown, in one statement: an answer each, in their
+/// order. All see the holds that are overdue at the latest of their times.
+pub(super) async fn views(postgres: &Postgres, asked: &[Asked]) -> Vec<Result<View, Error>> {
+    let texts: BTreeSet<String> = asked.iter().map(|one| one.id.to_string()).collect();
+    let texts: Vec<String> = texts.into_iter().collect();
+    let now_us = asked.iter().map(|one| one.now_us).max().unwrap_or_default();
+    let loaded = async {
+        let mut connection = postgres.pool().acquire().await?;
+        load(&mut connection, Wanted::Ids(&texts), now_us).await
+    };
+    let found: HashMap<ProductId, View> = match loaded.await {
+        Ok(loaded) => by_id(loaded),
+        Err(error) => return asked.iter().map(|_| Err(error.repeated())).collect(),
+    };
+    let view = |one: &Asked| {
+        let known = found.get(&one.id).cloned();
+        known.ok_or_else(|| Error::ProductsNotFound(vec![one.id.to_string()]))
+    };
+    asked.iter().map(view).collect()
+}
+
+fn by_id(loaded: Vec<Stored>) -> HashMap<ProductId, View> {
+    let views = loaded.into_iter().map(|stored| stored.view);
+    views.map(|view| (view.product.id, view)).collect()
+}
+
 async fn find(connection: &mut PgConnection, id: ProductId, now_us: i64) -> Result<Stored, Error> {
     let id = id.to_string();
     let found = load(connection, Wanted::Ids(std::slice::from_ref(&id)), now_us).await?;
@@ -152,11 +186,7 @@ pub(super) async fn batch_get(
         .chain(skus.iter().map(|sku| owners[sku]))
         .collect();
     let texts: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-    let found = load(connection, Wanted::Ids(&texts), now_us).await?;
-    let found: HashMap<ProductId, View> = found
-        .into_iter()
-        .map(|stored| (stored.view.product.id, stored.view))
-        .collect();
+    let found = by_id(load(connection, Wanted::Ids(&texts), now_us).await?);
     let missing: Vec<String> = ids
         .iter()
         .filter(|id| !found.contains_key(id))

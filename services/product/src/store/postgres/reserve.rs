@@ -61,7 +61,7 @@ pub(super) async fn reserve_all(
                 Err(error) => Err(error),
             }
         } else {
-            Err(repeated(&error))
+            Err(error.repeated())
         });
     }
     outcomes
@@ -207,13 +207,5 @@ impl OfferRow {
             },
         };
         Ok(((self.sku, currency), offer))
-    }
-}
-
-/// The same for another of those that it happened to.
-fn repeated(error: &Error) -> Error {
-    match error {
-        Error::StorageBusy(cause) => Error::StorageBusy(cause.to_string().into()),
-        other => Error::Storage(other.to_string().into()),
     }
 }

@@ -28,14 +28,14 @@ macro_rules! whole {
         concat!(
             "p.seq, p.id, p.handle, p.title, p.description_html, p.vendor, p.category, p.tags, \
              p.status, p.extra_rows, p.version, p.created_at_us, p.updated_at_us, p.deleted_at_us, ",
-            "coalesce((SELECT jsonb_agg(jsonb_build_array(currency_code, quantity, amount_minor)) \
+            "coalesce((SELECT json_agg(json_build_array(currency_code, quantity, amount_minor)) \
                  FROM product_sales WHERE product_id = p.id), '[]') AS sales, ",
-            "coalesce((SELECT jsonb_agg(jsonb_build_object( \
+            "coalesce((SELECT json_agg(json_build_object( \
                  'sku', v.sku, 'options', v.options, 'barcode', v.barcode, \
                  'weight_grams', v.weight_grams, 'columns', v.columns, \
                  'on_hand', s.on_hand, 'available', s.on_hand - s.reserved + ",
             $crate::store::postgres::catalogue::overdue!(),
-            ", 'prices', coalesce((SELECT jsonb_agg(jsonb_build_array(currency_code, amount_minor) \
+            ", 'prices', coalesce((SELECT json_agg(json_build_array(currency_code, amount_minor) \
                      ORDER BY currency_code) FROM price WHERE price.sku = v.sku), '[]')) \
                  ORDER BY v.position) \
              FROM variant v JOIN stock s ON s.sku = v.sku WHERE v.product_id = p.id), '[]') \
