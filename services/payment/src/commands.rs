@@ -310,8 +310,15 @@ impl Commands {
             payment,
             refund,
             work,
+            answer,
         } = recorded;
         self.saga.moved().notify_waiters();
+        if let (Work::Done, Some(bytes)) = (&work, answer) {
+            return Ok(Answer {
+                bytes,
+                replayed: false,
+            });
+        }
         let queued = match work {
             Work::Done => false,
             Work::Queued => true,

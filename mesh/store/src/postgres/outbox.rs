@@ -74,9 +74,9 @@ pub async fn append(
 }
 
 /// How far back the short look goes, in microseconds: longer than a commit takes.
-const RECENT_US: i64 = 2_000_000;
+const RECENT_US: i64 = 5_000_000;
 /// How often all is looked at, in microseconds.
-const WHOLE_LOOK_INTERVAL_US: i64 = 2_000_000;
+const WHOLE_LOOK_INTERVAL_US: i64 = 10_000_000;
 
 /// The outbox table as a relay sees it.
 #[derive(Clone, Debug)]

@@ -104,6 +104,25 @@ async fn a_locked_event_is_stepped_over() {
 }
 
 #[tokio::test]
+async fn what_is_old_is_found_by_the_looks_at_all() {
+    let (database, postgres) = Database::open().await;
+    let outbox = PostgresOutbox::new(postgres.clone());
+    let (long_ago_us, now_us) = (10_000_000, 100_000_000);
+    let backlog: Vec<Event> = (0..20).map(event).collect();
+    append_now(&postgres, &backlog, long_ago_us).await;
+    for expected in [7, 7, 6] {
+        let leased = lease(&outbox, 7, LEASE_US, now_us).await;
+        assert_eq!(leased.len(), expected, "a backlog is taken without a pause");
+    }
+    let late = [event(20)];
+    append_now(&postgres, &late, long_ago_us).await;
+    assert_eq!(lease(&outbox, 7, LEASE_US, now_us + 1).await, []);
+    let later_us = now_us + 10_000_001;
+    assert_eq!(lease(&outbox, 7, LEASE_US, later_us).await, ids(&late));
+    database.drop().await;
+}
+
+#[tokio::test]
 async fn a_lease_that_ran_out_is_given_again_and_what_is_deferred_waits() {
     let (database, postgres) = Database::open().await;
     let outbox = PostgresOutbox::new(postgres.clone());

@@ -97,6 +97,8 @@ pub struct Recorded {
     pub refund: Option<RefundId>,
     /// What is to be done now.
     pub work: Work,
+    /// The stored answer, where nothing is to be done and the store has it at hand.
+    pub answer: Option<Vec<u8>>,
 }
 
 /// What is to be done after a command was recorded.

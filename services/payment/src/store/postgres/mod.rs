@@ -179,6 +179,7 @@ impl Store for PostgresStore {
                     return Ok(Opened::Recorded(Recorded {
                         payment: payment.id,
                         refund: None,
+                        answer: write.answer(),
                         work,
                     }));
                 }
@@ -221,6 +222,7 @@ impl Store for PostgresStore {
                 payment,
                 refund,
                 work,
+                answer: None,
             })),
         }
     }
@@ -277,6 +279,7 @@ impl Store for PostgresStore {
                 payment,
                 refund,
                 work,
+                answer: None,
             }),
             Some(Changed::Known(_)) | None => None,
         };

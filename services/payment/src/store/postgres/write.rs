@@ -150,11 +150,16 @@ impl Write<'_> {
         }))
     }
 
-    /// The claim of the caller's key, with its answer where nothing is left to do.
+    /// What is answered under the caller's key, where nothing is left to do.
+    pub(super) fn answer(&self) -> Option<Vec<u8>> {
+        let key = self.key.filter(|_| matches!(self.work, Work::Done))?;
+        Some(wire::answer(&key.method, self.after, self.decision.refund))
+    }
+
+    /// The claim of the caller's key, with its answer.
     fn claim(&self, key: &Key) -> Value {
         let refund = self.decision.refund;
-        let done = matches!(self.work, Work::Done);
-        let answer = done.then(|| bytea(&wire::answer(&key.method, self.after, refund)));
+        let answer = self.answer().map(|answer| bytea(&answer));
         json!({
             "principal": key.principal,
             "method": key.method,

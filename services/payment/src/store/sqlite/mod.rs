@@ -89,6 +89,7 @@ impl Store for SqliteStore {
             payment: payment.id,
             refund: None,
             work,
+            answer: None,
         }))
     }
 
@@ -127,6 +128,7 @@ impl Store for SqliteStore {
             payment,
             refund: decision.refund,
             work,
+            answer: None,
         }))
     }
 
@@ -207,6 +209,7 @@ impl Store for SqliteStore {
             payment: after.id,
             refund: None,
             work,
+            answer: None,
         }))
     }
 
