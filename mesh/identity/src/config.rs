@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::TrustDomain;
+use crate::{TrustDomain, WorkloadApi};
 
 /// What is asked of a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +99,13 @@ pub struct ConfigError {
     pub reason: &'static str,
 }
 
+impl ConfigError {
+    pub(crate) const WORKLOAD_API: Self = Self {
+        key: "workload_api",
+        reason: "must be a socket such as unix:///run/spire/agent.sock",
+    };
+}
+
 impl Config {
     /// Refuses what cannot work, by the key's name. Reads no file.
     pub fn validate(&self) -> Result<(), ConfigError> {
@@ -111,11 +118,8 @@ impl Config {
             (Some(files), None) if files.reload_interval_ms == 0 => {
                 return refuse("files.reload_interval_ms", "must not be 0");
             }
-            (None, Some(socket)) if !socket.starts_with("unix:/") => {
-                return refuse(
-                    "workload_api",
-                    "must be a socket such as unix:///run/agent.sock",
-                );
+            (None, Some(address)) if WorkloadApi::new(address).is_none() => {
+                return Err(ConfigError::WORKLOAD_API);
             }
             _ => {}
         }

@@ -41,7 +41,7 @@ pub enum GuardEvent {
 struct Watched {
     identity: Identity,
     changes: watch::Receiver<Arc<Snapshot>>,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     peer: PeerIdentity,
     chain: Vec<CertificateDer<'static>>,
     role: Role,
@@ -54,7 +54,7 @@ struct Watched {
 impl PeerGuard {
     pub(crate) fn new(
         identity: Identity,
-        address: SocketAddr,
+        address: Option<SocketAddr>,
         peer: PeerIdentity,
         chain: Vec<CertificateDer<'static>>,
         role: Role,
@@ -96,7 +96,7 @@ impl Watched {
             if !Arc::ptr_eq(&trust, &self.trust) || now > self.peer.not_after {
                 if let Err(refusal) = trust.verify(&self.chain, self.role, now) {
                     tracing::warn!(
-                        peer = %self.address,
+                        peer = self.address.map(tracing::field::display),
                         spiffe.id = %self.peer.id,
                         serial = self.peer.serial,
                         reason = refusal.reason(),

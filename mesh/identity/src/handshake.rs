@@ -2,7 +2,12 @@
 //!
 //! Deliberately without sockets of its own: the caller accepts, connects and closes.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::{AlertDescription, ClientConfig};
 use rustls_pki_types::ServerName;
@@ -35,8 +40,12 @@ pub struct Accepted {
 impl Accepted {
     /// A connection in plaintext.
     pub fn plaintext(stream: TcpStream) -> Self {
+        Self::unproven(MeshStream::plain(stream))
+    }
+
+    fn unproven(stream: MeshStream) -> Self {
         Self {
-            stream: MeshStream::plain(stream),
+            stream,
             peer: None,
             tls: false,
             guard: PeerGuard::default(),
@@ -47,8 +56,8 @@ impl Accepted {
 /// Why there is no connection. It has been logged.
 #[derive(Debug)]
 pub struct HandshakeError {
-    /// The address of the other end.
-    pub peer: SocketAddr,
+    /// The address of the other end; `None`: it hung up before it was asked for.
+    pub peer: Option<SocketAddr>,
     /// Who the other end says it is, proven or not.
     pub id: Option<SpiffeId>,
     /// Why.
@@ -128,7 +137,7 @@ impl Acceptor {
             return Ok(Accepted::plaintext(stream));
         };
         let verifier = Arc::new(Verifier::of_client(identity.clone()));
-        let address = address_of(&stream, "connection refused")?;
+        let address = stream.peer_addr().ok();
         let accepting = self.handshake(stream, identity, verifier.clone());
         let accepted = match timeout(limit, accepting).await {
             Ok(accepted) => accepted,
@@ -185,15 +194,16 @@ impl Connector {
         expected: &Expected,
         limit: Duration,
     ) -> Result<Accepted, HandshakeError> {
-        let address = address_of(&stream, "connection failed")?;
+        let address = stream.peer_addr().ok();
         let verifier = Arc::new(Verifier::of_server(self.identity.clone(), expected.clone()));
         let mut config = ClientConfig::clone(&self.config);
         config
             .dangerous()
             .set_certificate_verifier(verifier.clone());
         let connector = TlsConnector::from(Arc::new(config));
-        // An address for rustls to hold; it is not sent, and the verifier looks at the SPIFFE ID.
-        let connecting = connector.connect(ServerName::from(address.ip()), stream);
+        // A name for rustls to hold; it is not sent, and the verifier looks at the SPIFFE ID.
+        let name = ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let connecting = connector.connect(name, stream);
         let connected = match timeout(limit, connecting).await {
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() != Some(tls::ALPN) => {
                 Err(HandshakeFailure::NoHttp2)
@@ -211,48 +221,34 @@ impl Connector {
     }
 }
 
+/// What has come of a handshake. A failure is logged under the words of `failed`.
 fn finish(
     outcome: Result<MeshStream, HandshakeFailure>,
     identity: &Identity,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     verifier: &Verifier,
     failed: &'static str,
 ) -> Result<Accepted, HandshakeError> {
     let verdict = verifier.verdict();
-    let reason = match (outcome, verdict) {
-        (Ok(stream), Some(verdict)) => match (stream.peer_chain(), &verdict.outcome) {
-            (Some(chain), Ok(peer)) => {
-                let guard = PeerGuard::new(
-                    identity.clone(),
-                    address,
-                    peer.clone(),
-                    chain,
-                    verifier.role(),
-                    verdict.trust.clone(),
-                );
-                return Ok(Accepted {
-                    stream,
-                    peer: Some(peer.clone()),
-                    tls: true,
-                    guard,
-                });
-            }
-            (_, Err(refusal)) => HandshakeFailure::Refused(refusal.clone()),
-            (None, _) => HandshakeFailure::Refused(Refusal::NoCertificate),
-        },
-        (Ok(stream), None) if stream.is_tls() => HandshakeFailure::Refused(Refusal::NoCertificate),
-        (Ok(stream), None) => {
+    let judged = verdict.map(|verdict| (&verdict.outcome, &verdict.trust));
+    let reason = match (outcome, judged) {
+        (Ok(stream), Some((Ok(peer), trust))) => {
+            let chain = stream.peer_chain().unwrap_or_default();
+            let (identity, trust) = (identity.clone(), trust.clone());
+            let role = verifier.role();
             return Ok(Accepted {
                 stream,
-                peer: None,
-                tls: false,
-                guard: PeerGuard::default(),
+                tls: true,
+                guard: PeerGuard::new(identity, address, peer.clone(), chain, role, trust),
+                peer: Some(peer.clone()),
             });
         }
-        (Err(HandshakeFailure::Tls(error)), Some(verdict)) => match &verdict.outcome {
-            Err(refusal) => HandshakeFailure::Refused(refusal.clone()),
-            Ok(_) => HandshakeFailure::Tls(error),
-        },
+        (Ok(stream), None) if !stream.is_tls() => return Ok(Accepted::unproven(stream)),
+        // rustls asks the verifier of every peer; if it ever should not, nobody is let in.
+        (Ok(_), None) => HandshakeFailure::Refused(Refusal::NoCertificate),
+        (Ok(_) | Err(HandshakeFailure::Tls(_)), Some((Err(refusal), _))) => {
+            HandshakeFailure::Refused(refusal.clone())
+        }
         (Err(failure), _) => failure,
     };
     let error = HandshakeError {
@@ -262,20 +258,6 @@ fn finish(
     };
     error.log(failed);
     Err(error)
-}
-
-fn address_of(stream: &TcpStream, failed: &'static str) -> Result<SocketAddr, HandshakeError> {
-    stream.peer_addr().map_err(|_| {
-        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let reason = HandshakeFailure::HungUp; // The kernel forgets the peer of a broken connection.
-        let error = HandshakeError {
-            peer: unknown,
-            id: None,
-            reason,
-        };
-        error.log(failed);
-        error
-    })
 }
 
 /// What an I/O error of a handshake means.
@@ -319,23 +301,24 @@ impl HandshakeFailure {
 
 impl HandshakeError {
     fn log(&self, failed: &'static str) {
+        let peer = self.peer.map(tracing::field::display);
         let id = self.id.as_ref().map_or("", SpiffeId::as_str);
-        let reason = self.reason.reason();
-        match self.reason {
+        let (why, reason) = (&self.reason, self.reason.reason());
+        if matches!(why, HandshakeFailure::HungUp) {
             // Port scans and TCP probes do this all day.
-            HandshakeFailure::HungUp => {
-                tracing::debug!(peer = %self.peer, spiffe.id = id, reason, "{failed}: {}", self.reason);
-            }
-            _ => {
-                tracing::warn!(peer = %self.peer, spiffe.id = id, reason, "{failed}: {}", self.reason);
-            }
+            tracing::debug!(peer, spiffe.id = id, reason, "{failed}: {why}");
+        } else {
+            tracing::warn!(peer, spiffe.id = id, reason, "{failed}: {why}");
         }
     }
 }
 
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no connection with {}", self.peer)?;
+        f.write_str("no connection")?;
+        if let Some(peer) = self.peer {
+            write!(f, " with {peer}")?;
+        }
         match &self.id {
             Some(id) => write!(f, " ({id})"),
             None => Ok(()),

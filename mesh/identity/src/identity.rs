@@ -7,10 +7,16 @@ use rustls::{
     time_provider::{DefaultTimeProvider, TimeProvider},
 };
 use rustls_pki_types::UnixTime;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Material, MaterialError, Refusal, Source, SourceError, SpiffeId, material::Snapshot};
+
+/// The part of its life, in percent, after which a certificate should have been renewed. SPIRE does it at
+/// half, cert-manager at two thirds.
+const OVERDUE_PERCENT: u64 = 80;
+/// How often that is looked at.
+const SLEEP_MAX: Duration = Duration::from_mins(1);
 
 /// The identity of this process. Cheap to clone; the clones are one identity.
 #[derive(Clone)]
@@ -170,22 +176,52 @@ impl Identity {
 }
 
 impl Reload {
-    /// Runs until `shutdown`. A set that is refused is reported, once, and the old one stays.
+    /// Runs until `shutdown`. A set that is refused is reported, once, and the old one stays; so is an
+    /// own certificate that nobody renews.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut complaint = None;
-        while let Some(next) = shutdown.run_until_cancelled(self.source.next()).await {
-            let refused = match next {
-                Ok(material) => self.identity.replace(material).err().map(|e| e.to_string()),
-                Err(error) => Some(error.to_string()),
+        let mut overdue = None;
+        loop {
+            let next = timeout(SLEEP_MAX, self.source.next());
+            let Some(next) = shutdown.run_until_cancelled(next).await else {
+                return;
             };
-            if let Some(reason) = &refused
-                && refused != complaint
-            {
-                let name = self.source.name();
-                tracing::error!("identity stays as it was; {name}: {reason}");
+            if let Ok(delivered) = next {
+                let refused = self.take(delivered).err();
+                if let Some(reason) = &refused
+                    && refused != complaint
+                {
+                    let name = self.source.name();
+                    tracing::error!("identity stays as it was; {name}: {reason}");
+                }
+                complaint = refused;
             }
-            complaint = refused;
+            self.warn_of_end(&mut overdue);
         }
+    }
+
+    fn take(&self, delivered: Result<Material, SourceError>) -> Result<(), String> {
+        let material = delivered.map_err(|error| error.to_string())?;
+        let taken = self.identity.replace(material);
+        taken.map_err(|error| error.to_string())
+    }
+
+    /// Warns once of each certificate that is near its end: `overdue` is the last one's serial number.
+    fn warn_of_end(&self, overdue: &mut Option<String>) {
+        let snapshot = self.identity.snapshot();
+        let leaf = &snapshot.svid.leaf;
+        let (begin, end) = (leaf.not_before.as_secs(), leaf.not_after.as_secs());
+        let due = begin + end.saturating_sub(begin) * OVERDUE_PERCENT / 100;
+        if self.identity.now().as_secs() < due || overdue.as_ref() == Some(&leaf.serial) {
+            return;
+        }
+        *overdue = Some(leaf.serial.clone());
+        tracing::warn!(
+            spiffe.id = %leaf.id,
+            serial = leaf.serial,
+            not_after = end,
+            "the own certificate is near its end and was not renewed"
+        );
     }
 }
 

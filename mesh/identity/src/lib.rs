@@ -21,6 +21,7 @@ mod poll;
 mod refusal;
 mod source;
 mod spiffe;
+mod start;
 mod stream;
 mod svid;
 mod tls;
@@ -32,11 +33,14 @@ pub use handshake::{Accepted, Acceptor, Connector, HandshakeError, HandshakeFail
 pub use identity::{Identity, IdentityError, Reload, Status};
 pub use material::{Material, MaterialError};
 pub use pattern::IdPattern;
-pub use policy::{Authorizer, Decision, Denial, Policy, PolicyError, PolicyReload};
+pub use policy::{
+    Authorizer, Decision, Denial, Policy, PolicyError, PolicyFileError, PolicyReload,
+};
 pub use poll::{FILE_BYTES_MAX, FileError};
 pub use refusal::{Refusal, alert_of};
 pub use source::{Files, Source, SourceError, WorkloadApi};
 pub use spiffe::{ID_BYTES_MAX, SpiffeId, SpiffeIdError, TRUST_DOMAIN_BYTES_MAX, TrustDomain};
+pub use start::{Reloads, StartError, Started};
 pub use stream::MeshStream;
 pub use svid::SvidError;
 pub use tls::Expected;

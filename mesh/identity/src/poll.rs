@@ -11,6 +11,7 @@ use std::{
 };
 
 use sha2::{Digest as _, Sha256};
+use tokio::time::{Instant, sleep_until};
 
 /// The longest file, in bytes: a revocation list of a large authority fits.
 pub const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -46,7 +47,8 @@ pub(crate) struct Poll {
     interval: Duration,
     /// `None`: nothing was read yet.
     seen: Option<[u8; 32]>,
-    begun: bool,
+    /// When to look again; `None`: at once.
+    due: Option<Instant>,
 }
 
 impl Poll {
@@ -55,7 +57,7 @@ impl Poll {
             paths,
             interval,
             seen: None,
-            begun: false,
+            due: None,
         }
     }
 
@@ -63,9 +65,11 @@ impl Poll {
     /// the files are looked at again an interval later.
     pub(crate) async fn next(&mut self) -> Result<Contents, FileError> {
         loop {
-            if std::mem::replace(&mut self.begun, true) {
-                tokio::time::sleep(self.interval).await;
+            // A moment and not a pause: whoever cancels and asks again does not put it off.
+            if let Some(due) = self.due {
+                sleep_until(due).await;
             }
+            self.due = Some(Instant::now() + self.interval);
             let (paths, seen) = (self.paths.clone(), self.seen);
             let reading = tokio::task::spawn_blocking(move || read_stable(&paths, seen));
             // Only a runtime that shuts down drops a blocking task, and then nobody waits here.
@@ -140,7 +144,7 @@ mod tests {
         fs::write(&b, "2").unwrap();
         let interval = Duration::from_secs(5);
         let mut poll = Poll::new(vec![a.clone(), b.clone()], interval);
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         assert_eq!(poll.next().await.unwrap(), [b"1", b"2"]);
         assert_eq!(started.elapsed(), Duration::ZERO);
 
@@ -149,6 +153,22 @@ mod tests {
         fs::write(&b, "").unwrap();
         fs::write(&a, "12").unwrap(); // The same bytes, divided otherwise.
         assert_eq!(poll.next().await.unwrap(), [&b"12"[..], b""]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_impatient_caller_does_not_put_the_next_look_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, "1").unwrap();
+        let mut poll = Poll::new(vec![path.clone()], Duration::from_secs(5));
+        poll.next().await.unwrap();
+        fs::write(&path, "2").unwrap();
+        let mut looked = false;
+        for _ in 0..3 {
+            let looking = tokio::time::timeout(Duration::from_secs(2), poll.next());
+            looked |= looking.await.is_ok();
+        }
+        assert!(looked);
     }
 
     #[tokio::test(start_paused = true)]

@@ -280,7 +280,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(crate::fuzz::config(20_000))]
+        #![proptest_config(crate::fuzz::config(5_000))]
 
         #[test]
         fn no_text_panics(text in "(spiffe://)?\\PC{0,40}") {

@@ -200,7 +200,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(fuzz::config(20_000))]
+        #![proptest_config(fuzz::config(2_000))]
 
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(fuzz::config(20_000))]
+        #![proptest_config(fuzz::config(2_000))]
 
         #[test]
         fn no_damage_panics(

@@ -1,13 +1,13 @@
 //! The policy in force: read from its file, read again when that changes, and an audit line for each
 //! decision that somebody will ask about.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
-use super::{Decision, Policy};
-use crate::{PolicyConfig, SpiffeId, poll::Poll};
+use super::{Decision, Policy, PolicyError};
+use crate::{FileError, PolicyConfig, SpiffeId, poll::Poll};
 
 /// Decides by the policy in force. Cheap to clone; the clones are one.
 #[derive(Clone, Debug)]
@@ -21,8 +21,28 @@ pub struct Authorizer {
 #[derive(Debug)]
 pub struct PolicyReload {
     authorizer: Authorizer,
-    file: String,
+    file: PathBuf,
     poll: Poll,
+}
+
+/// Why a policy file is not taken over.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyFileError {
+    /// It cannot be read.
+    #[error("the policy cannot be read: {0}")]
+    File(#[from] FileError),
+    /// It is no text.
+    #[error("policy file \"{}\" is not UTF-8", .0.display())]
+    NotUtf8(PathBuf),
+    /// It says something that is no policy.
+    #[error("policy file \"{}\": {reason}", file.display())]
+    Content {
+        /// As configured.
+        file: PathBuf,
+        /// What and where.
+        reason: PolicyError,
+    },
 }
 
 /// A call that is not allowed. It has been logged; the caller is told no more than this.
@@ -35,7 +55,7 @@ pub struct Denial {
 
 impl Authorizer {
     /// Reads the policy. A bad file at the start is an error that says why.
-    pub async fn start(config: &PolicyConfig) -> Result<(Self, PolicyReload), String> {
+    pub async fn start(config: &PolicyConfig) -> Result<(Self, PolicyReload), PolicyFileError> {
         let interval = Duration::from_millis(config.reload_interval_ms);
         let mut reload = PolicyReload {
             authorizer: Self {
@@ -43,7 +63,7 @@ impl Authorizer {
                 dry_run: config.dry_run,
                 audit_allowed: config.audit_allowed,
             },
-            file: config.file.display().to_string(),
+            file: config.file.clone(),
             poll: Poll::new(vec![config.file.clone()], interval),
         };
         reload.next().await?;
@@ -92,7 +112,7 @@ impl PolicyReload {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut complaint = None;
         while let Some(next) = shutdown.run_until_cancelled(self.next()).await {
-            let refused = next.err();
+            let refused = next.err().map(|error| error.to_string());
             if let Some(reason) = &refused
                 && refused != complaint
             {
@@ -103,13 +123,15 @@ impl PolicyReload {
     }
 
     /// Waits for the next content of the file and takes it over.
-    async fn next(&mut self) -> Result<(), String> {
-        let contents = self.poll.next().await.map_err(|error| error.to_string())?;
-        let file = &self.file;
-        let text = String::from_utf8(contents.concat());
-        let text = text.map_err(|_| format!("file \"{file}\" is not UTF-8"))?;
-        let policy = Policy::parse(&text).map_err(|error| format!("file \"{file}\": {error}"))?;
-        tracing::info!(file, rules = policy.rules(), "policy is loaded");
+    async fn next(&mut self) -> Result<(), PolicyFileError> {
+        let contents = self.poll.next().await?;
+        let text = String::from_utf8(contents.concat())
+            .map_err(|_| PolicyFileError::NotUtf8(self.file.clone()))?;
+        let policy = Policy::parse(&text).map_err(|reason| PolicyFileError::Content {
+            file: self.file.clone(),
+            reason,
+        })?;
+        tracing::info!(file = %self.file.display(), rules = policy.rules(), "policy is loaded");
         self.authorizer.policy.store(Arc::new(policy));
         Ok(())
     }

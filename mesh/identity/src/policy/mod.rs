@@ -9,7 +9,7 @@ mod rules;
 
 use std::{collections::HashMap, sync::Arc};
 
-pub use authorizer::{Authorizer, Denial, PolicyReload};
+pub use authorizer::{Authorizer, Denial, PolicyFileError, PolicyReload};
 pub use rules::PolicyError;
 use rules::{CallerPattern, MethodPattern};
 

@@ -8,3 +8,4 @@ mod party;
 mod refusals;
 mod revocation;
 mod rotation;
+mod start;

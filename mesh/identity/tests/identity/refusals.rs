@@ -113,7 +113,10 @@ async fn calls(server: &Party, mallory: &Mallory) -> (HandshakeFailure, String) 
     let told = connected.unwrap().read_u8().await.unwrap_err();
     let error = refused.unwrap_err();
     let line = logs.one("connection refused");
-    assert!(line.contains(&format!("peer={}", error.peer)), "{line}");
+    assert!(
+        line.contains(&format!("peer={}", error.peer.unwrap())),
+        "{line}"
+    );
     let alert = alert_of(&told).map_or_else(|| format!("{told}"), |alert| format!("{alert:?}"));
     (error.reason, format!("{line} | {alert}"))
 }
@@ -139,17 +142,34 @@ fn changed(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
     params
 }
 
+/// What Mallory shows, what both a server and a client say of it, and the alert that Mallory gets.
+type Case = (Issued, &'static str, &'static str);
+
+async fn are_refused(ours: &Party, cases: Vec<Case>) {
+    for (issued, reason, alert) in cases {
+        let mallory = Mallory(Some(issued));
+        let (_, said) = calls(ours, &mallory).await;
+        assert!(said.contains(reason), "{said}");
+        assert!(said.ends_with(alert), "{said}");
+        let line = is_called(ours, &mallory).await;
+        assert!(line.contains(reason), "{line}");
+    }
+}
+
 #[tokio::test]
-async fn whoever_has_no_good_certificate_is_refused_with_the_reason() {
+async fn whoever_is_not_vouched_for_now_is_refused() {
     let authority = Authority::new("shop.example");
     let revoked = authority.issue("/mallory");
     let crl = authority.crl(1, &[revoked.serial]);
     let good = authority.issue("/product");
     let ours = Party::with(&good, &authority.pem(), &crl).await.unwrap();
-    let foreign = Authority::new("elsewhere.example");
     let namesake = Authority::new("shop.example");
-    let uri = |uri: &str| SanType::URI(uri.try_into().unwrap());
-    let cases: Vec<(Issued, &str, &str)> = vec![
+    let foreign = Authority::new("elsewhere.example");
+    let past = changed(|params| params.not_after = at(-30));
+    let future = changed(|params| params.not_before = at(HOUR / 2));
+    let other_use = vec![ExtendedKeyUsagePurpose::CodeSigning];
+    let other_use = changed(|params| params.extended_key_usages = other_use);
+    let cases = vec![
         (
             foreign.issue("/mallory"),
             "the trust domain \"elsewhere.example\" is not trusted here",
@@ -166,89 +186,71 @@ async fn whoever_has_no_good_certificate_is_refused_with_the_reason() {
             "UnknownCA",
         ),
         (
-            authority.sign(&changed(|params| params.not_after = at(-30))),
+            authority.sign(&past),
             "the certificate expired 3",
             "CertificateExpired",
         ),
         (
-            authority.sign(&changed(|params| params.not_before = at(HOUR / 2))),
+            authority.sign(&future),
             "the certificate is not valid before 1",
             "CertificateExpired",
         ),
         (revoked, "the certificate is revoked", "CertificateRevoked"),
         (
-            authority.sign(&changed(|params| {
-                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning]
-            })),
+            authority.sign(&other_use),
             "extended key usage excludes this use",
             "UnsupportedCertificate",
         ),
-        (
-            authority.sign(&changed(|params| params.subject_alt_names.clear())),
-            "the certificate has 0 URI names instead of one",
-            "BadCertificate",
-        ),
-        (
-            authority.sign(&changed(|params| {
-                params.subject_alt_names.push(uri("https://a"))
-            })),
-            "the certificate has 2 URI names instead of one",
-            "BadCertificate",
-        ),
-        (
-            authority.sign(&changed(|params| {
-                params.subject_alt_names = vec![uri("spiffe://shop.example/a//b")]
-            })),
-            "the certificate has a URI name that has an empty path segment",
-            "BadCertificate",
-        ),
-        (
-            authority.sign(&changed(|params| {
-                params.subject_alt_names = vec![uri("spiffe://shop.example")]
-            })),
-            "the certificate has a SPIFFE ID without a path",
-            "BadCertificate",
-        ),
-        (
-            authority.sign(&changed(|params| {
-                params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)
-            })),
-            "the certificate is a certificate authority",
-            "BadCertificate",
-        ),
-        (
-            authority.sign(&changed(|params| params.key_usages.clear())),
-            "the certificate has a key usage that is not",
-            "BadCertificate",
-        ),
-        (
-            authority.sign(&changed(|params| {
-                params.key_usages.push(KeyUsagePurpose::CrlSign)
-            })),
-            "the certificate has a key usage that is not",
-            "BadCertificate",
-        ),
     ];
-    for (issued, reason, alert) in cases {
-        let mallory = Mallory(Some(issued));
-        let (_, said) = calls(&ours, &mallory).await;
-        assert!(said.contains(reason), "{said}");
-        assert!(said.ends_with(alert), "{said}");
-        let line = is_called(&ours, &mallory).await;
-        assert!(line.contains(reason), "{line}");
-        if !reason.contains("URI name")
-            && !reason.contains("without a path")
-            && !reason.contains("trust domain")
-        {
-            assert!(line.contains(&format!("spiffe.id=\"{ID}\"")), "{line}");
-        }
+    are_refused(&ours, cases).await;
+    let mallory = Mallory(Some(namesake.issue("/mallory")));
+    for line in [
+        calls(&ours, &mallory).await.1,
+        is_called(&ours, &mallory).await,
+    ] {
+        assert!(line.contains(&format!("spiffe.id=\"{ID}\"")), "{line}");
     }
     let (failure, said) = calls(&ours, &Mallory(None)).await;
     assert_eq!(failure.reason(), "no_certificate", "{said}");
-    assert!(
-        said.contains("no certificate was shown") && said.ends_with("CertificateRequired"),
-        "{said}"
-    );
+    assert!(said.contains("no certificate was shown"), "{said}");
+    assert!(said.ends_with("CertificateRequired"), "{said}");
+}
+
+#[tokio::test]
+async fn whoever_shows_no_leaf_of_spiffe_is_refused() {
+    let authority = Authority::new("shop.example");
+    let ours = Party::new(&authority.issue("/product"), &authority.pem()).await;
+    let uri = |uri: &str| SanType::URI(uri.try_into().unwrap());
+    let mut two = leaf(ID, serial()).subject_alt_names;
+    two.push(uri("https://a"));
+    let named = |names: Vec<SanType>| changed(|params| params.subject_alt_names = names);
+    let usage = |usages: Vec<KeyUsagePurpose>| changed(|params| params.key_usages = usages);
+    let ca = changed(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    let lists = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
+    let cases = [
+        (
+            named(vec![]),
+            "the certificate has 0 URI names instead of one",
+        ),
+        (named(two), "the certificate has 2 URI names instead of one"),
+        (
+            named(vec![uri("spiffe://shop.example/a//b")]),
+            "the certificate has a URI name that has an empty path segment",
+        ),
+        (
+            named(vec![uri("spiffe://shop.example")]),
+            "the certificate has a SPIFFE ID without a path",
+        ),
+        (ca, "the certificate is a certificate authority"),
+        (usage(vec![]), "the certificate has a key usage that is not"),
+        (usage(lists), "the certificate has a key usage that is not"),
+        (
+            usage(vec![KeyUsagePurpose::KeyEncipherment]),
+            "the certificate has a key usage that is not",
+        ),
+    ];
+    let cases = cases.map(|(params, reason)| (authority.sign(&params), reason, "BadCertificate"));
+    are_refused(&ours, cases.into()).await;
 }
 
 #[tokio::test]

@@ -246,3 +246,20 @@ async fn a_new_certificate_serves_the_next_connection_and_keeps_the_last() {
     let shown = connected.unwrap().peer.unwrap().serial;
     assert_eq!(u64::from_str_radix(&shown, 16).unwrap(), next.serial);
 }
+
+#[tokio::test]
+async fn a_certificate_that_nobody_renews_is_warned_of_once() {
+    let authority = Authority::new("shop.example");
+    let party = Party::new(&authority.issue("/product"), &authority.pem()).await;
+    let logs = Logs::capture();
+    tokio::time::pause();
+    let quarter = Duration::from_mins(15);
+    tokio::time::sleep(quarter * 3).await;
+    assert!(logs.with("was not renewed").is_empty());
+    tokio::time::sleep(quarter).await;
+    let line = logs.one("the own certificate is near its end and was not renewed");
+    assert!(line.contains("spiffe://shop.example/product"), "{line}");
+    let next = authority.issue("/product");
+    write(party.folder.path(), &next, &authority.pem(), "");
+    party.holds(next.serial).await;
+}
