@@ -1,5 +1,6 @@
 //! `meshctl`: looks into and operates running services.
 
+mod certs;
 mod events;
 mod keys;
 
@@ -20,6 +21,11 @@ enum Command {
         #[command(subcommand)]
         command: keys::Command,
     },
+    /// Certificates of a development authority, with SPIFFE IDs.
+    Certs {
+        #[command(subcommand)]
+        command: certs::Command,
+    },
     /// Events on RabbitMQ: exchange, queues, dead letters.
     Events {
         #[command(subcommand)]
@@ -31,6 +37,7 @@ fn main() -> anyhow::Result<()> {
     let Args { command } = Args::parse();
     match command {
         Command::Keys { command } => keys::run(command, &mut std::io::stdout()),
+        Command::Certs { command } => certs::run(command, &mut std::io::stdout()),
         Command::Events { command } => events::run(command, &mut std::io::stdout()),
     }
 }
