@@ -395,7 +395,15 @@ impl Driver {
 
     /// Resolves when the connection has ended or the peer has sent GOAWAY.
     async fn lost(&mut self, probe: &mut client::SendRequest<Bytes>) {
+        let mut stood_back = false;
         poll_fn(|cx| {
+            // A call that has written its frames wakes this task, which would be next and send them
+            // alone. Standing back once lets the calls that are ready as well write theirs first.
+            stood_back = !stood_back;
+            if stood_back {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if Pin::new(&mut self.io).poll(cx).is_ready() {
                 return Poll::Ready(());
             }
