@@ -118,7 +118,10 @@ where
             let mut latencies = Vec::new();
             while began.elapsed() < length {
                 let called = Instant::now();
-                client.unary("Read", TEXT).await.expect("the server answers");
+                client
+                    .unary("Read", TEXT)
+                    .await
+                    .expect("the server answers");
                 latencies.push(called.elapsed());
                 calls.fetch_add(1, Relaxed);
             }
@@ -139,7 +142,10 @@ where
 /// The CPU time of this process so far.
 fn cpu_us() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux has it");
-    let after_name = stat.rsplit(") ").next().expect("the name is in parentheses");
+    let after_name = stat
+        .rsplit(") ")
+        .next()
+        .expect("the name is in parentheses");
     let ticks: f64 = after_name
         .split(' ')
         .skip(11)

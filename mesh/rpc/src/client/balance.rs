@@ -288,4 +288,5 @@ impl Alias {
 }
 
 #[cfg(test)]
-mod tests;
+#[path = "balance/tests.rs"]
+pub(crate) mod testing;

@@ -209,13 +209,16 @@ impl Lease {
                 .await
                 .map_err(|status| broken(Trouble::Body(status)))?
         };
-        let answer = answer
-            .await
-            .map_err(|error| broken(Trouble::Http2(error)))?;
-        self.0.hear();
-        if !self.0.answered.load(Relaxed) {
-            self.0.answered.store(true, Relaxed);
+        let answer = answer.await;
+        // A reset is an answer too, if not to the call.
+        let is_heard = |error: &h2::Error| error.is_remote() && error.is_reset();
+        if answer.as_ref().map_or_else(is_heard, |_| true) {
+            self.0.hear();
+            if !self.0.answered.load(Relaxed) {
+                self.0.answered.store(true, Relaxed);
+            }
         }
+        let answer = answer.map_err(|error| broken(Trouble::Http2(error)))?;
         let (parts, stream) = answer.into_parts();
         let received = Received {
             stream,

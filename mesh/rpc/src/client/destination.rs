@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -197,11 +198,16 @@ impl Destination {
                 None if !self.lock_discovery().found => Place::Wait,
                 trouble => Place::None(Cause::Undiscovered(trouble)),
             },
-            Pick::Nothing => {
-                let mut troubles = set.members().iter().map(|m| m.endpoint.pool.trouble());
-                Place::None(Cause::Unconnected(troubles.find_map(|trouble| trouble)))
-            }
+            Pick::Nothing => Place::None(self.unconnected(&set)),
         }
+    }
+
+    fn unconnected(&self, set: &Set) -> Cause {
+        let pools = || set.members().iter().map(|member| &member.endpoint.pool);
+        let retry_at = pools().map(|pool| pool.retry_at()).min().unwrap_or(0);
+        let retry_in = retry_at.saturating_sub(self.shared.clock.now());
+        let trouble = pools().find_map(|pool| pool.trouble());
+        Cause::Unconnected(trouble, Duration::from_nanos(retry_in))
     }
 
     fn wait(&self) -> Result<Waiting<'_>, Cause> {

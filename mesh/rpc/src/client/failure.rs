@@ -1,6 +1,6 @@
 //! Why an attempt came to no answer, what that means for another one, and how its caller learns of it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::Request;
 use tonic::{Code, Status, body::Body};
@@ -38,8 +38,8 @@ pub(crate) enum Cause {
     Unconfigured,
     /// Discovery has found nothing so far; the reason where there is one.
     Undiscovered(Option<Arc<str>>),
-    /// None can be connected; the last reason.
-    Unconnected(Option<Arc<str>>),
+    /// None can be connected; the last reason, and how long until somebody tries again.
+    Unconnected(Option<Arc<str>>, Duration),
     /// `concurrent_max` attempts are in flight.
     CircuitOpen(usize),
     /// `waiting_max` calls wait already.
@@ -93,6 +93,14 @@ impl Failure {
         }
     }
 
+    /// How long another attempt would be in vain.
+    pub(crate) fn hopeless_for(&self) -> Duration {
+        match &self.cause {
+            Cause::Unconnected(_, retry_in) => *retry_in,
+            _ => Duration::ZERO,
+        }
+    }
+
     pub(crate) fn code(&self) -> Code {
         match &self.cause {
             Cause::Http2(error) => code_of(error),
@@ -115,7 +123,7 @@ impl Failure {
             Cause::Undiscovered(trouble) => {
                 origin.unavailable("no endpoint has been found", Some(text(&trouble)))
             }
-            Cause::Unconnected(trouble) => {
+            Cause::Unconnected(trouble, _) => {
                 origin.unavailable("no endpoint can be connected", Some(text(&trouble)))
             }
             Cause::CircuitOpen(max) => origin.circuit_open(max),
@@ -129,7 +137,7 @@ impl Failure {
     fn layer(&self) -> &'static str {
         match self.cause {
             Cause::Unconfigured | Cause::Undiscovered(_) => "discovery",
-            Cause::Unconnected(_) => "balance",
+            Cause::Unconnected(..) => "balance",
             Cause::QueueFull(_) => "pool",
             Cause::CircuitOpen(_) => "circuit",
             Cause::Http2(_) | Cause::CutOff | Cause::Body(_) => "connection",

@@ -65,7 +65,7 @@ pub(crate) enum Found {
     Lease(Lease),
     /// Every connection has as many calls waiting as may.
     Full,
-    /// None is open.
+    /// None has room, and one more is being opened.
     None,
 }
 
@@ -81,6 +81,17 @@ impl Pool {
             retry_at: AtomicU64::new(0),
             trouble: Mutex::default(),
         })
+    }
+
+    /// As if it had a connection, or had lost it.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, live: bool) {
+        self.live.store(usize::from(live), Release);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -138,6 +149,10 @@ impl Pool {
             self.dial();
         }
         match least {
+            // A stream of the next connection comes sooner than one of a full one.
+            Some((connection, calls)) if calls >= connection.streams_max() && self.is_dialing() => {
+                Found::None
+            }
             Some((connection, _)) => Found::Lease(connection.lease()),
             None if connections.iter().any(|connection| connection.is_open()) => Found::Full,
             None => Found::None,

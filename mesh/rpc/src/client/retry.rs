@@ -281,20 +281,28 @@ impl Trial {
     /// Counts the setback and decides.
     fn next(&mut self, setback: &Setback, config: &RetryConfig, random: f64) -> Next {
         let pause = |attempt| jitter(attempt, config.backoff_ms, config.backoff_max_ms, random);
-        let (code, reach, pushback) = match setback {
+        let (code, reach, pushback, hopeless_for) = match setback {
             Setback::Answered(response, code) => {
-                (*code, Reach::Handler, Pushback::of(response.headers()))
+                let pushback = Pushback::of(response.headers());
+                (*code, Reach::Handler, pushback, Duration::ZERO)
             }
-            Setback::Failed(failure) => (failure.code(), failure.reach, Pushback::None),
+            Setback::Failed(failure) => (
+                failure.code(),
+                failure.reach,
+                Pushback::None,
+                failure.hopeless_for(),
+            ),
         };
         let next = match reach {
             Reach::Refused => return Next::Stop,
             Reach::Nowhere => {
                 self.unsent += 1;
-                if self.attempts() >= config.attempts_max {
+                // Who has been gone for long is not waited for.
+                let longest = Duration::from_millis(config.backoff_max_ms);
+                if self.attempts() >= config.attempts_max || hopeless_for > longest {
                     return Next::Stop;
                 }
-                Next::Transparent(pause(self.unsent))
+                Next::Transparent(pause(self.unsent).max(hopeless_for))
             }
             Reach::NoHandler => {
                 self.unsent += 1;

@@ -363,7 +363,10 @@ async fn what_may_have_reached_a_handler_is_tried_again_only_where_the_contract_
 
 #[tokio::test(start_paused = true)]
 async fn what_reached_no_handler_is_tried_again_whatever_it_is() {
-    let config = RetryConfig::default;
+    let config = || RetryConfig {
+        backoff_max_ms: 1,
+        ..RetryConfig::default()
+    };
     let unavailable = Some(Code::Unavailable);
     for path in [READ, POST, "/unknown.v1.Service/Method"] {
         for reach in [Reach::Nowhere, Reach::NoHandler] {
