@@ -14,7 +14,7 @@ use std::{
     process::{Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -50,6 +50,7 @@ fn main() {
     let address = line.trim().parse().expect("an address");
     runtime.block_on(compare(address, number(1, 5), number(2, 1)));
     server.kill().expect("the server runs");
+    server.wait().expect("it has ended");
 }
 
 async fn serve() {
@@ -108,7 +109,7 @@ where
     C::Error: Into<StdError>,
     C::Future: Send,
 {
-    let calls = Arc::new(AtomicU64::new(0));
+    let calls = Arc::new(AtomicU32::new(0));
     let (began, cpu) = (Instant::now(), cpu_us());
     let mut callers = JoinSet::new();
     for caller in 0..concurrent {
@@ -131,7 +132,7 @@ where
     let mut latencies: Vec<_> = callers.join_all().await.into_iter().flatten().collect();
     latencies.sort_unstable();
     let p99 = latencies[latencies.len() * 99 / 100];
-    let made = calls.load(Relaxed) as f64;
+    let made = f64::from(calls.load(Relaxed));
     Rate {
         per_second: made / began.elapsed().as_secs_f64(),
         cpu_us: (cpu_us() - cpu) / made,

@@ -16,7 +16,7 @@ use tonic::{Code, Status, body::Body};
 use super::{
     balance::Tried,
     circuit::Permit,
-    clock::{Nanos, millis},
+    clock::{Nanos, float, millis},
     connection::{Lease, Received},
     destination::{Destination, Method},
     endpoint::Endpoint,
@@ -204,7 +204,7 @@ impl Flight {
         self.destination
             .outliers
             .record(&set, &self.endpoint, outcome, now);
-        self.method.metrics.end(code, latency as f64 / 1e9);
+        self.method.metrics.end(code, float(latency) / 1e9);
     }
 
     fn decay(&self) -> Nanos {
@@ -231,7 +231,7 @@ impl Drop for Flight {
         } else {
             self.method
                 .metrics
-                .end(Code::Cancelled, latency as f64 / 1e9);
+                .end(Code::Cancelled, float(latency) / 1e9);
         }
     }
 }

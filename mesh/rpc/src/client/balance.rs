@@ -16,7 +16,11 @@ use std::{
 
 use rand::Rng;
 
-use super::{clock::Nanos, config::BalanceConfig, endpoint::Endpoint};
+use super::{
+    clock::{Nanos, float},
+    config::BalanceConfig,
+    endpoint::Endpoint,
+};
 
 /// How many draws may hit endpoints that cannot be used before all are looked at.
 const DRAWS_MAX: usize = 8;
@@ -95,7 +99,7 @@ impl Set {
         };
         let weights: f64 = members.iter().map(|member| f64::from(member.weight)).sum();
         Self {
-            weight_mean: weights / members.len() as f64,
+            weight_mean: weights / float(members.len() as u64),
             near: group(0..near),
             far: group(near..members.len()),
             members,
@@ -257,7 +261,7 @@ impl Alias {
             return None;
         }
         let total: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
-        let scale = weights.len() as f64 / total;
+        let scale = float(weights.len() as u64) / total;
         let mut table: Vec<_> = weights
             .iter()
             .enumerate()

@@ -87,7 +87,7 @@ impl Budget {
 
     fn slot(&self, now: Nanos) -> &Slot {
         let number = self.number(now);
-        let slot = &self.slots[(number % SLOTS as u64) as usize];
+        let slot = &self.slots[usize::try_from(number % SLOTS as u64).unwrap_or(0)];
         let held = slot.number.load(Relaxed);
         if held < number
             && slot

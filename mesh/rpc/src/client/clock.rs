@@ -32,6 +32,25 @@ pub(crate) fn nanos(duration: Duration) -> Nanos {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// A time or a count as a number to reckon with.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "52 bits are exact for 52 days of nanoseconds, and near enough for the rest"
+)]
+pub(crate) fn float(number: u64) -> f64 {
+    number as f64
+}
+
+/// The inverse of [`float`], rounded down; negative: 0.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` saturates"
+)]
+pub(crate) fn whole(number: f64) -> u64 {
+    number as u64
+}
+
 /// Milliseconds as a configuration has them.
 pub(crate) const fn millis(ms: u64) -> Nanos {
     ms.saturating_mul(1_000_000)

@@ -289,12 +289,12 @@ impl Destination {
             members.push(Member {
                 weight: target.weight,
                 zone: target.zone.clone(),
-                endpoint: match known.get(&target.address) {
-                    Some(endpoint) => (*endpoint).clone(),
-                    None => {
-                        let id = self.next_id.fetch_add(1, Relaxed);
-                        Arc::new(Endpoint::new(id, target, self.shared.clone(), started_at))
-                    }
+                endpoint: if let Some(endpoint) = known.get(&target.address) {
+                    (*endpoint).clone()
+                } else {
+                    let id = self.next_id.fetch_add(1, Relaxed);
+                    let shared = self.shared.clone();
+                    Arc::new(Endpoint::new(id, target, shared, started_at))
                 },
             });
         }
@@ -324,9 +324,12 @@ fn publish_to(
 
 fn is_same(new: &[Member], old: &[Member]) -> bool {
     let key = |member: &Member| (member.endpoint.id, member.weight, member.zone.clone());
-    let mut keys = [new, old].map(|members| members.iter().map(key).collect::<Vec<_>>());
-    keys.iter_mut().for_each(|keys| keys.sort_unstable());
-    keys[0] == keys[1]
+    let sorted = |members: &[Member]| {
+        let mut keys: Vec<_> = members.iter().map(key).collect();
+        keys.sort_unstable();
+        keys
+    };
+    sorted(new) == sorted(old)
 }
 
 impl Methods {

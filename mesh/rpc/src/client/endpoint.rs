@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::{
-    clock::{Nanos, millis},
+    clock::{Nanos, float, millis},
     config::BalanceConfig,
     discovery::Target,
     load::Load,
@@ -67,6 +67,6 @@ impl Endpoint {
         if age >= whole {
             return cost;
         }
-        cost / (age as f64 / whole as f64).max(RAMP_MIN)
+        cost / (float(age) / float(whole)).max(RAMP_MIN)
     }
 }

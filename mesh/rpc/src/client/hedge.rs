@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::clock::{Nanos, nanos};
+use super::clock::{Nanos, float, nanos, whole};
 
 /// Buckets per doubling.
 const STEPS: usize = 8;
@@ -69,7 +69,7 @@ impl Latencies {
             .map(|bucket| bucket.load(Relaxed).into())
             .collect();
         let all: u64 = counts.iter().sum();
-        let below = (all as f64 * percentile / 100.0).ceil() as u64;
+        let below = whole((float(all) * percentile / 100.0).ceil());
         let mut seen = 0;
         let reached = counts.iter().position(|count| {
             seen += count;
@@ -91,7 +91,7 @@ impl Latencies {
 fn bucket(latency: Nanos) -> usize {
     let latency = latency.max(1 << FIRST);
     let doubling = latency.ilog2();
-    let within = (latency >> (doubling - 3)) as usize & (STEPS - 1);
+    let within = usize::try_from((latency >> (doubling - 3)) & 7).unwrap_or(0);
     (((doubling - FIRST) as usize) * STEPS + within).min(BUCKETS - 1)
 }
 

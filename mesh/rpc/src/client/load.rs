@@ -6,15 +6,15 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use super::clock::{Nanos, millis};
+use super::clock::{Nanos, float};
 
 /// What an endpoint costs that has calls in flight and has never answered one.
 const UNKNOWN: f64 = 1e9;
 /// Below this, latencies count as the same and only the calls in flight matter.
 const LATENCY_MIN: f64 = 1_000.0;
-/// The least and the most that a failure counts for.
-const PENALTY_MIN: f64 = millis(10) as f64;
-const PENALTY_MAX: f64 = millis(2_000) as f64;
+/// The least and the most that a failure counts for: 10 ms and 2 s.
+const PENALTY_MIN: f64 = 1e7;
+const PENALTY_MAX: f64 = 2e9;
 
 /// The load of one endpoint. Updates of the average may overwrite each other: one sample more or less
 /// changes nothing.
@@ -56,7 +56,7 @@ impl Load {
 
     /// An answer came after `latency`.
     pub(crate) fn answered(&self, latency: Nanos, now: Nanos, decay: Nanos) {
-        let (sample, average) = (latency as f64, f64::from_bits(self.average.load(Relaxed)));
+        let (sample, average) = (float(latency), f64::from_bits(self.average.load(Relaxed)));
         let average = if sample > average {
             sample
         } else {
@@ -70,13 +70,13 @@ impl Load {
     pub(crate) fn failed(&self, latency: Nanos, now: Nanos, decay: Nanos) {
         let average = self.latency(now, decay);
         let penalty = (2.0 * average).clamp(PENALTY_MIN, PENALTY_MAX);
-        self.store(penalty.max(average).max(latency as f64), now);
+        self.store(penalty.max(average).max(float(latency)), now);
     }
 
     /// Nobody waited for the answer any longer: it would have taken at least this long.
     pub(crate) fn abandoned(&self, latency: Nanos, now: Nanos, decay: Nanos) {
-        if latency as f64 > self.latency(now, decay) {
-            self.store(latency as f64, now);
+        if float(latency) > self.latency(now, decay) {
+            self.store(float(latency), now);
         }
     }
 
@@ -87,16 +87,17 @@ impl Load {
 
     fn fade(&self, now: Nanos, decay: Nanos) -> f64 {
         let age = now.saturating_sub(self.measured_at.load(Relaxed));
-        (-(age as f64) / decay as f64).exp()
+        (-float(age) / float(decay)).exp()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::clock::millis;
 
     const DECAY: Nanos = millis(10_000);
-    const MS: f64 = millis(1) as f64;
+    const MS: f64 = 1e6;
 
     #[test]
     fn a_rise_counts_at_once_and_a_fall_slowly() {

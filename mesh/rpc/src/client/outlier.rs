@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::{
     balance::Set,
-    clock::{Nanos, millis},
+    clock::{Nanos, float, millis},
     config::OutlierConfig,
     endpoint::Endpoint,
     metrics::DestinationMetrics,
@@ -224,7 +224,8 @@ fn worst_by_rate<'e>(counted: &[Counted<'e>], config: &OutlierConfig) -> Vec<&'e
     if config.success_stdev_thousandths == 0 || rates.len() < config.success_hosts_min as usize {
         return Vec::new();
     }
-    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / rates.len() as f64;
+    let mean =
+        |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / float(rates.len() as u64);
     let average = mean(&mut rates.iter().map(|(_, rate)| *rate));
     let variance = mean(&mut rates.iter().map(|(_, rate)| (rate - average).powi(2)));
     let factor = f64::from(config.success_stdev_thousandths) / 1000.0;

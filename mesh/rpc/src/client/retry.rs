@@ -225,14 +225,7 @@ impl<A: Attempts> Retry<A> {
         mark(request.headers_mut(), trial.above + 1);
         let second = std::pin::pin!(self.attempts.attempt(request, 2, &trial.tried));
         match select(first, second).await {
-            Either::Left((answer, other)) if is_good(&answer) => {
-                drop(other);
-                answer
-            }
-            Either::Right((answer, other)) if is_good(&answer) => {
-                drop(other);
-                answer
-            }
+            Either::Left((answer, _)) | Either::Right((answer, _)) if is_good(&answer) => answer,
             Either::Left((_, second)) => second.await,
             Either::Right((_, first)) => first.await,
         }

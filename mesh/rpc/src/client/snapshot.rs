@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::{
-    clock::{Nanos, millis},
+    clock::{Nanos, millis, whole},
     destination::Destination,
     endpoint::Endpoint,
 };
@@ -102,7 +102,7 @@ impl Endpoint {
             state,
             in_flight: self.load.in_flight(),
             connections: self.pool.connections(),
-            latency_us: (self.load.latency(now, decay) / 1000.0) as u64,
+            latency_us: whole(self.load.latency(now, decay) / 1000.0),
             ejected_for_ms: ejected_for / millis(1),
             trouble: self.pool.trouble().map(|trouble| trouble.to_string()),
         }

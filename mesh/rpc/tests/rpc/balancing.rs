@@ -68,8 +68,10 @@ fn endpoint(mesh: &Mesh, address: SocketAddr) -> EndpointSnapshot {
 
 /// Where nobody listens.
 async fn dead() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback has a free port");
+    listener.local_addr().expect("loopback has a free port")
 }
 
 #[tokio::test]

@@ -22,13 +22,14 @@ async fn named(name: &'static str) -> Served {
 }
 
 fn write(path: &Path, addresses: &[SocketAddr]) {
-    let lines: String = addresses
+    let lines: Vec<_> = addresses
         .iter()
-        .map(|address| format!("http://{address}\n"))
+        .map(|address| format!("http://{address}"))
         .collect();
+    let lines = lines.join("\n");
     let draft = path.with_extension("draft");
-    std::fs::write(&draft, lines).unwrap();
-    std::fs::rename(draft, path).unwrap();
+    std::fs::write(&draft, lines).expect("the folder is ours");
+    std::fs::rename(draft, path).expect("the folder is ours");
 }
 
 fn mesh_of(destination: String) -> (Mesh, Registry) {
@@ -42,7 +43,7 @@ fn mesh_of(destination: String) -> (Mesh, Registry) {
 fn metrics(registry: &Registry) -> String {
     TextEncoder::new()
         .encode_to_string(&registry.gather())
-        .unwrap()
+        .expect("metrics are text")
 }
 
 /// Until the condition holds, or the test's patience is over.
@@ -84,7 +85,7 @@ async fn endpoints_come_and_go_under_load_without_an_error() {
     };
     for round in 0..12 {
         let kept = [address(round % 3), address((round + 1) % 3)];
-        let kept = &kept[..1 + round % 2];
+        let kept = &kept[..=round % 2];
         write(&path, kept);
         let mut expected: Vec<_> = kept.iter().map(ToString::to_string).collect();
         expected.sort_unstable();

@@ -122,7 +122,7 @@ async fn what_cannot_be_used_or_was_tried_is_left_out_while_there_is_another() {
 
 #[tokio::test]
 async fn one_usable_among_many_dead_is_found() {
-    let members = members(&[(1, ""); 1000]);
+    let members = members(&vec![(1, ""); 1000]);
     for member in &members[1..] {
         member.endpoint.pool.pretend(false);
     }

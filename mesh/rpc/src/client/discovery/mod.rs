@@ -104,7 +104,7 @@ pub(crate) async fn follow(
         let pause = PAUSE_MIN.min(interval);
         sleep(pause).await;
         tokio::select! {
-            () = sleep(interval - pause) => {}
+            () = sleep(interval.saturating_sub(pause)) => {}
             () = lost.notified() => {}
         }
     }
