@@ -7,12 +7,13 @@
 //! ```
 //! The author states meaning in the contract (`idempotency_level` and the `mesh.v1` options); the mesh
 //! reads it from the descriptors ([`Contract`]) and owns the mechanism behind it: deadlines that cover
-//! connecting and whole streams, trace and principal that travel along ([`CallContext`]), size limits,
-//! metrics, health, reflection, graceful shutdown.
+//! connecting and whole streams, trace and principal that travel along ([`CallContext`]), discovery,
+//! balancing, retries within a budget, hedging, ejection of endpoints that fail, size limits, metrics, health, reflection, graceful shutdown.
 //!
 //! Deliberately without: SQL, a broker, anything that knows commerce; global state; and, until the
-//! issues that bring them, identity (the server believes the `mesh-principal` header of whoever can reach it: keep its port inside),
-//! authorisation (the audience of a method is enforced by the edge) and overload control.
+//! issues that bring them, identity (the server believes the `mesh-principal` header of whoever can
+//! reach it: keep its port inside), authorisation (the audience of a method is enforced by the edge) and
+//! overload control.
 
 mod bounded;
 mod client;

@@ -85,6 +85,15 @@ pub(crate) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     }
 }
 
+/// Replaces the header by a value that no other call has: it is kept out of HPACK's table, where it
+/// would only push out what repeats.
+pub(crate) fn set_unique(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(mut value) = HeaderValue::from_str(value) {
+        value.set_sensitive(true);
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
 /// Replaces the header, or takes it away where there is nothing to say.
 pub(crate) fn set_or_remove(headers: &mut HeaderMap, name: &'static str, value: Option<&str>) {
     match value {

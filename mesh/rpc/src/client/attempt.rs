@@ -169,11 +169,13 @@ impl Flight {
         *request.uri_mut() = Uri::from_parts(parts).expect("all three parts are there");
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, AGENT);
-        let left = self
-            .deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let left = left.map(wire::encode_timeout);
-        wire::set_or_remove(headers, header::GRPC_TIMEOUT, left.as_deref());
+        match self.deadline {
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                wire::set_unique(headers, header::GRPC_TIMEOUT, &wire::encode_timeout(left));
+            }
+            None => drop(headers.remove(header::GRPC_TIMEOUT)),
+        }
     }
 
     /// The attempt has come to a status.

@@ -40,6 +40,8 @@ use crate::{
     wire::header,
 };
 
+/// The longest pause that a callee may ask for.
+const PUSHBACK_MAX: Duration = Duration::from_mins(1);
 /// How often a request that provably reached no handler is sent again.
 const TRANSPARENT_MAX: u32 = 16;
 /// How many of these wait for nothing.
@@ -322,6 +324,9 @@ impl Trial {
                 }
                 match pushback {
                     Pushback::Never => return Next::GiveUp("pushback"),
+                    Pushback::After(delay) if delay > PUSHBACK_MAX => {
+                        return Next::GiveUp("pushback");
+                    }
                     Pushback::After(delay) => Next::Retry(delay),
                     Pushback::None => Next::Retry(pause(self.sent)),
                 }

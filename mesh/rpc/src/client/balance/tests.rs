@@ -185,3 +185,32 @@ async fn who_is_new_starts_slowly() {
         }
     }
 }
+
+/// Prints what a pick costs; run it with `--release --no-capture` for the number. A time is not asserted:
+/// that ten thousand need no look at all of them is.
+#[tokio::test]
+async fn a_pick_among_ten_thousand_costs_what_one_among_ten_does() {
+    let mut random = rand::rng();
+    for (count, weights) in [
+        (10, [1, 1]),
+        (10_000, [1, 1]),
+        (10, [1, 3]),
+        (10_000, [1, 3]),
+    ] {
+        let places: Vec<_> = (0..count).map(|index| (weights[index % 2], "")).collect();
+        let set = Set::new(members(&places), "");
+        let (config, tried, picks) = (BalanceConfig::default(), Tried::default(), 100_000);
+        let began = std::time::Instant::now();
+        let picked = (0..picks)
+            .filter(|_| {
+                let pick = set.pick(1, &config, &tried, &mut random);
+                matches!(pick, Pick::Endpoint(_))
+            })
+            .count();
+        println!(
+            "{count} endpoints of weights {weights:?}: {} ns per pick",
+            began.elapsed().as_nanos() / picks as u128
+        );
+        assert_eq!(picked, picks);
+    }
+}
