@@ -202,10 +202,7 @@ impl Flight {
     }
 
     fn conclude(&self, outcome: Outcome, code: Code, latency: Nanos, now: Nanos) {
-        let set = self.destination.set();
-        self.destination
-            .outliers
-            .record(&set, &self.endpoint, outcome, now);
+        self.destination.conclude(&self.endpoint, outcome, now);
         self.method.metrics.end(code, float(latency) / 1e9);
     }
 

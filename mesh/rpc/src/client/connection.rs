@@ -72,16 +72,16 @@ pub(crate) enum Trouble {
 }
 
 impl Trouble {
-    /// Whether the peer says that no handler has seen the request: it refused the stream, or it went
-    /// away before it (RFC 9113, sections 6.8 and 8.7).
+    /// Whether the peer went away before it has processed the request (RFC 9113, section 6.8): h2 says
+    /// GOAWAY of a stream only where its number is above the last one that the peer names.
     pub(crate) fn is_unprocessed(&self) -> bool {
-        match self {
-            Self::Http2(error) => {
-                error.is_remote()
-                    && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM))
-            }
-            Self::Body(_) => false,
-        }
+        matches!(self, Self::Http2(error) if error.is_remote() && error.is_go_away())
+    }
+
+    /// Whether the peer refused the stream before any processing (RFC 9113, section 8.7).
+    pub(crate) fn is_refused(&self) -> bool {
+        let refused = Some(Reason::REFUSED_STREAM);
+        matches!(self, Self::Http2(error) if error.is_remote() && error.reason() == refused)
     }
 }
 

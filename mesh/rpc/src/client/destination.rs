@@ -17,7 +17,7 @@ use super::{
     balance::{Member, Pick, Set, Tried},
     budget::Budget,
     circuit::Circuit,
-    clock::Clock,
+    clock::{Clock, Nanos},
     config::HedgeConfig,
     connect::{Connect, Tcp},
     connection::Lease,
@@ -26,7 +26,7 @@ use super::{
     failure::Cause,
     hedge::Latencies,
     metrics::{AttemptMetrics, ClientMetrics, DestinationMetrics},
-    outlier::Outliers,
+    outlier::{Outcome, Outliers},
     pool::{Found, Shared},
 };
 use crate::{Config, Contract};
@@ -34,7 +34,7 @@ use crate::{Config, Contract};
 pub(crate) struct Destination {
     pub(crate) name: Arc<str>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) outliers: Outliers,
+    outliers: Outliers,
     pub(crate) circuit: Arc<Circuit>,
     pub(crate) budget: Budget,
     methods: Methods,
@@ -135,6 +135,12 @@ impl Destination {
 
     pub(crate) fn set(&self) -> Arc<Set> {
         self.set.load_full()
+    }
+
+    /// What became of an attempt at one of the endpoints.
+    pub(crate) fn conclude(&self, endpoint: &Endpoint, outcome: Outcome, now: Nanos) {
+        let set = self.set.load();
+        self.outliers.record(&set, endpoint, outcome, now);
     }
 
     /// Why discovery has no news, if it has none.

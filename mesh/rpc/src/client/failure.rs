@@ -24,8 +24,10 @@ pub(crate) struct Failure {
 pub(crate) enum Reach {
     /// There was no connection to send it on: another one needs a moment.
     Nowhere,
-    /// A connection that went away or refused it: provably not to a handler.
+    /// To a connection that went away before it: provably not to a handler.
     NoHandler,
+    /// To a server that refused it before a handler: another one costs that server something.
+    TurnedAway,
     /// Perhaps to a handler.
     Handler,
     /// It was not to be sent at all, and will not be the next time.
@@ -68,10 +70,11 @@ impl Failure {
     }
 
     pub(crate) fn broken(broken: Broken, endpoint: Arc<str>) -> Self {
-        let unprocessed = broken.unsent.is_some() || broken.error.is_unprocessed();
         Self {
-            reach: if unprocessed {
+            reach: if broken.unsent.is_some() || broken.error.is_unprocessed() {
                 Reach::NoHandler
+            } else if broken.error.is_refused() {
+                Reach::TurnedAway
             } else {
                 Reach::Handler
             },

@@ -115,10 +115,15 @@ impl Pool {
         self.live.load(Relaxed)
     }
 
-    /// Why the last attempt to connect failed, if it did.
+    /// Why the last attempt to connect failed; nothing once one has succeeded.
     pub(crate) fn trouble(&self) -> Option<Arc<str>> {
         let trouble = self.trouble.lock();
         trouble.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_trouble(&self, trouble: Option<Arc<str>>) {
+        let held = self.trouble.lock();
+        *held.unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// When another attempt to connect may be made; in the past: now.
@@ -206,7 +211,7 @@ impl Pool {
             ?pause,
             "cannot connect"
         );
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::from(trouble));
+        self.set_trouble(Some(Arc::from(trouble)));
         self.retry_at
             .store(self.shared.clock.now() + nanos(pause), Relaxed);
     }
@@ -217,6 +222,7 @@ impl Pool {
             connections.push(connection.clone());
             connections
         });
+        self.set_trouble(None);
         self.live.fetch_add(1, Release);
         self.dialing.store(false, Release);
         self.shared.metrics.connects_succeeded.inc();

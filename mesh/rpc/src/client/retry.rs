@@ -99,6 +99,8 @@ struct Trial {
     sent: u32,
     /// Attempts that have not.
     unsent: u32,
+    /// Of these, those that a server has refused: the first is free.
+    turned_away: u32,
     tried: Tried,
 }
 
@@ -261,6 +263,7 @@ impl Trial {
             above,
             sent: 0,
             unsent: 0,
+            turned_away: 0,
             tried: Tried::default(),
         }
     }
@@ -309,6 +312,15 @@ impl Trial {
                     late => Next::Transparent(pause(late)),
                 }
             }
+            Reach::TurnedAway if self.turned_away == 0 => {
+                self.unsent += 1;
+                self.turned_away = 1;
+                Next::Transparent(Duration::ZERO)
+            }
+            Reach::TurnedAway => {
+                self.unsent += 1;
+                self.affordable(pause(self.unsent), config)
+            }
             Reach::Handler => {
                 self.sent += 1;
                 let is_retryable = code == Code::Unavailable
@@ -316,19 +328,13 @@ impl Trial {
                 if !self.repeatable || !is_retryable {
                     return Next::Stop;
                 }
-                if self.above > 0 {
-                    return Next::GiveUp("retried_above");
-                }
-                if self.attempts() >= config.attempts_max {
-                    return Next::GiveUp("attempts");
-                }
                 match pushback {
                     Pushback::Never => return Next::GiveUp("pushback"),
                     Pushback::After(delay) if delay > PUSHBACK_MAX => {
                         return Next::GiveUp("pushback");
                     }
-                    Pushback::After(delay) => Next::Retry(delay),
-                    Pushback::None => Next::Retry(pause(self.sent)),
+                    Pushback::After(delay) => self.affordable(delay, config),
+                    Pushback::None => self.affordable(pause(self.sent), config),
                 }
             }
         };
@@ -340,6 +346,19 @@ impl Trial {
             next
         } else {
             Next::Stop
+        }
+    }
+}
+
+impl Trial {
+    /// An attempt that the budget has to pay for, if it may be made at all.
+    fn affordable(&self, pause: Duration, config: &RetryConfig) -> Next {
+        if self.above > 0 {
+            Next::GiveUp("retried_above")
+        } else if self.attempts() >= config.attempts_max {
+            Next::GiveUp("attempts")
+        } else {
+            Next::Retry(pause)
         }
     }
 }

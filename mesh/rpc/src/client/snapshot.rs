@@ -45,7 +45,7 @@ pub struct EndpointSnapshot {
     pub latency_us: u64,
     /// How long the ejection still lasts, in milliseconds; 0: it is not ejected.
     pub ejected_for_ms: u64,
-    /// Why the last attempt to connect failed, if one has.
+    /// Why the last attempt to connect failed; nothing once one has succeeded.
     pub trouble: Option<String>,
 }
 

@@ -381,6 +381,11 @@ async fn what_reached_no_handler_is_tried_again_whatever_it_is() {
             (17, unavailable)
         );
         assert_eq!(
+            tried(path, 99, Reach::TurnedAway, config()).await,
+            (4, unavailable),
+            "once for nothing, then for the budget"
+        );
+        assert_eq!(
             tried(path, 99, Reach::Refused, config()).await,
             (1, unavailable)
         );
