@@ -184,6 +184,21 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_of_the_client_is_refused_by_its_whole_key() {
+        let mut config = Config::default();
+        config.client.pool.connections_max = 0;
+        let error = config.validate().unwrap_err().to_string();
+        assert_eq!(error, "mesh.client.pool.connections_max must not be 0");
+        let mut config = Config::default();
+        config.client.hedge.percentile = f64::NAN;
+        let error = config.validate().unwrap_err().to_string();
+        assert!(
+            error.starts_with("mesh.client.hedge.percentile must be"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn a_bad_destination_is_refused_by_its_key() {
         let config = Config {
             destinations: BTreeMap::from([("product".to_owned(), "https://product:1".to_owned())]),

@@ -227,10 +227,10 @@ impl Default for RetryConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HedgeConfig {
-    /// Whether it is done at all. Default: true: it costs at most `100 - percentile` percent more reads,
-    /// and nothing where a destination has one endpoint.
+    /// Whether it is done at all: it costs about `100 - percentile` percent more reads, and nothing where
+    /// a destination has one endpoint. Default: true.
     pub enabled: bool,
-    /// After which percentile of the method's own latency. Default: 99.
+    /// After which percentile of the method's own latency. Default: 99.0.
     pub percentile: f64,
     /// Never sooner than this, in milliseconds: below it a second attempt costs more than it gains.
     /// Default: 5.
