@@ -7,14 +7,16 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{ClientConfig, Error, client::parse_destination};
 
 /// Configuration of both stacks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where each destination listens: name to `http://host:port`. Default: none. A call to a name that
-    /// is missing here is UNAVAILABLE and says so.
+    /// Where each destination listens, by name: one or several `http://host:port` separated by commas,
+    /// each with `;zone=NAME` and `;weight=1..1000` where wanted; `dns://host:port`, each address of which
+    /// is an endpoint; or `file:///path` of a file with one endpoint per line. Default: none. A call to
+    /// a name that is missing here is UNAVAILABLE and says so.
     pub destinations: BTreeMap<String, String>,
     /// The longest a call may take whose contract states no deadline, in milliseconds. Default: 10000.
     pub deadline_default_ms: u64,
@@ -57,54 +59,6 @@ impl Default for Config {
     }
 }
 
-/// Configuration of the client stack.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ClientConfig {
-    /// How long one attempt to connect may take, in milliseconds. The call's deadline covers it too.
-    /// Default: 2000.
-    pub connect_timeout_ms: u64,
-    /// How many calls to one destination may wait for its connection. Default: 1024.
-    pub waiting_max: usize,
-    /// Repeating what was never sent.
-    pub retry: RetryConfig,
-}
-
-impl Default for ClientConfig {
-    fn default() -> Self {
-        Self {
-            connect_timeout_ms: 2_000,
-            waiting_max: 1024,
-            retry: RetryConfig::default(),
-        }
-    }
-}
-
-/// When a unary call that provably was not sent is tried again. Always within its deadline.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetryConfig {
-    /// How often a request is tried in all; 1: never again. Default: 4.
-    pub attempts_max: u32,
-    /// The mean pause before the second attempt, in milliseconds; it doubles from then on. Default: 25.
-    pub backoff_ms: u64,
-    /// The longest mean pause, in milliseconds. Default: 500.
-    pub backoff_max_ms: u64,
-    /// The longest request that is kept for another attempt, in bytes. Default: 65536.
-    pub replay_bytes_max: usize,
-}
-
-impl Default for RetryConfig {
-    fn default() -> Self {
-        Self {
-            attempts_max: 4,
-            backoff_ms: 25,
-            backoff_max_ms: 500,
-            replay_bytes_max: 64 << 10,
-        }
-    }
-}
-
 /// Configuration of the server stack.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -141,12 +95,6 @@ impl Config {
             ("header_bytes_max", self.header_bytes_max.into()),
             ("keepalive_interval_ms", self.keepalive_interval_ms),
             ("keepalive_timeout_ms", self.keepalive_timeout_ms),
-            ("client.connect_timeout_ms", self.client.connect_timeout_ms),
-            ("client.waiting_max", self.client.waiting_max as u64),
-            (
-                "client.retry.attempts_max",
-                self.client.retry.attempts_max.into(),
-            ),
             ("server.connections_max", self.server.connections_max as u64),
             ("server.streams_max", self.server.streams_max.into()),
             (
@@ -154,10 +102,17 @@ impl Config {
                 self.server.handshake_timeout_ms,
             ),
         ];
-        if let Some((key, _)) = limits.into_iter().find(|(_, value)| *value == 0) {
+        let mut limits = limits.into_iter().chain(self.client.limits());
+        if let Some((key, _)) = limits.find(|(_, value)| *value == 0) {
             return Err(Error::Config {
                 key: key.to_owned(),
                 reason: "must not be 0".to_owned(),
+            });
+        }
+        if let Some((key, reason)) = self.client.out_of_range() {
+            return Err(Error::Config {
+                key: key.to_owned(),
+                reason: reason.to_owned(),
             });
         }
         // Below 65535 bytes hyper's windows would shrink under the protocol's own default; above 2^31-1
@@ -196,26 +151,6 @@ impl Config {
     }
 }
 
-/// `http://host:port` and nothing more.
-pub(crate) fn parse_destination(address: &str) -> Result<http::Uri, &'static str> {
-    let uri: http::Uri = address
-        .parse()
-        .map_err(|_| "is not a URI such as http://host:port")?;
-    if uri.scheme_str() != Some("http") {
-        return Err("must start with http:// (connections are not encrypted yet)");
-    }
-    if uri.host().is_none_or(str::is_empty) || uri.port_u16().is_none() {
-        return Err("needs a host and a port, as in http://host:port");
-    }
-    if uri
-        .path_and_query()
-        .is_some_and(|rest| rest.as_str() != "/")
-    {
-        return Err("must end after the port");
-    }
-    Ok(uri)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,20 +184,18 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_scheme_host_and_port() {
-        assert!(parse_destination("http://127.0.0.1:50051").is_ok());
-        assert!(parse_destination("http://product.shop.svc:50051/").is_ok());
-        for address in [
-            "",
-            "product:50051",
-            "https://a:1",
-            "http://a",
-            "http://:1",
-            "http://a:1/v1",
-            "a b",
-        ] {
-            assert!(parse_destination(address).is_err(), "{address:?}");
-        }
+    fn a_limit_of_the_client_is_refused_by_its_whole_key() {
+        let mut config = Config::default();
+        config.client.pool.connections_max = 0;
+        let error = config.validate().unwrap_err().to_string();
+        assert_eq!(error, "mesh.client.pool.connections_max must not be 0");
+        let mut config = Config::default();
+        config.client.hedge.percentile = f64::NAN;
+        let error = config.validate().unwrap_err().to_string();
+        assert!(
+            error.starts_with("mesh.client.hedge.percentile must be"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use http_body::Frame;
 use tokio::{task::JoinHandle, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Status, body::Body};
 use tracing::Instrument as _;
 
@@ -82,6 +82,8 @@ pub struct CallContext {
     criticality: Criticality,
     request_id: Option<Arc<str>>,
     deadline: Option<Instant>,
+    // How often somebody above has made the call being served before.
+    previous_attempts: u32,
     // Cancelled when the caller of the call being served has gone, or its deadline has passed.
     cancelled: Option<CancellationToken>,
 }
@@ -102,6 +104,7 @@ impl CallContext {
             criticality: Criticality::CriticalPlus, // Lowers nothing: each callee's own counts.
             request_id: None,
             deadline: None,
+            previous_attempts: 0,
             cancelled: None,
         }
     }
@@ -195,6 +198,21 @@ impl CallContext {
         CURRENT.scope(self, future).await
     }
 
+    /// How often somebody above has made the call being served before: whoever serves a retry does not
+    /// retry itself.
+    pub(crate) fn previous_attempts(&self) -> u32 {
+        self.previous_attempts
+    }
+
+    /// Takes over what the caller says of earlier attempts; a header that is no number says nothing.
+    pub(crate) fn with_previous_attempts(self, headers: &http::HeaderMap) -> Self {
+        let previous = crate::wire::text(headers, crate::wire::header::PREVIOUS_ATTEMPTS);
+        Self {
+            previous_attempts: previous.and_then(|text| text.parse().ok()).unwrap_or(0),
+            ..self
+        }
+    }
+
     pub(crate) fn with_child_span(self) -> Self {
         Self {
             trace: self.trace.child(),
@@ -217,6 +235,7 @@ impl CallContext {
     fn detached(self) -> Self {
         Self {
             deadline: None,
+            previous_attempts: 0,
             cancelled: None,
             ..self
         }
@@ -235,6 +254,19 @@ where
         reason = "this is the wrapper that the ban points to"
     )]
     tokio::spawn(carry(future))
+}
+
+/// A task of the mesh's own, which belongs to no call; ends when the handle is dropped.
+pub(crate) fn spawn_apart<F>(future: F) -> AbortOnDropHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a connection must not inherit the deadline of the call that opened it"
+    )]
+    AbortOnDropHandle::new(tokio::spawn(future))
 }
 
 /// Wraps a future for a `TaskTracker` or `JoinSet` as [`spawn`] does for `tokio::spawn`.

@@ -124,6 +124,13 @@ pub struct MethodContract {
     pub server_streaming: bool,
 }
 
+impl MethodContract {
+    /// Whether either side is a stream.
+    pub(crate) fn streams(&self) -> bool {
+        self.client_streaming || self.server_streaming
+    }
+}
+
 /// Why a descriptor set is not a contract.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -7,13 +7,13 @@
 //! ```
 //! The author states meaning in the contract (`idempotency_level` and the `mesh.v1` options); the mesh
 //! reads it from the descriptors ([`Contract`]) and owns the mechanism behind it: deadlines that cover
-//! connecting and whole streams, trace and principal that travel along ([`CallContext`]), size limits,
-//! metrics, health, reflection, graceful shutdown.
+//! connecting and whole streams, trace and principal that travel along ([`CallContext`]), discovery,
+//! balancing, retries within a budget, hedging, ejection of endpoints that fail, size limits, metrics, health, reflection, graceful shutdown.
 //!
 //! Deliberately without: SQL, a broker, anything that knows commerce; global state; and, until the
-//! issues that bring them, discovery and load balancing (one address per destination), identity (the
-//! server believes the `mesh-principal` header of whoever can reach it: keep its port inside),
-//! authorisation (the audience of a method is enforced by the edge) and overload control.
+//! issues that bring them, identity (the server believes the `mesh-principal` header of whoever can
+//! reach it: keep its port inside), authorisation (the audience of a method is enforced by the edge) and
+//! overload control.
 
 mod bounded;
 mod client;
@@ -38,8 +38,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-pub use client::Client;
-pub use config::{ClientConfig, Config, RetryConfig, ServerConfig};
+pub use client::{
+    BalanceConfig, Client, ClientConfig, DestinationSnapshot, DiscoveryConfig, EndpointSnapshot,
+    EndpointState, HedgeConfig, OutlierConfig, PoolConfig, RetryConfig,
+};
+pub use config::{Config, ServerConfig};
 pub use context::{CallContext, Principal, carry, detach, spawn};
 pub use contract::{
     Audience, Contract, ContractError, Criticality, Idempotency, MethodContract, MethodDeadline,
@@ -49,7 +52,11 @@ pub use error::Error;
 pub use server::{Health, Server};
 pub use wire::header;
 
-use crate::{client::Transport, metrics::Metrics, stack::Side};
+use crate::{
+    client::{ClientMetrics, Destination},
+    metrics::Metrics,
+    stack::Side,
+};
 
 /// What a process needs to call and to serve: configuration, contract, connections, metrics.
 /// Cheap to clone; one per process and registry.
@@ -63,8 +70,9 @@ struct Inner {
     contract: Contract,
     client_metrics: Metrics,
     server_metrics: Metrics,
+    attempt_metrics: ClientMetrics,
     // One per destination, made at its first use.
-    clients: Mutex<HashMap<String, Client>>,
+    clients: Mutex<HashMap<String, (Client, Arc<Destination>)>>,
 }
 
 impl Mesh {
@@ -77,12 +85,14 @@ impl Mesh {
         config.validate()?;
         let client_metrics = Metrics::register(Side::Client, registry)?;
         let server_metrics = Metrics::register(Side::Server, registry)?;
+        let attempt_metrics = ClientMetrics::register(registry)?;
         let clients = Mutex::default();
         let inner = Inner {
             config,
             contract,
             client_metrics,
             server_metrics,
+            attempt_metrics,
             clients,
         };
         Ok(Self {
@@ -91,7 +101,7 @@ impl Mesh {
     }
 
     /// A client of the destination, to be put into a generated tonic client. Clients of one destination
-    /// share its connection, which is made with the first call. Needs a tokio runtime.
+    /// share its connections, which are made when calls need them. Needs a tokio runtime.
     ///
     /// A destination that is not configured answers UNAVAILABLE to every call and names the missing key.
     pub fn client(&self, destination: &str) -> Client {
@@ -99,18 +109,31 @@ impl Mesh {
             config,
             contract,
             client_metrics,
+            attempt_metrics,
             clients,
             ..
         } = &*self.inner;
         // A map of finished clients is whole even if a thread panicked while it held the lock.
         let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(destination) {
+        if let Some((client, _)) = clients.get(destination) {
             return client.clone();
         }
-        let transport = Transport::lazy(destination, config);
-        let client = Client::new(transport, config, contract, client_metrics.clone());
-        clients.insert(destination.to_owned(), client.clone());
+        let opened = Destination::configured(destination, config, contract, attempt_metrics);
+        let client = Client::new(opened.clone(), config, contract, client_metrics.clone());
+        clients.insert(destination.to_owned(), (client.clone(), opened));
         client
+    }
+
+    /// What is known at the moment of every destination that was ever called, and of its endpoints.
+    pub fn endpoints(&self) -> Vec<DestinationSnapshot> {
+        let clients = &self.inner.clients;
+        let clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut snapshots: Vec<_> = clients
+            .values()
+            .map(|(_, opened)| opened.snapshot())
+            .collect();
+        snapshots.sort_unstable_by(|a, b| a.destination.cmp(&b.destination));
+        snapshots
     }
 
     /// Refuses to start without an address for each destination that the process cannot do without.

@@ -153,7 +153,7 @@ impl Drop for Record {
 }
 
 /// gRPC's own spelling.
-fn name(code: Code) -> &'static str {
+pub(crate) fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

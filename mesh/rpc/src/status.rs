@@ -1,6 +1,6 @@
 //! The errors that the mesh itself answers with: each has a code, a reason, and says no internals.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use http::HeaderMap;
 use tonic::{Code, Status};
@@ -38,40 +38,90 @@ pub(crate) fn cancelled() -> Status {
     )
 }
 
-pub(crate) fn unavailable(destination: &str) -> Status {
-    let message = format!("destination \"{destination}\" is unavailable");
-    status(
-        Code::Unavailable,
-        message,
-        "DESTINATION_UNAVAILABLE",
-        Some(RETRY_DELAY),
-    )
+/// Where in the client a call ended without an answer: goes into the details of the error, and, except
+/// for the address, into its message.
+pub(crate) struct Origin<'a> {
+    pub(crate) destination: &'a str,
+    /// The layer, by the name of its file.
+    pub(crate) layer: &'static str,
+    /// How many attempts were made.
+    pub(crate) attempt: u32,
+    pub(crate) endpoint: Option<&'a str>,
 }
 
-/// What a failure of the connection means to a caller, given what tonic makes of it. tonic says UNKNOWN
-/// or CANCELLED where the connection broke: neither tells a caller that it may try again.
-pub(crate) fn transport(code: Code, destination: &str) -> Status {
-    match code {
-        Code::Internal => {
-            let message = format!("destination \"{destination}\" broke the protocol");
-            status(code, message, "DESTINATION_BROKE_PROTOCOL", None)
-        }
-        Code::ResourceExhausted => {
-            let message = format!("destination \"{destination}\" asks for fewer calls");
-            status(code, message, "DESTINATION_OVERLOADED", Some(RETRY_DELAY))
-        }
-        _ => unavailable(destination),
+impl Origin<'_> {
+    pub(crate) fn unavailable(&self, what: &str, cause: Option<String>) -> Status {
+        let message = format!("is unavailable: {what}");
+        let reason = "DESTINATION_UNAVAILABLE";
+        self.status(
+            Code::Unavailable,
+            &message,
+            reason,
+            Some(RETRY_DELAY),
+            cause,
+        )
     }
-}
 
-pub(crate) fn cut_off(destination: &str) -> Status {
-    let message = format!("destination \"{destination}\" cut the answer off");
-    status(
-        Code::Unavailable,
-        message,
-        "DESTINATION_UNAVAILABLE",
-        Some(RETRY_DELAY),
-    )
+    /// What a failure of the connection means to a caller.
+    pub(crate) fn transport(&self, code: Code, cause: String) -> Status {
+        match code {
+            Code::Internal => {
+                let reason = "DESTINATION_BROKE_PROTOCOL";
+                self.status(code, "broke the protocol", reason, None, Some(cause))
+            }
+            Code::ResourceExhausted => {
+                let (message, reason) = ("asks for fewer calls", "DESTINATION_OVERLOADED");
+                self.status(code, message, reason, Some(RETRY_DELAY), Some(cause))
+            }
+            _ => self.unavailable("the connection broke", Some(cause)),
+        }
+    }
+
+    pub(crate) fn circuit_open(&self, max: usize) -> Status {
+        let message = format!("has {max} attempts in flight, which is mesh.client.concurrent_max");
+        let reason = "CIRCUIT_OPEN";
+        self.status(Code::Unavailable, &message, reason, Some(RETRY_DELAY), None)
+    }
+
+    pub(crate) fn queue_full(&self, max: usize) -> Status {
+        let message = format!("has {max} calls waiting, which is mesh.client.waiting_max");
+        let reason = "QUEUE_FULL";
+        self.status(Code::Unavailable, &message, reason, Some(RETRY_DELAY), None)
+    }
+
+    fn status(
+        &self,
+        code: Code,
+        message: &str,
+        reason: &str,
+        retry: Option<Duration>,
+        cause: Option<String>,
+    ) -> Status {
+        let Self {
+            destination,
+            layer,
+            attempt,
+            endpoint,
+        } = self;
+        let message =
+            format!("destination \"{destination}\" {message} ({layer}, attempt {attempt})");
+        let known = [
+            ("destination", Some((*destination).to_owned())),
+            ("layer", Some((*layer).to_owned())),
+            ("attempt", Some(attempt.to_string())),
+            ("endpoint", endpoint.map(str::to_owned)),
+            ("cause", cause),
+        ];
+        let metadata: HashMap<String, String> = known
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+            .collect();
+        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+        if retry.is_some() {
+            details.set_retry_info(retry);
+        }
+        Status::with_error_details(code, message, details)
+    }
 }
 
 pub(crate) fn unconfigured(destination: &str) -> Status {

@@ -15,6 +15,9 @@ pub(crate) struct Trace {
 
 const SAMPLED: u8 = 1;
 
+/// Version, trace, span and flags, with three dashes.
+const HEADER_BYTES: usize = 2 + 1 + 32 + 1 + 16 + 1 + 2;
+
 impl Trace {
     /// The first span of a new trace.
     pub(crate) fn root() -> Self {
@@ -51,15 +54,30 @@ impl Trace {
     pub(crate) fn trace_id(self) -> String {
         format!("{:032x}", self.id)
     }
+
+    /// The header's text. By hand, because every call writes one.
+    fn encode(self) -> [u8; HEADER_BYTES] {
+        let mut text = [b'-'; HEADER_BYTES];
+        text[..2].copy_from_slice(b"00");
+        write_hex(&mut text[3..35], &self.id.to_be_bytes());
+        write_hex(&mut text[36..52], &self.span.to_be_bytes());
+        write_hex(&mut text[53..], &[self.flags]);
+        text
+    }
+}
+
+/// Two digits per byte.
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
 }
 
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "00-{:032x}-{:016x}-{:02x}",
-            self.id, self.span, self.flags
-        )
+        f.write_str(std::str::from_utf8(&self.encode()).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -22,6 +22,10 @@ pub mod header {
     pub const SCOPES: &str = "mesh-scopes";
     /// How much it matters that the call succeeds; the lower of the caller's and the method's counts.
     pub const CRITICALITY: &str = "mesh-criticality";
+    /// How often the call was made before, here or further up; gRPC's own header.
+    pub const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+    /// When the caller may try again, in milliseconds; negative: never. gRPC's own header.
+    pub const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
     /// Names the request of the outermost client in logs and errors.
     pub const REQUEST_ID: &str = "x-request-id";
 }
@@ -78,6 +82,15 @@ pub(crate) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
     match HeaderValue::from_str(value) {
         Ok(value) => drop(headers.insert(name, value)),
         Err(_) => drop(headers.remove(name)),
+    }
+}
+
+/// Replaces the header by a value that no other call has: it is kept out of HPACK's table, where it
+/// would only push out what repeats.
+pub(crate) fn set_unique(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(mut value) = HeaderValue::from_str(value) {
+        value.set_sensitive(true);
+        headers.insert(HeaderName::from_static(name), value);
     }
 }
 

@@ -91,7 +91,7 @@ fn write(context: &CallContext, headers: &mut HeaderMap) {
         .iter()
         .map(|scope| wire::encode_text(scope))
         .collect();
-    wire::set(headers, header::TRACEPARENT, &context.traceparent());
+    wire::set_unique(headers, header::TRACEPARENT, &context.traceparent());
     wire::set(headers, header::CRITICALITY, context.criticality().as_str());
     wire::set_or_remove(headers, header::REQUEST_ID, context.request_id());
     // Whatever the caller wrote there itself is replaced: only the context speaks for a principal.

@@ -1,24 +1,50 @@
 //! The client stack: what a call passes through on its way out.
 //!
-//! Deliberately without discovery, balancing and hedging: one address per destination for now, behind
-//! [`Client`], which does not show what carries it.
+//! The layers from `context` to `retry` see a call; below, `destination` knows the endpoints
+//! (`discovery`), and an `attempt` takes one of them (`balance`, `load`, `outlier`, `circuit`) and a place
+//! on a connection to it (`pool`, `connection`, `connect`).
 
+mod attempt;
+mod balance;
+mod budget;
+mod circuit;
+mod clock;
+mod config;
+mod connect;
+mod connection;
 mod context;
 mod deadline;
+mod destination;
+mod discovery;
+mod endpoint;
+mod failure;
+mod hedge;
+mod load;
+mod metrics;
+mod outlier;
+mod pool;
 mod retry;
+mod snapshot;
 #[cfg(test)]
 mod tests;
-mod transport;
 
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use http::{Request, Response};
 use tonic::{Status, body::Body};
-use tower::{Service, ServiceBuilder, util::BoxCloneSyncService};
+use tower::{Service, ServiceBuilder};
 
-#[cfg(test)]
-use transport::Failure;
-pub(crate) use transport::Transport;
+pub use config::{
+    BalanceConfig, ClientConfig, DiscoveryConfig, HedgeConfig, OutlierConfig, PoolConfig,
+    RetryConfig,
+};
+pub(crate) use destination::Destination;
+pub(crate) use discovery::parse_destination;
+pub(crate) use metrics::ClientMetrics;
+pub use snapshot::{DestinationSnapshot, EndpointSnapshot, EndpointState};
 
 use crate::{
     Config, Contract, frames,
@@ -32,12 +58,17 @@ use crate::{
 /// It is always ready: waiting for a connection is part of a call and falls under its deadline.
 #[derive(Clone)]
 pub struct Client {
-    stack: BoxCloneSyncService<Request<Body>, Response<Body>, Status>,
+    stack: Layers,
 }
+
+/// The stack as a type, from outside in.
+type Layers = context::Inject<
+    observe::Observe<deadline::Deadline<frames::Limit<retry::Retry<Arc<Destination>>>>>,
+>;
 
 impl Client {
     pub(crate) fn new(
-        transport: Transport,
+        destination: Arc<Destination>,
         config: &Config,
         contract: &Contract,
         metrics: Metrics,
@@ -51,12 +82,9 @@ impl Client {
             .layer(deadline::layer())
             // A message that nobody would accept is not worth sending, or buffering.
             .layer(frames::layer(Side::Client, config.message_bytes_max))
-            // What was never sent may be sent again.
-            .layer(retry::layer(config.client.retry.clone()))
-            .service(transport);
-        Self {
-            stack: BoxCloneSyncService::new(stack),
-        }
+            // What failed is tried again where that is safe, what is slow a second time elsewhere.
+            .service(retry::Retry::new(destination.clone(), destination));
+        Self { stack }
     }
 }
 

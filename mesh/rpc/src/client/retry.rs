@@ -1,108 +1,485 @@
-//! Layer: a unary call that provably was never sent (connection refused, or closed before the request
-//! was written) is tried again, within its deadline.
+//! Layer: a call that failed is tried again where that is safe, worth it and affordable.
 //!
-//! Deliberately narrow: only methods whose contract says that they may be repeated, only requests small
-//! enough to keep, and never after a byte of the request has left. Retries of calls that failed, with
-//! budgets, come with load balancing.
+//! Safe: the contract says NO_SIDE_EFFECTS or IDEMPOTENT, or the request provably reached no handler
+//! ("transparent", gRFC A6). Worth it: the failure is UNAVAILABLE, the callee has not said otherwise
+//! (`grpc-retry-pushback-ms`), there is time left, and the call is not itself a retry of somebody above.
+//! Affordable: the destination's budget pays for it (`budget.rs`). Whoever gives up says so to those
+//! above in the same words, so that they do not begin all over again.
+//!
+//! Deliberately never after an answer has begun: its caller may have read it.
 
 use std::{
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt as _, stream};
-use http::{Request, Response, request::Parts};
+use futures_util::{
+    StreamExt as _,
+    future::{Either, select},
+    stream,
+};
+use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
 use tokio::time::{Instant, sleep};
-use tonic::{Status, body::Body};
-use tower::{Layer, Service};
+use tonic::{Code, Status, body::Body};
+use tower::Service;
 
-use super::transport::Failure;
+use super::{
+    attempt::{Attempts, code_of},
+    balance::Tried,
+    config::RetryConfig,
+    destination::{Destination, Method},
+    failure::{Failure, Reach},
+};
 use crate::{
-    RetryConfig,
+    contract::Idempotency,
     stack::{Answer, Call},
+    wire::header,
 };
 
-/// Tries again what was never sent.
-pub(crate) fn layer<S>(config: RetryConfig) -> impl Layer<S, Service = Retry<S>> + Clone {
-    tower::layer::layer_fn(move |inner| Retry {
-        inner,
-        config: config.clone(),
-    })
-}
+/// The longest pause that a callee may ask for.
+const PUSHBACK_MAX: Duration = Duration::from_mins(1);
+/// How often a request that provably reached no handler is sent again.
+const TRANSPARENT_MAX: u32 = 16;
+/// How many of these wait for nothing.
+const TRANSPARENT_AT_ONCE: u32 = 3;
 
+/// Retries and hedges, at the bottom of the client stack. `A` makes the attempts; the destination holds
+/// what is remembered between calls.
 #[derive(Clone)]
-pub(crate) struct Retry<S> {
-    inner: S,
-    config: RetryConfig,
+pub(crate) struct Retry<A> {
+    attempts: A,
+    destination: Arc<Destination>,
 }
 
-impl<S> Service<Request<Body>> for Retry<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Failure, Future: Send + 'static>
-        + Clone
-        + Send
-        + 'static,
-{
+impl<A> Retry<A> {
+    pub(crate) fn new(attempts: A, destination: Arc<Destination>) -> Self {
+        Self {
+            attempts,
+            destination,
+        }
+    }
+}
+
+impl<A: Attempts> Service<Request<Body>> for Retry<A> {
     type Response = Response<Body>;
     type Error = Status;
     type Future = Answer;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        self.inner.poll_ready(cx).map_err(|failure| failure.status)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(())) // Waiting for a connection belongs to the call, under its deadline.
     }
 
     fn call(&mut self, request: Request<Body>) -> Answer {
-        let mut inner = self.inner.clone();
-        let config = self.config.clone();
-        let call = Call::of(&request);
-        let deadline = call.context.deadline();
-        let repeatable = config.attempts_max > 1
-            && call.method.as_ref().is_some_and(|method| {
-                method.idempotency.is_repeatable() && !method.client_streaming
-            });
-        Box::pin(async move {
-            if !repeatable {
-                return inner.call(request).await.map_err(|failure| failure.status);
+        let this = self.clone();
+        Box::pin(async move { this.run(request).await })
+    }
+}
+
+/// What an attempt came to, if not to an answer for the caller.
+enum Setback {
+    /// The callee's own refusal.
+    Answered(Response<Body>, Code),
+    Failed(Failure),
+}
+
+/// What is known of a call while its attempts go on.
+struct Trial {
+    method: Arc<Method>,
+    deadline: Option<Instant>,
+    /// May do its work twice, and was kept.
+    repeatable: bool,
+    hedgeable: bool,
+    /// Attempts that somebody above has made before this call.
+    above: u32,
+    /// Attempts that may have reached a handler.
+    sent: u32,
+    /// Attempts that have not.
+    unsent: u32,
+    /// Of these, those that a server has refused: the first is free.
+    turned_away: u32,
+    tried: Tried,
+}
+
+/// What to do after a setback.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Retry(Duration),
+    Transparent(Duration),
+    /// Nobody should try again who is further up: it was tried here.
+    GiveUp(&'static str),
+    /// Nothing to be done here.
+    Stop,
+}
+
+impl<A: Attempts> Retry<A> {
+    async fn run(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let destination = &*self.destination;
+        let config = &destination.shared.config.client.retry;
+        destination.budget.earn(destination.shared.clock.now());
+        let mut trial = Trial::of(&request, destination);
+        let mut copy = Copy::of(request, config.replay_bytes_max).await?;
+        trial.repeatable &= copy.message.is_some();
+        while let Some(mut request) = copy.next() {
+            trial.mark(request.headers_mut());
+            let mut setback = match self.once(request, copy.message.as_deref(), &trial).await {
+                Ok(response) => match code_of(&response) {
+                    None | Some(Code::Ok) => return Ok(response),
+                    Some(code) => Setback::Answered(response, code),
+                },
+                Err(failure) => Setback::Failed(failure),
+            };
+            if let Setback::Failed(failure) = &mut setback
+                && let Some(unsent) = failure.unsent.take()
+            {
+                copy.request = Some(*unsent);
             }
-            let (parts, body) = request.into_parts();
-            let message = match keep(body, config.replay_bytes_max).await? {
-                Kept::Whole(message) => message,
-                Kept::TooLong(body) => {
-                    let request = Request::from_parts(parts, body);
-                    return inner.call(request).await.map_err(|failure| failure.status);
+            let next = trial.next(&setback, config, rand::random());
+            let metrics = &destination.shared.metrics;
+            let pause = match next {
+                Next::Transparent(pause) if copy.is_left() => {
+                    metrics.again("transparent");
+                    pause
+                }
+                Next::Retry(pause) => {
+                    if !destination.budget.spend(destination.shared.clock.now()) {
+                        metrics.given_up("budget");
+                        return setback.end(&trial, &destination.name, true);
+                    }
+                    metrics.again("retry");
+                    pause
+                }
+                Next::GiveUp(reason) => {
+                    metrics.given_up(reason);
+                    return setback.end(&trial, &destination.name, true);
+                }
+                Next::Transparent(_) | Next::Stop => {
+                    return setback.end(&trial, &destination.name, false);
                 }
             };
-            for attempt in 1.. {
-                let failure = match inner.call(replay(&parts, message.clone())).await {
-                    Ok(response) => return Ok(response),
-                    Err(failure) => failure,
-                };
-                let pause = config.pause(attempt, rand::random());
-                let in_time = deadline.is_none_or(|deadline| Instant::now() + pause < deadline);
-                if !failure.worth_repeating || attempt >= config.attempts_max || !in_time {
-                    return Err(failure.status);
-                }
-                tracing::debug!(attempt, ?pause, "not sent, trying again");
+            tracing::debug!(
+                destination = &*destination.name,
+                attempts = trial.attempts(),
+                ?pause,
+                "trying again"
+            );
+            if !pause.is_zero() {
                 sleep(pause).await;
             }
-            unreachable!("the last attempt returns")
+        }
+        unreachable!("an attempt that is not repeated returns")
+    }
+
+    /// One attempt; or two at a time, when the first is slow and may be hedged.
+    async fn once(
+        &self,
+        request: Request<Body>,
+        message: Option<&Message>,
+        trial: &Trial,
+    ) -> Result<Response<Body>, Failure> {
+        let number = trial.attempts() + 1;
+        let Some(message) = message.filter(|_| trial.hedgeable && number == 1) else {
+            return self.attempts.attempt(request, number, &trial.tried).await;
+        };
+        let hedging = self.destination.hedging();
+        let latencies = &trial.method.latencies;
+        let began = Instant::now();
+        let first = self.attempts.attempt(request, number, &trial.tried);
+        let answer = match latencies.percentile() {
+            None => first.await,
+            Some(percentile) => {
+                let delay = percentile.max(Duration::from_millis(hedging.delay_min_ms));
+                self.hedged(first, delay, message, trial).await
+            }
+        };
+        if answer.is_ok() {
+            latencies.record(began.elapsed(), hedging.percentile, hedging.calls_min);
+        }
+        answer
+    }
+
+    /// The first good answer of two attempts; the other one is dropped, which resets its stream.
+    async fn hedged(
+        &self,
+        first: impl Future<Output = Result<Response<Body>, Failure>>,
+        delay: Duration,
+        message: &Message,
+        trial: &Trial,
+    ) -> Result<Response<Body>, Failure> {
+        let mut first = std::pin::pin!(first);
+        tokio::select! {
+            biased;
+            answer = &mut first => return answer,
+            () = sleep(delay) => {}
+        }
+        let destination = &*self.destination;
+        let metrics = &destination.shared.metrics;
+        if !self.attempts.has_other(&trial.tried) {
+            return first.await;
+        }
+        if !destination.budget.spend(destination.shared.clock.now()) {
+            metrics.given_up("budget");
+            return first.await;
+        }
+        metrics.again("hedge");
+        let mut request = message.again();
+        mark(request.headers_mut(), trial.above + 1);
+        let second = std::pin::pin!(self.attempts.attempt(request, 2, &trial.tried));
+        match select(first, second).await {
+            Either::Left((answer, _)) | Either::Right((answer, _)) if is_good(&answer) => answer,
+            Either::Left((_, second)) => second.await,
+            Either::Right((_, first)) => first.await,
+        }
+    }
+}
+
+fn is_good(answer: &Result<Response<Body>, Failure>) -> bool {
+    answer
+        .as_ref()
+        .is_ok_and(|response| matches!(code_of(response), None | Some(Code::Ok)))
+}
+
+impl Trial {
+    fn of(request: &Request<Body>, destination: &Destination) -> Self {
+        let call = Call::of(request);
+        let config = &destination.shared.config.client;
+        let above = call.context.previous_attempts();
+        let unary = call
+            .method
+            .as_ref()
+            .filter(|method| !method.client_streaming);
+        let level = unary.map_or(Idempotency::Unknown, |method| method.idempotency);
+        Self {
+            method: destination.method(request.uri().path()).clone(),
+            deadline: call.context.deadline(),
+            repeatable: level.is_repeatable(),
+            hedgeable: config.hedge.enabled
+                && above == 0
+                && level == Idempotency::NoSideEffects
+                && unary.is_some_and(|method| !method.server_streaming),
+            above,
+            sent: 0,
+            unsent: 0,
+            turned_away: 0,
+            tried: Tried::default(),
+        }
+    }
+
+    fn attempts(&self) -> u32 {
+        self.sent + self.unsent
+    }
+
+    fn mark(&self, headers: &mut HeaderMap) {
+        mark(headers, self.above.saturating_add(self.sent));
+    }
+
+    /// Counts the setback and decides.
+    fn next(&mut self, setback: &Setback, config: &RetryConfig, random: f64) -> Next {
+        let pause = |attempt| jitter(attempt, config.backoff_ms, config.backoff_max_ms, random);
+        let (code, reach, pushback, hopeless_for) = match setback {
+            Setback::Answered(response, code) => {
+                let pushback = Pushback::of(response.headers());
+                (*code, Reach::Handler, pushback, Duration::ZERO)
+            }
+            Setback::Failed(failure) => (
+                failure.code(),
+                failure.reach,
+                Pushback::None,
+                failure.hopeless_for(),
+            ),
+        };
+        let next = match reach {
+            Reach::Refused => return Next::Stop,
+            Reach::Nowhere => {
+                self.unsent += 1;
+                // Who has been gone for long is not waited for.
+                let longest = Duration::from_millis(config.backoff_max_ms);
+                if self.attempts() >= config.attempts_max || hopeless_for > longest {
+                    return Next::Stop;
+                }
+                Next::Transparent(pause(self.unsent).max(hopeless_for))
+            }
+            Reach::NoHandler => {
+                self.unsent += 1;
+                if self.unsent > TRANSPARENT_MAX {
+                    return Next::Stop;
+                }
+                match self.unsent.saturating_sub(TRANSPARENT_AT_ONCE) {
+                    0 => Next::Transparent(Duration::ZERO),
+                    late => Next::Transparent(pause(late)),
+                }
+            }
+            Reach::TurnedAway if self.turned_away == 0 => {
+                self.unsent += 1;
+                self.turned_away = 1;
+                Next::Transparent(Duration::ZERO)
+            }
+            Reach::TurnedAway => {
+                self.unsent += 1;
+                self.affordable(pause(self.unsent), config)
+            }
+            Reach::Handler => {
+                self.sent += 1;
+                let is_retryable = code == Code::Unavailable
+                    || (code == Code::ResourceExhausted && matches!(pushback, Pushback::After(_)));
+                if !self.repeatable || !is_retryable {
+                    return Next::Stop;
+                }
+                match pushback {
+                    Pushback::Never => return Next::GiveUp("pushback"),
+                    Pushback::After(delay) if delay > PUSHBACK_MAX => {
+                        return Next::GiveUp("pushback");
+                    }
+                    Pushback::After(delay) => self.affordable(delay, config),
+                    Pushback::None => self.affordable(pause(self.sent), config),
+                }
+            }
+        };
+        let (Next::Retry(pause) | Next::Transparent(pause)) = next else {
+            return next;
+        };
+        let in_time = |deadline| Instant::now() + pause < deadline;
+        if self.deadline.is_none_or(in_time) {
+            next
+        } else {
+            Next::Stop
+        }
+    }
+}
+
+impl Trial {
+    /// An attempt that the budget has to pay for, if it may be made at all.
+    fn affordable(&self, pause: Duration, config: &RetryConfig) -> Next {
+        if self.above > 0 {
+            Next::GiveUp("retried_above")
+        } else if self.attempts() >= config.attempts_max {
+            Next::GiveUp("attempts")
+        } else {
+            Next::Retry(pause)
+        }
+    }
+}
+
+impl Setback {
+    /// What the caller gets. `exhausted`: tells those above that trying again was tried.
+    fn end(
+        self,
+        trial: &Trial,
+        destination: &str,
+        exhausted: bool,
+    ) -> Result<Response<Body>, Status> {
+        const NEVER: &str = "-1";
+        match self {
+            Self::Answered(mut response, _) => {
+                if exhausted {
+                    let never = HeaderValue::from_static(NEVER);
+                    response.headers_mut().insert(header::RETRY_PUSHBACK, never);
+                }
+                Ok(response)
+            }
+            Self::Failed(failure) => {
+                tracing::debug!(destination, ?failure, "call failed");
+                let mut status = failure.into_status(destination, trial.attempts());
+                if exhausted && let Ok(never) = NEVER.parse() {
+                    status.metadata_mut().insert(header::RETRY_PUSHBACK, never);
+                }
+                Err(status)
+            }
+        }
+    }
+}
+
+/// What the callee says of another attempt (gRFC A6).
+#[derive(Debug, PartialEq, Eq)]
+enum Pushback {
+    None,
+    After(Duration),
+    Never,
+}
+
+impl Pushback {
+    /// Negative or not a number: no retry.
+    fn of(headers: &HeaderMap) -> Self {
+        let Some(value) = headers.get(header::RETRY_PUSHBACK) else {
+            return Self::None;
+        };
+        let ms = value
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse::<u32>().ok());
+        ms.map_or(Self::Never, |ms| {
+            Self::After(Duration::from_millis(ms.into()))
         })
     }
 }
 
-fn replay(parts: &Parts, message: Bytes) -> Request<Body> {
-    Request::from_parts(parts.clone(), Body::new(Full::new(message)))
+/// Says how often the call was made before; 0 says nothing.
+fn mark(headers: &mut HeaderMap, previous: u32) {
+    if previous == 0 {
+        headers.remove(header::PREVIOUS_ATTEMPTS);
+    } else {
+        headers.insert(header::PREVIOUS_ATTEMPTS, HeaderValue::from(previous));
+    }
 }
 
-impl RetryConfig {
-    /// Exponential, with "full jitter": between nothing and twice the mean.
-    pub(super) fn pause(&self, attempt: u32, random: f64) -> Duration {
-        let doubled = self.backoff_ms.saturating_mul(1 << (attempt - 1).min(20));
-        let mean = Duration::from_millis(doubled.min(self.backoff_max_ms));
-        mean.mul_f64(2.0 * random)
+/// Exponential, with "full jitter": between nothing and twice the mean ("Exponential Backoff And
+/// Jitter", Brooker 2015). `attempt` counts from 1, `random` is below 1.
+pub(crate) fn jitter(attempt: u32, mean_ms: u64, mean_max_ms: u64, random: f64) -> Duration {
+    let doubled = mean_ms.saturating_mul(1 << (attempt - 1).min(20));
+    let mean = Duration::from_millis(doubled.min(mean_max_ms));
+    mean.mul_f64(2.0 * random)
+}
+
+/// A request, for as many attempts as it can be had.
+struct Copy {
+    /// A short message: for any number.
+    message: Option<Box<Message>>,
+    /// Anything else, for one; and what was given back because nothing of it was sent.
+    request: Option<Request<Body>>,
+}
+
+struct Message {
+    parts: Parts,
+    message: Bytes,
+}
+
+impl Copy {
+    async fn of(request: Request<Body>, bytes_max: usize) -> Result<Self, Status> {
+        let once = |request| Self {
+            message: None,
+            request: Some(request),
+        };
+        let method = Call::of(&request).method.as_ref();
+        if method.is_none_or(|method| method.client_streaming) {
+            return Ok(once(request));
+        }
+        let (parts, body) = request.into_parts();
+        Ok(match keep(body, bytes_max).await? {
+            Kept::Whole(message) => Self {
+                message: Some(Box::new(Message { parts, message })),
+                request: None,
+            },
+            Kept::TooLong(body) => once(Request::from_parts(parts, body)),
+        })
+    }
+
+    fn is_left(&self) -> bool {
+        self.message.is_some() || self.request.is_some()
+    }
+
+    fn next(&mut self) -> Option<Request<Body>> {
+        let again = || self.message.as_ref().map(|message| message.again());
+        self.request.take().or_else(again)
+    }
+}
+
+impl Message {
+    fn again(&self) -> Request<Body> {
+        let body = Body::new(Full::new(self.message.clone()));
+        Request::from_parts(self.parts.clone(), body)
     }
 }
 

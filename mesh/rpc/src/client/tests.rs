@@ -12,23 +12,30 @@ use std::{
 use bytes::Bytes;
 use http::Uri;
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::TokioIo;
 use prometheus::Registry;
 use tokio::{
     io::{AsyncReadExt as _, DuplexStream},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 use tonic_types::StatusExt as _;
 use tower::{ServiceExt as _, service_fn};
 
 use super::*;
+use super::{
+    attempt::Attempts,
+    balance::Tried,
+    connect::{Connect, Connecting, Tcp},
+    discovery::Target,
+    failure::{Cause, Failure, Reach},
+};
 use crate::{
     CallContext, Mesh, Principal, RetryConfig, stack::Call, testing::descriptor_set, wire::header,
 };
 
 const READ: &str = "/mesh.test.v1.TestService/Read";
+const PUT: &str = "/mesh.test.v1.TestService/Put";
 const POST: &str = "/mesh.test.v1.TestService/Post";
 
 fn request(path: &str) -> Request<Body> {
@@ -41,48 +48,67 @@ fn contract() -> Contract {
     Contract::new(descriptor_set()).unwrap()
 }
 
-/// A channel whose connector never comes to a result.
-fn hung_channel() -> Channel {
-    transport::endpoint(Uri::from_static("http://test:1"), &Config::default())
-        .connect_timeout(Duration::from_hours(1))
-        .connect_with_connector_lazy(service_fn(|_: Uri| {
-            std::future::pending::<io::Result<TokioIo<DuplexStream>>>()
-        }))
+/// Makes connections as a test wants it, and counts them.
+struct Made<C> {
+    connect: C,
+    count: Arc<AtomicU32>,
 }
 
-fn client_over(channel: Channel) -> Client {
-    let metrics = Metrics::register(Side::Client, &Registry::new()).unwrap();
-    Client::new(
-        Transport::over("test", channel),
-        &Config::default(),
+impl<C, F> Connect for Made<C>
+where
+    C: Fn() -> F + Send + Sync + 'static,
+    F: Future<Output = io::Result<DuplexStream>> + Send + 'static,
+{
+    fn connect<'a>(&'a self, _: &'a Target) -> Connecting<'a> {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        let connecting = (self.connect)();
+        Box::pin(async { Ok(Box::new(connecting.await?) as Box<dyn connect::Stream>) })
+    }
+}
+
+fn destination_over(
+    connector: Arc<dyn Connect>,
+    endpoints: &str,
+    config: &Config,
+) -> Arc<Destination> {
+    let source = parse_destination(endpoints).unwrap();
+    let discover = discovery::of(source, &config.client.discovery);
+    let metrics = ClientMetrics::register(&Registry::new()).unwrap();
+    Destination::open(
+        "test",
+        Some(discover),
+        connector,
+        config,
         &contract(),
-        metrics,
+        &metrics,
     )
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_deadline_covers_connecting_where_plain_tonic_hangs() {
-    let started = Instant::now();
-    let mut plain = request(READ);
-    plain
-        .headers_mut()
-        .insert("grpc-timeout", "200m".parse().unwrap());
-    let waiting = tokio::time::timeout(Duration::from_secs(3), hung_channel().oneshot(plain));
-    assert!(
-        waiting.await.is_err(),
-        "plain tonic is expected to hang here"
-    );
-    assert_eq!(started.elapsed().as_secs(), 3);
+fn client_of(destination: Arc<Destination>, config: &Config) -> Client {
+    let metrics = Metrics::register(Side::Client, &Registry::new()).unwrap();
+    Client::new(destination, config, &contract(), metrics)
+}
 
+/// A client whose connector never comes to a result.
+fn hung() -> Client {
+    let mut config = Config::default();
+    config.client.connect_timeout_ms = 3_600_000;
+    let connector = Made {
+        connect: std::future::pending,
+        count: Arc::default(),
+    };
+    let destination = destination_over(Arc::new(connector), "http://test:1", &config);
+    client_of(destination, &config)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_covers_connecting() {
     let started = Instant::now();
     let mut covered = request(READ);
     covered
         .headers_mut()
         .insert("grpc-timeout", "200m".parse().unwrap());
-    let status = client_over(hung_channel())
-        .oneshot(covered)
-        .await
-        .unwrap_err();
+    let status = hung().oneshot(covered).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(started.elapsed().as_millis(), 200);
 }
@@ -99,7 +125,7 @@ async fn the_soonest_of_context_request_and_contract_counts() {
         }
         let deadline = context.map(|ms| started + Duration::from_millis(ms));
         let context = CallContext::root(Principal::anonymous()).with_deadline(deadline);
-        let client = client_over(hung_channel());
+        let client = hung();
         let status = context.scope(client.oneshot(request)).await.unwrap_err();
         assert_eq!(status.code(), Code::DeadlineExceeded);
         started.elapsed().as_millis()
@@ -137,7 +163,7 @@ async fn the_soonest_of_context_request_and_contract_counts() {
 async fn a_call_ends_with_the_call_that_it_is_made_for() {
     let token = CancellationToken::new();
     let context = CallContext::root(Principal::anonymous()).with_cancellation(token.clone());
-    let calling = crate::spawn(context.scope(client_over(hung_channel()).oneshot(request(READ))));
+    let calling = crate::spawn(context.scope(hung().oneshot(request(READ))));
     tokio::task::yield_now().await;
     assert!(!calling.is_finished());
     token.cancel();
@@ -150,10 +176,7 @@ async fn a_malformed_timeout_is_refused_by_its_name() {
     request
         .headers_mut()
         .insert("grpc-timeout", "soon".parse().unwrap());
-    let status = client_over(hung_channel())
-        .oneshot(request)
-        .await
-        .unwrap_err();
+    let status = hung().oneshot(request).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("grpc-timeout"), "{status}");
 }
@@ -230,71 +253,194 @@ async fn the_context_goes_along_in_headers() {
     );
 }
 
-/// What the retry layer makes of a transport that fails `failures` times.
-async fn tried(path: &str, failures: u32, sent: bool, config: RetryConfig) -> (u32, Option<Code>) {
-    let attempts = Arc::new(AtomicU32::new(0));
-    let counted = attempts.clone();
+/// Attempts that fail on purpose, `failures` times, and then succeed.
+#[derive(Clone)]
+struct Failing {
+    failures: u32,
+    reach: Reach,
+    attempts: Arc<AtomicU32>,
+    previous: Arc<std::sync::Mutex<Vec<String>>>,
+}
+
+impl Attempts for Failing {
+    async fn attempt(
+        &self,
+        request: Request<Body>,
+        number: u32,
+        _: &Tried,
+    ) -> Result<Response<Body>, Failure> {
+        let attempt = self.attempts.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(number, attempt + 1);
+        let previous = request.headers().get(header::PREVIOUS_ATTEMPTS);
+        let previous = previous.map_or("-", |previous| previous.to_str().unwrap());
+        self.previous.lock().unwrap().push(previous.to_owned());
+        if attempt < self.failures && self.reach != Reach::Handler {
+            return Err(Failure {
+                cause: Cause::CutOff,
+                reach: self.reach,
+                endpoint: None,
+                unsent: Some(Box::new(request)),
+            });
+        }
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(
+            &body[..],
+            [0, 0, 0, 0, 2, 10, 0],
+            "every attempt sends the request"
+        );
+        if attempt < self.failures {
+            return Err(Failure::cut_off("10.0.0.1:1".into()));
+        }
+        Ok(Response::new(Body::empty()))
+    }
+
+    fn has_other(&self, _: &Tried) -> bool {
+        false
+    }
+}
+
+/// What the retry layer makes of attempts that fail.
+async fn tried_by(
+    caller: CallContext,
+    path: &str,
+    failures: u32,
+    reach: Reach,
+    retry: RetryConfig,
+) -> (u32, Option<Status>, Vec<String>) {
+    let mut config = Config::default();
+    config.client.retry = retry;
+    let destination = destination_over(Arc::new(Tcp), "http://test:1", &config);
+    let attempts = Failing {
+        failures,
+        reach,
+        attempts: Arc::default(),
+        previous: Arc::default(),
+    };
     let stack = ServiceBuilder::new()
         .layer(context::layer(contract(), Duration::from_secs(10)))
         .layer(deadline::layer())
-        .layer(retry::layer(config))
-        .service(service_fn(move |request: Request<Body>| {
-            let attempt = counted.fetch_add(1, Ordering::SeqCst);
-            async move {
-                let body = request.into_body().collect().await.unwrap().to_bytes();
-                assert_eq!(
-                    &body[..],
-                    [0, 0, 0, 0, 2, 10, 0],
-                    "every attempt sends the request"
-                );
-                if attempt < failures {
-                    return Err(Failure {
-                        status: crate::status::unavailable("test"),
-                        worth_repeating: !sent,
-                    });
-                }
-                Ok(Response::new(Body::empty()))
-            }
-        }));
-    let outcome = stack.oneshot(request(path)).await;
+        .service(retry::Retry::new(attempts.clone(), destination));
+    let outcome = caller.scope(stack.oneshot(request(path))).await;
+    let previous = attempts.previous.lock().unwrap().clone();
     (
-        attempts.load(Ordering::SeqCst),
-        outcome.err().map(|status| status.code()),
+        attempts.attempts.load(Ordering::SeqCst),
+        outcome.err(),
+        previous,
     )
 }
 
+async fn tried(
+    path: &str,
+    failures: u32,
+    reach: Reach,
+    config: RetryConfig,
+) -> (u32, Option<Code>) {
+    let caller = CallContext::root(Principal::anonymous());
+    let (attempts, status, _) = tried_by(caller, path, failures, reach, config).await;
+    (attempts, status.map(|status| status.code()))
+}
+
 #[tokio::test(start_paused = true)]
-async fn only_what_was_never_sent_and_may_be_repeated_is_tried_again() {
+async fn what_may_have_reached_a_handler_is_tried_again_only_where_the_contract_allows_it() {
     let config = RetryConfig::default;
-    assert_eq!(tried(READ, 2, false, config()).await, (3, None));
-    assert_eq!(
-        tried(READ, 2, true, config()).await,
-        (1, Some(Code::Unavailable))
-    );
-    assert_eq!(
-        tried(POST, 2, false, config()).await,
-        (1, Some(Code::Unavailable))
-    );
-    assert_eq!(
-        tried(READ, 9, false, config()).await,
-        (4, Some(Code::Unavailable))
-    );
+    let unavailable = Some(Code::Unavailable);
+    let reach = Reach::Handler;
+    assert_eq!(tried(READ, 2, reach, config()).await, (3, None));
+    assert_eq!(tried(PUT, 2, reach, config()).await, (3, None));
+    assert_eq!(tried(POST, 2, reach, config()).await, (1, unavailable));
+    assert_eq!(tried(READ, 9, reach, config()).await, (4, unavailable));
     let never = RetryConfig {
         attempts_max: 1,
         ..config()
     };
-    assert_eq!(
-        tried(READ, 2, false, never).await,
-        (1, Some(Code::Unavailable))
-    );
+    assert_eq!(tried(READ, 2, reach, never).await, (1, unavailable));
+    let short = RetryConfig {
+        replay_bytes_max: 3,
+        ..config()
+    };
+    assert_eq!(tried(READ, 2, reach, short).await, (1, unavailable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_reached_no_handler_is_tried_again_whatever_it_is() {
+    let config = || RetryConfig {
+        backoff_max_ms: 1,
+        ..RetryConfig::default()
+    };
+    let unavailable = Some(Code::Unavailable);
+    for path in [READ, POST, "/unknown.v1.Service/Method"] {
+        for reach in [Reach::Nowhere, Reach::NoHandler] {
+            assert_eq!(tried(path, 2, reach, config()).await, (3, None), "{path}");
+        }
+        assert_eq!(
+            tried(path, 99, Reach::Nowhere, config()).await,
+            (4, unavailable)
+        );
+        assert_eq!(
+            tried(path, 99, Reach::NoHandler, config()).await,
+            (17, unavailable)
+        );
+        assert_eq!(
+            tried(path, 99, Reach::TurnedAway, config()).await,
+            (4, unavailable),
+            "once for nothing, then for the budget"
+        );
+        assert_eq!(
+            tried(path, 99, Reach::Refused, config()).await,
+            (1, unavailable)
+        );
+    }
     let short = RetryConfig {
         replay_bytes_max: 3,
         ..config()
     };
     assert_eq!(
-        tried(READ, 2, false, short).await,
-        (1, Some(Code::Unavailable))
+        tried(READ, 2, Reach::NoHandler, short).await,
+        (3, None),
+        "given back, not kept"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_says_how_often_it_was_sent_before() {
+    let caller = || CallContext::root(Principal::anonymous());
+    let config = RetryConfig::default();
+    let (_, _, previous) = tried_by(caller(), READ, 2, Reach::Handler, config.clone()).await;
+    assert_eq!(previous, ["-", "1", "2"]);
+    let (_, _, previous) = tried_by(caller(), READ, 2, Reach::NoHandler, config).await;
+    assert_eq!(previous, ["-", "-", "-"], "nobody has seen those");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_from_above_is_not_retried_again_and_is_passed_on() {
+    let mut headers = http::HeaderMap::new();
+    headers.insert(header::PREVIOUS_ATTEMPTS, "2".parse().unwrap());
+    let caller = CallContext::root(Principal::anonymous()).with_previous_attempts(&headers);
+    let config = RetryConfig::default();
+    let (attempts, status, previous) =
+        tried_by(caller.clone(), READ, 9, Reach::Handler, config.clone()).await;
+    assert_eq!((attempts, previous), (1, vec!["2".to_owned()]));
+    let metadata = status.unwrap().metadata().clone();
+    assert_eq!(metadata.get(header::RETRY_PUSHBACK).unwrap(), "-1");
+    let (attempts, ..) = tried_by(caller, READ, 2, Reach::NoHandler, config).await;
+    assert_eq!(attempts, 3, "it reached nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_says_where_it_was_made() {
+    let caller = CallContext::root(Principal::anonymous());
+    let (_, status, _) = tried_by(caller, READ, 9, Reach::Handler, RetryConfig::default()).await;
+    let status = status.unwrap();
+    assert!(
+        status.message().contains("(connection, attempt 4)"),
+        "{status}"
+    );
+    let details = status.get_error_details();
+    let metadata = &details.error_info().unwrap().metadata;
+    assert_eq!(metadata["layer"], "connection");
+    assert_eq!(metadata["attempt"], "4");
+    assert_eq!(metadata["endpoint"], "10.0.0.1:1");
+    assert_eq!(metadata["destination"], "test");
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,21 +451,16 @@ async fn no_attempt_is_waited_for_that_would_come_after_the_deadline() {
         backoff_max_ms: 3_600_000,
         ..RetryConfig::default()
     };
-    let (attempts, code) = tried(READ, 9, false, patient).await;
+    let (attempts, code) = tried(READ, 9, Reach::Handler, patient).await;
     assert_eq!(code, Some(Code::Unavailable), "the cause, not the deadline");
     assert!(attempts < 4 && started.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
 fn pauses_grow_to_their_limit() {
-    let config = RetryConfig {
-        backoff_ms: 25,
-        backoff_max_ms: 500,
-        ..RetryConfig::default()
-    };
-    let mean_ms = |attempt| config.pause(attempt, 0.5).as_millis();
+    let mean_ms = |attempt| retry::jitter(attempt, 25, 500, 0.5).as_millis();
     assert_eq!([1, 2, 3, 6, 40].map(mean_ms), [25, 50, 100, 500, 500]);
-    assert_eq!(config.pause(3, 0.0), Duration::ZERO);
+    assert_eq!(retry::jitter(3, 25, 500, 0.0), Duration::ZERO);
 }
 
 #[tokio::test]
@@ -329,9 +470,9 @@ async fn a_refused_connection_is_unavailable_and_says_when_to_come_back() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let uri: Uri = format!("http://{gone}").parse().unwrap();
-    let channel = transport::endpoint(uri, &Config::default()).connect_lazy();
-    let status = client_over(channel)
+    let config = Config::default();
+    let destination = destination_over(Arc::new(Tcp), &format!("http://{gone}"), &config);
+    let status = client_of(destination, &config)
         .oneshot(request(READ))
         .await
         .unwrap_err();
@@ -342,52 +483,73 @@ async fn a_refused_connection_is_unavailable_and_says_when_to_come_back() {
     );
     let details = status.get_error_details();
     assert!(details.retry_info().is_some());
-    assert_eq!(
-        details.error_info().unwrap().reason,
-        "DESTINATION_UNAVAILABLE"
-    );
+    let info = details.error_info().unwrap();
+    assert_eq!(info.reason, "DESTINATION_UNAVAILABLE");
+    assert_eq!(info.metadata["layer"], "balance");
 }
 
-/// How often a channel connects for one call when `connect` makes its connections.
-async fn connections<F>(connect: impl Fn() -> F + Send + 'static) -> (u32, Status)
+/// How often a client connects for one call when `connect` makes its connections.
+async fn connections<F>(
+    path: &str,
+    connect: impl Fn() -> F + Send + Sync + 'static,
+) -> (u32, Status)
 where
-    F: Future<Output = io::Result<TokioIo<DuplexStream>>> + Send + 'static,
+    F: Future<Output = io::Result<DuplexStream>> + Send + 'static,
 {
-    let connections = Arc::new(AtomicU32::new(0));
-    let counted = connections.clone();
-    let channel = transport::endpoint(Uri::from_static("http://test:1"), &Config::default())
-        .connect_with_connector_lazy(service_fn(move |_: Uri| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            connect()
-        }));
-    let status = client_over(channel)
-        .oneshot(request(READ))
+    let mut config = Config::default();
+    config.client.pool.backoff_ms = 1; // Less than the calls' own.
+    config.client.retry.backoff_ms = 100;
+    let count = Arc::new(AtomicU32::new(0));
+    let connector = Made {
+        connect,
+        count: count.clone(),
+    };
+    let destination = destination_over(Arc::new(connector), "http://test:1", &config);
+    let status = client_of(destination, &config)
+        .oneshot(request(path))
         .await
         .unwrap_err();
-    (connections.load(Ordering::SeqCst), status)
+    (count.load(Ordering::SeqCst), status)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_connection_is_tried_again_and_one_that_breaks_with_the_request_is_not() {
     let refused = || async { Err(io::ErrorKind::ConnectionRefused.into()) };
-    let (attempts, status) = connections(refused).await;
-    assert_eq!((attempts, status.code()), (4, Code::Unavailable));
+    let (attempts, status) = connections(POST, refused).await;
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!((2..=4).contains(&attempts), "{attempts}");
 
     let breaking = || async {
+        let (near, far) = tokio::io::duplex(4096);
+        crate::spawn(async move {
+            let mut server = h2::server::handshake(far).await.unwrap();
+            // Seen, and then nothing: not even GOAWAY.
+            drop(server.accept().await);
+        });
+        Ok(near)
+    };
+    let (_, status) = connections(POST, breaking).await;
+    assert_eq!(status.code(), Code::Unavailable, "it may have been seen");
+    assert!(status.message().contains("attempt 1)"), "{status}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_called_who_does_not_speak_http2() {
+    let silent = || async {
         let (near, mut far) = tokio::io::duplex(4096);
         crate::spawn(async move {
-            // The preface, SETTINGS and with them, in one write or the next, the request.
             let mut seen = Vec::new();
-            while !seen.ends_with(&[0, 0, 0, 0, 2, 10, 0]) {
-                far.read_buf(&mut seen).await.unwrap();
-            }
+            while far.read_buf(&mut seen).await.unwrap() > 0 {}
+            let text = b"\0\0\0\0\x02\x0a\0";
+            assert!(!seen.windows(text.len()).any(|window| window == text));
         });
-        Ok(TokioIo::new(near))
+        Ok(near)
     };
-    let (attempts, status) = connections(breaking).await;
-    assert_eq!(
-        (attempts, status.code()),
-        (1, Code::Unavailable),
-        "it may have been seen"
+    let (attempts, status) = connections(POST, silent).await;
+    // One attempt to connect takes two seconds, and the call ten.
+    assert!((4..=5).contains(&attempts), "{attempts}");
+    assert!(
+        matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
+        "{status}"
     );
 }

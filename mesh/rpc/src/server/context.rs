@@ -112,6 +112,7 @@ fn read(
         .min()
         .and_then(|left| now.checked_add(left));
     let context = context
+        .with_previous_attempts(headers)
         .with_deadline(deadline)
         .with_criticality(stated.map_or(criticality, |stated| stated.min(criticality)));
     Ok(match wire::text(headers, header::REQUEST_ID) {

@@ -1,8 +1,11 @@
 //! The mesh over real loopback gRPC, beside plain tonic where that fails.
 
+mod balancing;
 mod deadlines;
+mod discovering;
 mod lifecycle;
 mod limits;
 mod propagation;
+mod repeating;
 #[path = "../support/mod.rs"]
 mod support;

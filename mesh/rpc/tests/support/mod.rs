@@ -211,6 +211,17 @@ pub(crate) fn mesh_calling(address: SocketAddr) -> Mesh {
     mesh_with(config, &Registry::new())
 }
 
+/// A mesh that knows one destination, `test`, with several endpoints.
+pub(crate) fn mesh_calling_all(addresses: impl IntoIterator<Item = SocketAddr>) -> Mesh {
+    let mut config = Config::default();
+    let listed: Vec<_> = addresses
+        .into_iter()
+        .map(|address| format!("http://{address}"))
+        .collect();
+    config.destinations.insert("test".into(), listed.join(","));
+    mesh_with(config, &Registry::new())
+}
+
 pub(crate) fn mesh_with(config: Config, registry: &Registry) -> Mesh {
     let contract = Contract::new(contract::descriptor_set()).expect("the test's contract is valid");
     Mesh::new(config, contract, registry).expect("the test's configuration is valid")

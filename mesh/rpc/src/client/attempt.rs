@@ -1,0 +1,313 @@
+//! One attempt of a call: a permit, an endpoint, a place on a connection, an answer; and at the end of
+//! its stream what the balancer and the outlier detection learn from it.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header::USER_AGENT, uri};
+use http_body::Frame;
+use tokio::time::Instant;
+use tonic::{Code, Status, body::Body};
+
+use super::{
+    balance::Tried,
+    circuit::Permit,
+    clock::{Nanos, float, millis},
+    connection::{Lease, Received},
+    destination::{Destination, Method},
+    endpoint::Endpoint,
+    failure::{Cause, Failure},
+    outlier::Outcome,
+};
+use crate::{
+    stack::Call,
+    wire::{self, header},
+};
+
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("commerce-mesh/", env!("CARGO_PKG_VERSION")));
+
+/// What the retry layer stands on: something that makes attempts.
+pub(crate) trait Attempts: Clone + Send + Sync + 'static {
+    /// Makes the `number`th attempt of a call, at an endpoint that was not tried before if there is one.
+    fn attempt<'a>(
+        &'a self,
+        request: Request<Body>,
+        number: u32,
+        tried: &'a Tried,
+    ) -> impl Future<Output = Result<Response<Body>, Failure>> + Send + 'a;
+
+    /// Whether another endpoint than those tried could take one.
+    fn has_other(&self, tried: &Tried) -> bool;
+}
+
+impl Attempts for Arc<Destination> {
+    async fn attempt(
+        &self,
+        request: Request<Body>,
+        number: u32,
+        tried: &Tried,
+    ) -> Result<Response<Body>, Failure> {
+        let Some(permit) = self.circuit.enter() else {
+            self.shared.metrics.refused("circuit");
+            let cause = Cause::CircuitOpen(self.circuit.max());
+            return Err(Failure::unplaced(cause, request));
+        };
+        let (endpoint, lease) = match self.place(tried).await {
+            Ok(place) => place,
+            Err(cause) => {
+                if let Cause::QueueFull(_) = cause {
+                    self.shared.metrics.refused("queue");
+                }
+                return Err(Failure::unplaced(cause, request));
+            }
+        };
+        tried.add(endpoint.id);
+        let flight = Flight::begin(self.clone(), endpoint, lease, permit, &request);
+        flight.send(request, number).await
+    }
+
+    fn has_other(&self, tried: &Tried) -> bool {
+        Destination::has_other(self, tried)
+    }
+}
+
+/// An attempt at an endpoint, from its choice to the end of the answer's stream. Dropped before, it was
+/// abandoned.
+struct Flight {
+    destination: Arc<Destination>,
+    endpoint: Arc<Endpoint>,
+    lease: Lease,
+    method: Arc<Method>,
+    deadline: Option<Instant>,
+    /// The answer is one message, whose time counts to its end.
+    is_unary: bool,
+    began: Nanos,
+    ended: bool,
+    _permit: Permit,
+}
+
+impl Flight {
+    fn begin(
+        destination: Arc<Destination>,
+        endpoint: Arc<Endpoint>,
+        lease: Lease,
+        permit: Permit,
+        request: &Request<Body>,
+    ) -> Self {
+        let call = Call::of(request);
+        let method = destination.method(request.uri().path()).clone();
+        method.metrics.begin();
+        endpoint.load.begin();
+        Self {
+            deadline: call.context.deadline(),
+            is_unary: call.method.as_ref().is_some_and(|method| !method.streams()),
+            began: destination.shared.clock.now(),
+            destination,
+            endpoint,
+            lease,
+            method,
+            ended: false,
+            _permit: permit,
+        }
+    }
+
+    async fn send(
+        mut self,
+        mut request: Request<Body>,
+        number: u32,
+    ) -> Result<Response<Body>, Failure> {
+        self.address(&mut request);
+        let (head, received) = match self.lease.call(request).await {
+            Ok(answered) => answered,
+            Err(broken) => {
+                let failure = Failure::broken(broken, self.endpoint.address().clone());
+                self.end(failure.code());
+                return Err(failure);
+            }
+        };
+        let code = code_of(&head);
+        if received.is_end_stream() && code.is_none() {
+            self.end(Code::Unavailable);
+            return Err(Failure::cut_off(self.endpoint.address().clone()));
+        }
+        if let Some(code) = code {
+            self.end(code);
+            let body = AnswerBody {
+                received,
+                flight: None,
+                number,
+            };
+            return Ok(head.map(|()| Body::new(body)));
+        }
+        if !self.is_unary {
+            let now = self.destination.shared.clock.now();
+            let latency = now.saturating_sub(self.began);
+            self.endpoint.load.answered(latency, now, self.decay());
+        }
+        let body = AnswerBody {
+            received,
+            flight: Some(self),
+            number,
+        };
+        Ok(head.map(|()| Body::new(body)))
+    }
+
+    /// Says where the request goes, and how much time is left: now, not when the call began, because
+    /// earlier attempts have used some of it.
+    fn address(&self, request: &mut Request<Body>) {
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(self.destination.shared.connector.scheme());
+        parts.authority = Some(self.endpoint.pool.target().authority.clone());
+        if parts.path_and_query.is_none() {
+            parts.path_and_query = Some(uri::PathAndQuery::from_static("/"));
+        }
+        *request.uri_mut() = Uri::from_parts(parts).expect("all three parts are there");
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, AGENT);
+        match self.deadline {
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                wire::set_unique(headers, header::GRPC_TIMEOUT, &wire::encode_timeout(left));
+            }
+            None => drop(headers.remove(header::GRPC_TIMEOUT)),
+        }
+    }
+
+    /// The attempt has come to a status.
+    fn end(&mut self, code: Code) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let now = self.destination.shared.clock.now();
+        let latency = now.saturating_sub(self.began);
+        let outcome = match code {
+            Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Outcome::Failure,
+            Code::DeadlineExceeded => Outcome::Late,
+            _ => Outcome::Success,
+        };
+        let load = &self.endpoint.load;
+        if outcome == Outcome::Failure || code == Code::ResourceExhausted {
+            load.failed(latency, now, self.decay());
+        } else if outcome == Outcome::Late {
+            load.abandoned(latency, now, self.decay());
+        } else if self.is_unary {
+            load.answered(latency, now, self.decay());
+        }
+        self.conclude(outcome, code, latency, now);
+    }
+
+    fn conclude(&self, outcome: Outcome, code: Code, latency: Nanos, now: Nanos) {
+        self.destination.conclude(&self.endpoint, outcome, now);
+        self.method.metrics.end(code, float(latency) / 1e9);
+    }
+
+    fn decay(&self) -> Nanos {
+        millis(self.destination.shared.config.client.balance.decay_ms)
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.endpoint.load.end();
+        if self.ended {
+            return;
+        }
+        let now = self.destination.shared.clock.now();
+        let latency = now.saturating_sub(self.began);
+        if self.is_unary {
+            self.endpoint.load.abandoned(latency, now, self.decay());
+        }
+        let is_late = self
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline);
+        if is_late && self.is_unary {
+            self.conclude(Outcome::Late, Code::DeadlineExceeded, latency, now);
+        } else {
+            self.method
+                .metrics
+                .end(Code::Cancelled, float(latency) / 1e9);
+        }
+    }
+}
+
+/// What the headers of an answer already say of its outcome.
+pub(super) fn code_of<B>(head: &Response<B>) -> Option<Code> {
+    match code_in(head.headers()) {
+        Some(code) => Some(code),
+        None => match head.status() {
+            StatusCode::OK => None,
+            // gRPC's own mapping, for proxies that answer in a callee's place.
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => Some(Code::Unavailable),
+            StatusCode::BAD_REQUEST => Some(Code::Internal),
+            StatusCode::UNAUTHORIZED => Some(Code::Unauthenticated),
+            StatusCode::FORBIDDEN => Some(Code::PermissionDenied),
+            StatusCode::NOT_FOUND => Some(Code::Unimplemented),
+            _ => Some(Code::Unknown),
+        },
+    }
+}
+
+fn code_in(headers: &HeaderMap) -> Option<Code> {
+    let code = headers.get(Status::GRPC_STATUS)?;
+    Some(Code::from_bytes(code.as_bytes()))
+}
+
+/// An answer that ends with trailers or with an error, never in silence: a callee that dies in the
+/// middle of a stream, or a proxy that cuts it off, is UNAVAILABLE and not an end.
+struct AnswerBody {
+    received: Received,
+    /// `None`: it has ended.
+    flight: Option<Flight>,
+    number: u32,
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let Some(flight) = &mut this.flight else {
+            return Poll::Ready(None);
+        };
+        let failure = match ready!(this.received.poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                flight.lease.hear();
+                if let Some(trailers) = frame.trailers_ref() {
+                    flight.end(code_in(trailers).unwrap_or(Code::Unknown));
+                    this.flight = None;
+                }
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            Some(Err(error)) => Failure {
+                cause: Cause::Http2(error),
+                ..Failure::cut_off(flight.endpoint.address().clone())
+            },
+            None => Failure::cut_off(flight.endpoint.address().clone()),
+        };
+        flight.end(failure.code());
+        let status = failure.into_status(&flight.destination.name, this.number);
+        tracing::debug!(destination = &*flight.destination.name, %status, "answer broke off");
+        this.flight = None;
+        Poll::Ready(Some(Err(status)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.flight.is_none()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::default()
+    }
+}

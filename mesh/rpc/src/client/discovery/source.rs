@@ -1,0 +1,230 @@
+//! How a destination is written: the text of `mesh.destinations.NAME`, and of the files that it names.
+//!
+//! ```text
+//! http://10.0.0.1:50051
+//! http://10.0.0.1:50051;zone=a;weight=3, http://10.0.0.2:50051
+//! dns://product.shop.svc:50051
+//! file:///etc/mesh/product
+//! ```
+
+use std::{path::PathBuf, sync::Arc};
+
+use http::uri::Authority;
+
+/// The longest name of a zone, in bytes.
+const ZONE_BYTES_MAX: usize = 64;
+const WEIGHT_MAX: u32 = 1000;
+
+/// Where the endpoints of a destination come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// They stand in the configuration.
+    List(Vec<Target>),
+    /// Each address of a name is one.
+    Dns(Authority),
+    /// Each line of a file is one.
+    File(PathBuf),
+}
+
+/// An endpoint as discovery knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// Where to connect: `host:port`.
+    pub(crate) address: Arc<str>,
+    /// What it is called in requests.
+    pub(crate) authority: Authority,
+    /// Empty: not known.
+    pub(crate) zone: Arc<str>,
+    /// Its share beside the others': 1 to 1000.
+    pub(crate) weight: u32,
+}
+
+/// Reads the text of a destination. The error says what is wrong, as the end of a sentence.
+pub(crate) fn parse_destination(text: &str) -> Result<Source, &'static str> {
+    let text = text.trim();
+    if let Some(path) = text.strip_prefix("file://") {
+        return if path.starts_with('/') {
+            Ok(Source::File(PathBuf::from(path)))
+        } else {
+            Err("must name a file by its whole path, as in file:///etc/mesh/product")
+        };
+    }
+    if text.starts_with("dns://") {
+        return authority(text, "dns").map(Source::Dns);
+    }
+    text.split(',')
+        .map(parse_target)
+        .collect::<Result<_, _>>()
+        .map(Source::List)
+}
+
+/// Reads a file of endpoints: one per line, `#` begins a comment. The error names the line.
+pub(crate) fn parse_file(text: &str) -> Result<Vec<Target>, String> {
+    let lines = text.lines().enumerate().map(|(index, line)| {
+        let target = line.split('#').next().unwrap_or_default().trim();
+        (index + 1, target)
+    });
+    lines
+        .filter(|(_, target)| !target.is_empty())
+        .map(|(line, target)| {
+            parse_target(target).map_err(|reason| format!("line {line} {reason}"))
+        })
+        .collect()
+}
+
+/// `http://host:port;zone=NAME;weight=NUMBER`
+fn parse_target(text: &str) -> Result<Target, &'static str> {
+    let mut parts = text.split(';').map(str::trim);
+    let authority = authority(parts.next().unwrap_or_default(), "http")?;
+    let mut target = Target {
+        address: Arc::from(authority.as_str()),
+        authority,
+        zone: Arc::from(""),
+        weight: 1,
+    };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("zone", zone)) if is_zone(zone) => target.zone = Arc::from(zone),
+            Some(("zone", _)) => {
+                return Err("has a zone that is not 1 to 64 letters, digits, '-', '_' or '.'");
+            }
+            Some(("weight", weight)) => {
+                target.weight = weight
+                    .parse()
+                    .ok()
+                    .filter(|weight| (1..=WEIGHT_MAX).contains(weight))
+                    .ok_or("has a weight that is not a number from 1 to 1000")?;
+            }
+            _ => return Err("knows only ;zone=NAME and ;weight=NUMBER after the port"),
+        }
+    }
+    Ok(target)
+}
+
+fn is_zone(zone: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    !zone.is_empty() && zone.len() <= ZONE_BYTES_MAX && zone.bytes().all(plain)
+}
+
+/// `scheme://host:port` and nothing more.
+fn authority(text: &str, scheme: &str) -> Result<Authority, &'static str> {
+    let uri: http::Uri = text
+        .parse()
+        .map_err(|_| "is not a URI such as http://host:port")?;
+    if uri.scheme_str() != Some(scheme) {
+        return Err("must start with http://, dns:// or file:// (without TLS)");
+    }
+    if uri
+        .path_and_query()
+        .is_some_and(|rest| !matches!(rest.as_str(), "" | "/"))
+    {
+        return Err("must end after the port");
+    }
+    let authority = uri.authority().cloned();
+    authority
+        .filter(|a| !a.host().is_empty() && a.port_u16().is_some_and(|port| port != 0))
+        .filter(|a| !a.as_str().contains('@'))
+        .ok_or("needs a host and a port, as in http://host:port")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_scheme_host_and_port() {
+        for address in [
+            "http://127.0.0.1:50051",
+            "http://[::1]:50051",
+            "http://product.shop.svc:50051/",
+            "dns://product.shop.svc:50051",
+            "file:///etc/mesh/product",
+        ] {
+            assert!(parse_destination(address).is_ok(), "{address:?}");
+        }
+        for address in [
+            "",
+            "product:50051",
+            "https://a:1",
+            "http://a",
+            "http://a:0",
+            "http://:1",
+            "http://a:1/v1",
+            "http://user@a:1",
+            "a b",
+            "dns://a",
+            "dns://a:1, dns://b:1",
+            "file://relative",
+            "http://a:1,",
+            "http://a:1;zone=",
+            "http://a:1;zone=a b",
+            "http://a:1;weight=0",
+            "http://a:1;weight=1001",
+            "http://a:1;colour=red",
+        ] {
+            assert!(parse_destination(address).is_err(), "{address:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_carries_zones_and_weights() {
+        let text = "http://a:1;zone=north;weight=3, http://b:2";
+        let Ok(Source::List(targets)) = parse_destination(text) else {
+            panic!("{text} is a list")
+        };
+        let read = |target: &Target| {
+            (
+                target.address.to_string(),
+                target.zone.to_string(),
+                target.weight,
+            )
+        };
+        assert_eq!(
+            targets.iter().map(read).collect::<Vec<_>>(),
+            [
+                ("a:1".into(), "north".into(), 3),
+                ("b:2".into(), String::new(), 1)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_has_comments_and_its_errors_have_lines() {
+        let text = "# ours\nhttp://a:1\n\n  http://b:2;zone=x # the other\n";
+        assert_eq!(parse_file(text).unwrap().len(), 2);
+        let error = parse_file("http://a:1\nftp://b:2").unwrap_err();
+        assert!(error.starts_with("line 2 must start with"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parsers_panic(text in ".{0,200}") {
+            let _ = parse_destination(&text);
+            let _ = parse_file(&text);
+        }
+
+        #[test]
+        fn what_is_written_is_read(
+            endpoints in prop::collection::vec(
+                ("[a-z][a-z0-9]{0,9}(\\.[a-z]{1,5}){0,2}", 1_u16.., "[a-zA-Z0-9._-]{0,20}", 1_u32..=1000),
+                1..20,
+            ),
+        ) {
+            let write = |(host, port, zone, weight): &(String, u16, String, u32)| {
+                let zone = if zone.is_empty() { String::new() } else { format!(";zone={zone}") };
+                format!("http://{host}:{port}{zone};weight={weight}")
+            };
+            let written: Vec<_> = endpoints.iter().map(write).collect();
+            let Ok(Source::List(read)) = parse_destination(&written.join(", ")) else {
+                panic!("{written:?} is a list")
+            };
+            prop_assert_eq!(&read, &parse_file(&written.join("\n")).unwrap());
+            for ((host, port, zone, weight), target) in endpoints.iter().zip(&read) {
+                prop_assert_eq!(&*target.address, format!("{host}:{port}"));
+                prop_assert_eq!((&*target.zone, target.weight), (zone.as_str(), *weight));
+            }
+        }
+    }
+}
