@@ -142,9 +142,14 @@ impl Service {
         })
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.group.id()
+    }
+
     /// The most memory that its process ever had, in mebibytes.
     pub(crate) fn peak_memory_mib(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.group.id()))?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kibibytes = line.and_then(|line| line.trim().strip_suffix("kB"));
         let kibibytes: u64 = kibibytes.context("VmHWM is not there")?.trim().parse()?;

@@ -2,6 +2,7 @@
 //!
 //! It calls them like anybody else would and knows none of their crates.
 
+mod cpu;
 mod figures;
 mod house;
 mod load;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use xtask::checkout;
 
 use crate::{
+    cpu,
     figures::{Spread, TARGETS, Target},
     house::House,
     pages::Pages,
@@ -83,6 +84,27 @@ impl Report {
     }
 }
 
+/// What a call costs in each process.
+fn costs(text: &mut String, rounds: &Rounds) -> Result<()> {
+    let who = cpu::WHO;
+    writeln!(
+        text,
+        "\nProcessor milliseconds of a call, its events included as far as they were told while calls ran:\n"
+    )?;
+    writeln!(text, "| measured | clients | {} |", who.join(" | "))?;
+    writeln!(text, "|---|---:|{}", "---:|".repeat(who.len()))?;
+    for ((figure, clients), costs) in &rounds.costs {
+        write!(text, "| {} | {clients} |", figure.name())?;
+        for each in 0..who.len() {
+            let spread = Spread::of(&costs.iter().map(|cost| cost[each]).collect::<Vec<_>>());
+            let median_ms = spread.map_or(0.0, |spread| spread.median);
+            write!(text, " {median_ms:.2} |")?;
+        }
+        writeln!(text)?;
+    }
+    Ok(())
+}
+
 fn section(text: &mut String, rounds: &Rounds) -> Result<()> {
     writeln!(
         text,
@@ -113,6 +135,9 @@ fn section(text: &mut String, rounds: &Rounds) -> Result<()> {
             "\nA purchase took {postgres:.1} commits on PostgreSQL, of both services with their relays and the consumer, \
              and {journal:.1} in the simulator's journal."
         )?;
+    }
+    if !rounds.costs.is_empty() {
+        costs(text, rounds)?;
     }
     let [product, payment] = rounds.connections;
     writeln!(

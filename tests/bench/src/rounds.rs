@@ -1,6 +1,6 @@
 //! The rounds: everything once for each number of clients, one after another, again and again.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
@@ -10,9 +10,10 @@ use tonic::transport::Channel;
 use xtask::servers::Servers;
 
 use crate::{
+    cpu::{self, Used},
     figures::{Figure, Figures},
     house::House,
-    load::{self, Run},
+    load::{self, Caller, Run},
     own::{self, Own},
     payments::{self, Buyer},
     pgbench::{self, Script},
@@ -39,6 +40,8 @@ pub(crate) struct Rounds {
     pub(crate) connections: [i64; 2],
     /// Answers of which the rows were counted.
     pub(crate) verified: u64,
+    /// What a call cost in each process, by figure and clients: processor milliseconds, a value a round.
+    pub(crate) costs: BTreeMap<(Figure, usize), Vec<[f64; cpu::WHO.len()]>>,
 }
 
 /// What the rounds are run on.
@@ -91,6 +94,7 @@ pub(crate) async fn run(
         commits: None,
         connections: [0; 2],
         verified: 0,
+        costs: BTreeMap::new(),
     };
     let stop = CancellationToken::new();
     let sampling = mesh::spawn(peak_connections(servers.postgres().url(), stop.clone()));
@@ -171,9 +175,25 @@ impl Ground<'_> {
         Ok(run.rate)
     }
 
+    /// Lets clients ask, and notes what it cost whom.
+    async fn load<C: Caller>(
+        &self,
+        figure: Figure,
+        clients: usize,
+        callers: Vec<C>,
+        rounds: &mut Rounds,
+    ) -> Result<Run> {
+        let before = Used::now(self.house)?;
+        let run = load::run(callers, self.options.length()).await?;
+        let cost = Used::now(self.house)?.each_since(before, run.calls);
+        let costs = rounds.costs.entry((figure, clients)).or_default();
+        costs.push(cost);
+        Ok(run)
+    }
+
     async fn create(&self, clients: usize, prefix: &str, rounds: &mut Rounds) -> Result<f64> {
         let buyers = Buyer::many(clients, &self.payment, self.size, false, prefix);
-        let run = load::run(buyers, self.options.length()).await?;
+        let run = self.load(Figure::Create, clients, buyers, rounds).await?;
         let database = &self.house.payment.database;
         let (there, waiting) = payments::count(database, prefix, "REQUIRES_CONFIRMATION").await?;
         rounds.verify("payments", run.calls, there)?;
@@ -185,7 +205,7 @@ impl Ground<'_> {
     async fn purchase(&self, clients: usize, prefix: &str, rounds: &mut Rounds) -> Result<f64> {
         let before = self.counted().await?;
         let buyers = Buyer::many(clients, &self.payment, self.size, true, prefix);
-        let run = load::run(buyers, self.options.length()).await?;
+        let run = self.load(Figure::Purchase, clients, buyers, rounds).await?;
         let database = &self.house.payment.database;
         let (there, succeeded) = payments::count(database, prefix, "SUCCEEDED").await?;
         rounds.verify("purchases", run.calls, there)?;
@@ -234,11 +254,10 @@ impl Ground<'_> {
             anyhow::Ok(row)
         };
         let before = held().await?;
-        let run = load::run(
-            Reserver::many(clients, &self.product),
-            self.options.length(),
-        )
-        .await?;
+        let reservers = Reserver::many(clients, &self.product);
+        let run = self
+            .load(Figure::Reserve, clients, reservers, rounds)
+            .await?;
         let after = held().await?;
         rounds.verify("units reserved", run.calls, after.0 - before.0)?;
         rounds.verify("lines that hold", run.calls, after.1 - before.1)?;
@@ -248,7 +267,7 @@ impl Ground<'_> {
 
     async fn get(&self, clients: usize, rounds: &mut Rounds) -> Result<f64> {
         let readers = Reader::many(clients, &self.product, &self.ids);
-        let run = load::run(readers, self.options.length()).await?;
+        let run = self.load(Figure::Get, clients, readers, rounds).await?;
         Ok(rounds.latency(Figure::Get, clients, &run))
     }
 

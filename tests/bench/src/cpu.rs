@@ -1,0 +1,70 @@
+//! Who used the processors, as the kernel counts it: where the time of a call goes.
+
+use std::{array, fs, process};
+
+use anyhow::{Context as _, Result};
+
+use crate::house::House;
+
+/// Those who take part.
+pub(crate) const WHO: [&str; 5] = ["load", "payment", "product", "PostgreSQL", "RabbitMQ"];
+/// Milliseconds in a tick of `/proc/PID/stat` (USER_HZ).
+const TICK_MS: u64 = 10;
+
+/// What each of [`WHO`] has used so far, in milliseconds.
+#[derive(Clone, Copy)]
+pub(crate) struct Used([u64; WHO.len()]);
+
+impl Used {
+    /// Of all processes there are now. Servers are known by their name: beside the private ones none should be busy.
+    pub(crate) fn now(house: &House) -> Result<Used> {
+        let ids = [process::id(), house.payment.id(), house.product.id()];
+        let mut used = [0; WHO.len()];
+        for entry in fs::read_dir("/proc")? {
+            let Ok(stat) = fs::read_to_string(entry?.path().join("stat")) else {
+                continue; // No process, or it has ended.
+            };
+            let (id, name, ticks) = read(&stat).context("/proc/PID/stat is not as it should be")?;
+            let who = match name {
+                "postgres" => Some(3),
+                "beam.smp" => Some(4),
+                _ => ids.iter().position(|known| *known == id),
+            };
+            if let Some(who) = who {
+                used[who] += ticks * TICK_MS;
+            }
+        }
+        Ok(Used(used))
+    }
+
+    /// What each has used since, for each of so many calls, in milliseconds.
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    pub(crate) fn each_since(self, before: Used, calls: u64) -> [f64; WHO.len()] {
+        array::from_fn(|who| self.0[who].saturating_sub(before.0[who]) as f64 / calls.max(1) as f64)
+    }
+}
+
+/// Id, name, and ticks in user and kernel mode: see proc(5).
+fn read(stat: &str) -> Option<(u32, &str, u64)> {
+    let (id, rest) = stat.split_once(" (")?;
+    let (name, rest) = rest.rsplit_once(") ")?;
+    let mut ticks = rest.split(' ').skip(11).map(str::parse::<u64>);
+    Some((
+        id.parse().ok()?,
+        name,
+        ticks.next()?.ok()? + ticks.next()?.ok()?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_read() {
+        let stat = "42 (a (b) c) S 1 42 42 0 -1 4194560 100 0 0 0 70 5 0 0 20 0 3 0 1 1 1";
+        assert_eq!(read(stat), Some((42, "a (b) c", 75)));
+        let own = fs::read_to_string("/proc/self/stat").unwrap();
+        assert_eq!(read(&own).unwrap().0, process::id());
+    }
+}
