@@ -50,6 +50,7 @@ pub use contract::{
 };
 pub use error::Error;
 pub use server::{Health, Server};
+pub use status::ERROR_DOMAIN;
 pub use wire::header;
 
 use crate::{

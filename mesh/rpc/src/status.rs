@@ -6,14 +6,15 @@ use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// `ErrorInfo.domain` of every error made by the mesh.
-const DOMAIN: &str = "mesh";
+/// `ErrorInfo.domain` of every error made by the mesh. Its metadata says what is nobody's business outside: addresses,
+/// layers, attempts.
+pub const ERROR_DOMAIN: &str = "mesh";
 
 /// When a caller should try again after UNAVAILABLE, for want of better knowledge.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 fn status(code: Code, message: impl Into<String>, reason: &str, retry: Option<Duration>) -> Status {
-    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, []);
+    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, []);
     if retry.is_some() {
         details.set_retry_info(retry);
     }
@@ -116,7 +117,7 @@ impl Origin<'_> {
             .into_iter()
             .filter_map(|(key, value)| Some((key.to_owned(), value?)))
             .collect();
-        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+        let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
         if retry.is_some() {
             details.set_retry_info(retry);
         }

@@ -76,8 +76,10 @@ pub(crate) fn request_info(id: &str) -> Value {
 fn detail_json(detail: ErrorDetail) -> Option<Value> {
     Some(match detail {
         ErrorDetail::ErrorInfo(info) => {
-            // Sorted, so that equal errors have equal bytes.
-            let metadata: std::collections::BTreeMap<_, _> = info.metadata.into_iter().collect();
+            // Sorted, so that equal errors have equal bytes. What the mesh knows of a call stays inside.
+            let inside = info.domain == mesh::ERROR_DOMAIN;
+            let metadata = info.metadata.into_iter().filter(|_| !inside);
+            let metadata: std::collections::BTreeMap<_, _> = metadata.collect();
             let fields =
                 json!({"reason": info.reason, "domain": info.domain, "metadata": metadata});
             typed("ErrorInfo", fields)
@@ -170,6 +172,16 @@ mod tests {
     use tonic_types::ErrorDetails;
 
     use super::*;
+
+    #[test]
+    fn addresses_stay_inside() {
+        let known = [("endpoint".to_owned(), "10.0.0.7:50051".to_owned())];
+        let details = ErrorDetails::with_error_info("CIRCUIT_OPEN", mesh::ERROR_DOMAIN, known);
+        let status = Status::with_error_details(Code::Unavailable, "text", details);
+        let found = Details::of(&status);
+        assert_eq!(found.reason.as_deref(), Some("CIRCUIT_OPEN"));
+        assert_eq!(found.json[0]["metadata"], json!({}));
+    }
 
     #[test]
     fn details_carry_their_type_and_json_names() {
