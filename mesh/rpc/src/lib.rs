@@ -8,7 +8,8 @@
 //! The author states meaning in the contract (`idempotency_level` and the `mesh.v1` options); the mesh
 //! reads it from the descriptors ([`Contract`]) and owns the mechanism behind it: deadlines that cover
 //! connecting and whole streams, trace and principal that travel along ([`CallContext`]), discovery,
-//! balancing, retries within a budget, hedging, ejection of endpoints that fail, size limits, metrics, health, reflection, graceful shutdown.
+//! balancing, retries within a budget, hedging, ejection of endpoints that fail, size limits, metrics,
+//! health, reflection, graceful shutdown.
 //!
 //! Deliberately without: SQL, a broker, anything that knows commerce; global state; and, until the
 //! issues that bring them, identity (the server believes the `mesh-principal` header of whoever can

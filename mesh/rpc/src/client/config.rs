@@ -63,7 +63,8 @@ pub struct PoolConfig {
     /// The mean pause after the first failed attempt to connect, in milliseconds; it doubles from then
     /// on. Default: 20.
     pub backoff_ms: u64,
-    /// The longest mean pause between two attempts to connect, in milliseconds. Default: 2000.
+    /// The longest mean pause between two attempts to connect, in milliseconds. With twice this a call waits for the next
+    /// attempt, as long as that is no more than `retry.backoff_max_ms`; then it fails at once. Default: 250.
     pub backoff_max_ms: u64,
 }
 
@@ -74,7 +75,7 @@ impl Default for PoolConfig {
             calls_per_connection: 24,
             idle_ms: 300_000,
             backoff_ms: 20,
-            backoff_max_ms: 2_000,
+            backoff_max_ms: 250,
         }
     }
 }

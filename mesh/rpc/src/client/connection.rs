@@ -243,6 +243,7 @@ async fn start_pump(
         body,
         stream,
         begun: false,
+        ended: false,
     };
     match futures_util::poll!(&mut pump) {
         Poll::Ready(sent) => sent.map(|()| None),
@@ -253,11 +254,22 @@ async fn start_pump(
     }
 }
 
-/// Moves a request's body into its stream, one frame ahead of the peer's flow control.
+/// Moves a request's body into its stream, one frame ahead of the peer's flow control. Dropped before its end, it
+/// resets the stream as an error: servers on hyper take a CANCEL for the end of the request, so that half an upload
+/// would look like a whole one.
 struct Pump {
     body: Body,
     stream: SendStream<Bytes>,
     begun: bool,
+    ended: bool,
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.stream.send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
 }
 
 impl Future for Pump {
@@ -268,6 +280,7 @@ impl Future for Pump {
             body,
             stream,
             begun,
+            ended,
         } = self.get_mut();
         loop {
             // What has been begun waits until the peer has room; the first frame is buffered.
@@ -289,12 +302,10 @@ impl Future for Pump {
                     Err(_) => continue, // Requests have no trailers in gRPC.
                 },
                 None => (Bytes::new(), true),
-                Some(Err(status)) => {
-                    stream.send_reset(Reason::CANCEL);
-                    return Poll::Ready(Err(status));
-                }
+                Some(Err(status)) => return Poll::Ready(Err(status)),
             };
             *begun = true;
+            *ended = last;
             if stream.send_data(data, last).is_err() || last {
                 return Poll::Ready(Ok(()));
             }

@@ -87,8 +87,9 @@ async fn sent_first(edge: &Edge, path: &str, bytes: usize) -> std::io::Result<St
          content-type: application/json\r\ncontent-length: {bytes}\r\n\r\n"
     );
     socket.write_all(head.as_bytes()).await?;
-    for _ in 0..bytes / 65_536 {
-        socket.write_all(&[b' '; 65_536]).await?;
+    let spaces = vec![b' '; 65_536];
+    for _ in 0..bytes / spaces.len() {
+        socket.write_all(&spaces).await?;
         tokio::task::yield_now().await;
     }
     let mut answer = String::new();
