@@ -46,12 +46,20 @@ fn outcomes(model: &Model, steps: &[Step; 2], now_us: i64) -> Vec<(Model, Result
     outcomes
 }
 
+/// Line by line: an amount that is refunded falls on what is captured by then, so that the sums may agree where the
+/// order does not.
 fn agrees(model: &Model, payment: &Payment) -> bool {
+    let counted = || payment.refunds.iter().filter(|one| one.state.counts());
+    let refunded_minor = |sku: &str| -> i64 {
+        let lines = counted().flat_map(|refund| &refund.lines);
+        let of_sku = lines.filter(|line| line.sku == sku);
+        of_sku.map(|line| line.amount_minor).sum()
+    };
     model.state == payment.state
-        && payment.refunded_minor() == model.refunded_minor.iter().sum::<i64>()
         && SKUS.into_iter().enumerate().all(|(index, sku)| {
             payment.captured_quantity(sku) == model.captured[index]
                 && payment.refunded_quantity(sku) == model.refunded[index]
+                && refunded_minor(sku) == model.refunded_minor[index]
         })
 }
 
