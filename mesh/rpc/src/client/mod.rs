@@ -23,6 +23,7 @@ mod load;
 mod metrics;
 mod outlier;
 mod pool;
+mod replay;
 mod retry;
 mod snapshot;
 #[cfg(test)]

@@ -14,15 +14,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use futures_util::{
-    StreamExt as _,
-    future::{Either, select},
-    stream,
-};
-use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
+use futures_util::future::{Either, select};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status, body::Body};
 use tower::Service;
@@ -33,6 +26,7 @@ use super::{
     config::RetryConfig,
     destination::{Destination, Method},
     failure::{Failure, Reach},
+    replay::{Copy, Message},
 };
 use crate::{
     contract::Idempotency,
@@ -431,89 +425,4 @@ pub(crate) fn jitter(attempt: u32, mean_ms: u64, mean_max_ms: u64, random: f64) 
     let doubled = mean_ms.saturating_mul(1 << (attempt - 1).min(20));
     let mean = Duration::from_millis(doubled.min(mean_max_ms));
     mean.mul_f64(2.0 * random)
-}
-
-/// A request, for as many attempts as it can be had.
-struct Copy {
-    /// A short message: for any number.
-    message: Option<Box<Message>>,
-    /// Anything else, for one; and what was given back because nothing of it was sent.
-    request: Option<Request<Body>>,
-}
-
-struct Message {
-    parts: Parts,
-    message: Bytes,
-}
-
-impl Copy {
-    async fn of(request: Request<Body>, bytes_max: usize) -> Result<Self, Status> {
-        let once = |request| Self {
-            message: None,
-            request: Some(request),
-        };
-        let method = Call::of(&request).method.as_ref();
-        if method.is_none_or(|method| method.client_streaming) {
-            return Ok(once(request));
-        }
-        let (parts, body) = request.into_parts();
-        Ok(match keep(body, bytes_max).await? {
-            Kept::Whole(message) => Self {
-                message: Some(Box::new(Message { parts, message })),
-                request: None,
-            },
-            Kept::TooLong(body) => once(Request::from_parts(parts, body)),
-        })
-    }
-
-    fn is_left(&self) -> bool {
-        self.message.is_some() || self.request.is_some()
-    }
-
-    fn next(&mut self) -> Option<Request<Body>> {
-        let again = || self.message.as_ref().map(|message| message.again());
-        self.request.take().or_else(again)
-    }
-}
-
-impl Message {
-    fn again(&self) -> Request<Body> {
-        let body = Body::new(Full::new(self.message.clone()));
-        Request::from_parts(self.parts.clone(), body)
-    }
-}
-
-enum Kept {
-    Whole(Bytes),
-    TooLong(Body),
-}
-
-/// Reads a request into memory as long as it is short. tonic writes a unary one as a single frame that
-/// is ready at once, so this neither waits nor copies.
-async fn keep(mut body: Body, bytes_max: usize) -> Result<Kept, Status> {
-    let mut chunks: Vec<Bytes> = Vec::new();
-    let mut bytes = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(chunk) = frame?.into_data() else {
-            continue;
-        }; // Requests have no trailers in gRPC.
-        bytes += chunk.len();
-        chunks.push(chunk);
-        if bytes > bytes_max {
-            let read = stream::iter(chunks).map(|chunk| Ok(Frame::data(chunk)));
-            return Ok(Kept::TooLong(Body::new(StreamBody::new(
-                read.chain(BodyStream::new(body)),
-            ))));
-        }
-    }
-    Ok(Kept::Whole(match chunks.len() {
-        1 => chunks.remove(0),
-        _ => chunks
-            .iter()
-            .fold(BytesMut::with_capacity(bytes), |mut all, chunk| {
-                all.extend_from_slice(chunk);
-                all
-            })
-            .freeze(),
-    }))
 }

@@ -1,0 +1,95 @@
+//! A request that can be had again: kept in memory where it is short, else sent once only.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt as _, stream};
+use http::{Request, request::Parts};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
+use tonic::{Status, body::Body};
+
+use crate::stack::Call;
+
+/// A request, for as many attempts as it can be had.
+pub(super) struct Copy {
+    /// A short message: for any number.
+    pub(super) message: Option<Box<Message>>,
+    /// Anything else, for one; and what was given back because nothing of it was sent.
+    pub(super) request: Option<Request<Body>>,
+}
+
+pub(super) struct Message {
+    parts: Parts,
+    message: Bytes,
+}
+
+impl Copy {
+    pub(super) async fn of(request: Request<Body>, bytes_max: usize) -> Result<Self, Status> {
+        let once = |request| Self {
+            message: None,
+            request: Some(request),
+        };
+        let method = Call::of(&request).method.as_ref();
+        if method.is_none_or(|method| method.client_streaming) {
+            return Ok(once(request));
+        }
+        let (parts, body) = request.into_parts();
+        Ok(match keep(body, bytes_max).await? {
+            Kept::Whole(message) => Self {
+                message: Some(Box::new(Message { parts, message })),
+                request: None,
+            },
+            Kept::TooLong(body) => once(Request::from_parts(parts, body)),
+        })
+    }
+
+    pub(super) fn is_left(&self) -> bool {
+        self.message.is_some() || self.request.is_some()
+    }
+
+    pub(super) fn next(&mut self) -> Option<Request<Body>> {
+        let again = || self.message.as_ref().map(|message| message.again());
+        self.request.take().or_else(again)
+    }
+}
+
+impl Message {
+    pub(super) fn again(&self) -> Request<Body> {
+        let body = Body::new(Full::new(self.message.clone()));
+        Request::from_parts(self.parts.clone(), body)
+    }
+}
+
+enum Kept {
+    Whole(Bytes),
+    TooLong(Body),
+}
+
+/// Reads a request into memory as long as it is short. tonic writes a unary one as a single frame that
+/// is ready at once, so this neither waits nor copies.
+async fn keep(mut body: Body, bytes_max: usize) -> Result<Kept, Status> {
+    let mut chunks: Vec<Bytes> = Vec::new();
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(chunk) = frame?.into_data() else {
+            continue;
+        }; // Requests have no trailers in gRPC.
+        bytes += chunk.len();
+        chunks.push(chunk);
+        if bytes > bytes_max {
+            let read = stream::iter(chunks).map(|chunk| Ok(Frame::data(chunk)));
+            return Ok(Kept::TooLong(Body::new(StreamBody::new(
+                read.chain(BodyStream::new(body)),
+            ))));
+        }
+    }
+    Ok(Kept::Whole(match chunks.len() {
+        1 => chunks.remove(0),
+        _ => chunks
+            .iter()
+            .fold(BytesMut::with_capacity(bytes), |mut all, chunk| {
+                all.extend_from_slice(chunk);
+                all
+            })
+            .freeze(),
+    }))
+}
