@@ -19,8 +19,8 @@ pub struct ShopProcess {
 }
 
 impl ShopProcess {
-    /// Starts the program at `program` on `data` and waits until it is ready. `listen` is `127.0.0.1:0` the
-    /// first time; `log` gets everything that it prints, after what is there already.
+    /// Starts the program at `program` on `data` and waits until it is ready. `log`
+    /// gets everything that it prints, after what is there already.
     pub async fn start(
         program: &str,
         data: &Path,
@@ -87,11 +87,6 @@ impl ShopProcess {
     /// Its REST edge.
     pub fn rest(&self) -> &Rest {
         &self.rest
-    }
-
-    /// Where it listens, to start the next one at the same place.
-    pub fn listen(&self) -> String {
-        self.rest.base().trim_start_matches("http://").to_owned()
     }
 
     /// All that it and those before it printed.

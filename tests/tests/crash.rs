@@ -13,6 +13,7 @@ use tests::invariants::{Stores, check_all, nothing_is_left_undone};
 use tests::orders::{order, put_on_sale};
 use tests::power_cut::{Disk, Loss};
 use tests::process::ShopProcess;
+use xtask::servers::free_address;
 
 const SHOP: &str = env!("CARGO_BIN_EXE_shop");
 const DISK: &str = env!("CARGO_BIN_EXE_power-cut-disk");
@@ -65,8 +66,8 @@ async fn fifty_kills_lose_and_repeat_nothing() {
     let mut random = random("fifty_kills_lose_and_repeat_nothing");
     let folder = tempfile::tempdir().unwrap();
     let (data, log) = (folder.path().join("data"), folder.path().join("log"));
-    let mut shop = start(&data, "127.0.0.1:0", &log).await;
-    let listen = shop.listen();
+    let listen = free_address().unwrap().to_string();
+    let mut shop = start(&data, &listen, &log).await;
     let customers = Customers::enter(shop.rest(), CUSTOMERS, STOPPED, &mut random).await;
     for kill in 0..KILLS {
         if kill % 2 == 0 {
@@ -96,8 +97,8 @@ async fn power_cuts_take_no_acknowledged_payment() {
     let mut random = random("power_cuts_take_no_acknowledged_payment");
     let folder = tempfile::tempdir().unwrap();
     let (data, log) = (disk.path().join("data"), folder.path().join("log"));
-    let mut shop = start(&data, "127.0.0.1:0", &log).await;
-    let listen = shop.listen();
+    let listen = free_address().unwrap().to_string();
+    let mut shop = start(&data, &listen, &log).await;
     let customers = Customers::enter(shop.rest(), CUSTOMERS, DISK_FAILS, &mut random).await;
     for _ in 0..POWER_CUTS {
         let answers = customers.answers();
@@ -128,8 +129,8 @@ async fn power_cuts_take_no_acknowledged_payment() {
 async fn an_interrupted_shop_exits_with_0_and_is_there_again() {
     let folder = tempfile::tempdir().unwrap();
     let (data, log) = (folder.path().join("data"), folder.path().join("log"));
-    let shop = start(&data, "127.0.0.1:0", &log).await;
-    let listen = shop.listen();
+    let listen = free_address().unwrap().to_string();
+    let shop = start(&data, &listen, &log).await;
     put_on_sale(shop.rest(), "MUG-1", 1250, 10).await;
     let request = order("ORDER-1", &[("MUG-1", 1)]);
     let paid = shop

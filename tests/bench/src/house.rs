@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, postgres::PgPoolOptions};
 use xtask::{
-    servers::{Group, Servers, free_port, program},
+    servers::{Group, Servers, free_address, program},
     shop::get,
     up,
 };
@@ -111,7 +110,7 @@ impl Service {
     ) -> Result<Service> {
         up::create_database(servers, name)?;
         up::migrate(servers, name, binary, folder)?;
-        let (listen, admin) = (loopback()?, loopback()?);
+        let (listen, admin) = (free_address()?, free_address()?);
         let storage = up::storage(servers, name, name);
         let config = folder.join(format!("{name}.toml"));
         let addresses = format!("listen = \"{listen}\"\nadmin_listen = \"{admin}\"\n");
@@ -171,8 +170,4 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.group.stop("-TERM");
     }
-}
-
-fn loopback() -> Result<SocketAddr> {
-    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)))
 }

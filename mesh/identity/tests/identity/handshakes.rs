@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     authority::{Authority, leaf, serial},
-    party::{LIMIT, Logs, Party, meet, talk, tcp},
+    party::{LIMIT, Logs, Party, meet, meet_strictly, talk, tcp},
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -44,12 +44,7 @@ async fn an_intermediate_is_part_of_the_chain() {
     issued.chain += &intermediate.pem();
     let server = Party::new(&issued, &root.pem()).await;
     let client = Party::new(&root.issue("/payment"), &root.pem()).await;
-    let (_, connected) = meet(
-        &server.acceptor(Mode::Strict),
-        &client.connector(),
-        &Expected::default(),
-    )
-    .await;
+    let (_, connected) = meet_strictly(&server, &client).await;
     let ends = connected.unwrap().peer.unwrap().not_after.as_secs();
     assert_eq!(ends, 1_800_000_600, "the intermediate ends first");
 }
@@ -239,11 +234,6 @@ async fn a_certificate_may_have_host_names_beside_its_id() {
     params.subject_alt_names.push(host);
     let server = Party::new(&authority.sign(&params), &authority.pem()).await;
     let client = Party::new(&authority.issue("/payment"), &authority.pem()).await;
-    let (_, connected) = meet(
-        &server.acceptor(Mode::Strict),
-        &client.connector(),
-        &Expected::default(),
-    )
-    .await;
+    let (_, connected) = meet_strictly(&server, &client).await;
     connected.unwrap();
 }

@@ -125,6 +125,16 @@ pub(crate) async fn meet(
     )
 }
 
+/// The same between two that insist on certificates, where the client takes anybody of its own trust domain.
+pub(crate) async fn meet_strictly(server: &Party, client: &Party) -> (Outcome, Outcome) {
+    meet(
+        &server.acceptor(Mode::Strict),
+        &client.connector(),
+        &Expected::default(),
+    )
+    .await
+}
+
 /// Two ends of a connection: accepted, and connected.
 pub(crate) async fn tcp() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     authority::{Authority, HOUR, at, leaf, serial},
-    party::{INTERVAL, Logs, Party, meet, talk},
+    party::{INTERVAL, Logs, Party, meet, meet_strictly, talk},
 };
 
 /// How much later than the files' interval a guard may speak: certificates end at whole seconds.
@@ -122,13 +122,7 @@ async fn lists_of_authorities_of_one_name_are_told_apart() {
             .unwrap();
         for (issued, good) in [(&by_old, old_good), (&by_new, new_good)] {
             let client = Party::new(issued, &both).await;
-            let expected = Expected::default();
-            let (accepted, _) = meet(
-                &server.acceptor(Mode::Strict),
-                &client.connector(),
-                &expected,
-            )
-            .await;
+            let (accepted, _) = meet_strictly(&server, &client).await;
             assert_eq!(accepted.is_ok(), good, "{accepted:?}");
         }
     }
@@ -149,13 +143,7 @@ async fn a_list_of_an_intermediate_counts_and_one_that_revokes_it_too() {
         let server = Party::with(&root.issue("/product"), &root.pem(), &crl)
             .await
             .unwrap();
-        let expected = Expected::default();
-        let (accepted, _) = meet(
-            &server.acceptor(Mode::Strict),
-            &client.connector(),
-            &expected,
-        )
-        .await;
+        let (accepted, _) = meet_strictly(&server, &client).await;
         assert_eq!(accepted.is_ok(), good, "{accepted:?}");
     }
 }

@@ -9,7 +9,7 @@ use mesh_events::{Bus as _, Metrics as EventMetrics, PublishError};
 use mesh_rabbitmq::{Metrics, RabbitMqBus, RabbitMqConfig, declare};
 use prometheus::{Registry, proto::MetricFamily};
 use tokio::time::{Instant, interval};
-use xtask::servers::RabbitMq;
+use xtask::servers::{RabbitMq, free_port};
 
 use crate::support::{
     Ledger, MemoryOutbox, bus, config_at, consumer, event, events, eventually, next, publish,
@@ -177,9 +177,7 @@ async fn tls_trusts_the_given_authority_and_no_other() {
     // The broker may run under another user.
     let reachable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.path(), reachable).unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = free_port().unwrap();
     let listen = format!(
         "application:ensure_all_started(ssl), rabbit_networking:start_ssl_listener({port}, \
          [{{certfile, {certificate:?}}}, {{keyfile, {key:?}}}], 1)."

@@ -5,11 +5,11 @@
 //! the kernel when the thread that started it ends: start them from one that lives as long. As root they run under the users that Debian made for
 //! them, since PostgreSQL refuses root.
 
+mod ports;
 pub mod postgres;
 pub mod rabbitmq;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, ExitStatus},
@@ -25,6 +25,7 @@ use crate::{
     process::{collect, command},
 };
 
+pub use ports::{free_address, free_port};
 pub use postgres::Postgres;
 pub use rabbitmq::{Cluster, RabbitMq};
 
@@ -148,16 +149,6 @@ pub fn program(path: &Path, user: Option<&str>) -> Command {
     }
     command.arg("--").arg(path);
     command
-}
-
-/// A port that is free now. Should somebody else take it first, the server says so and ends.
-pub fn free_port() -> Result<u16> {
-    Ok(free_address()?.port())
-}
-
-/// The same on the loopback interface, as an address.
-pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// The last lines of a log; a broker that crashes dumps all that it had in memory.
