@@ -7,7 +7,7 @@ use std::time::Duration;
 use tests::faults::house::Programs;
 use tests::faults::{Plan, mixed, outages};
 
-const SEED: u64 = 2026;
+const SEED: u32 = 2026;
 
 fn plan(seconds: u64) -> Plan {
     let folder = std::env::var_os(xtask::faults::PROGRAMS_VARIABLE);

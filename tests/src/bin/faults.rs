@@ -16,7 +16,7 @@ struct Arguments {
     what: What,
     /// Where all chance comes from; another one each time, unless given.
     #[arg(long)]
-    seed: Option<u64>,
+    seed: Option<u32>,
     /// For how long.
     #[arg(long, default_value_t = 15.0)]
     minutes: f64,

@@ -65,11 +65,11 @@ impl fmt::Display for Outage {
 /// The broker is away for `plan.duration` while customers buy: each write is answered, the services stay ready
 /// with a warning and do not grow, and the events go out once it is back.
 pub async fn broker(plan: &Plan, folder: &Path) -> anyhow::Result<Outage> {
-    let mut random = StdRng::seed_from_u64(plan.seed);
+    let mut random = StdRng::seed_from_u64(plan.seed.into());
     let mut outage = Outage::default();
     let mut servers = Servers::start()?;
     let network = Network::default();
-    let house = House::open(&servers, &plan.programs, folder, network, plan.seed).await?;
+    let house = House::open(&servers, &plan.programs, folder, network, plan.seed.into()).await?;
     // No status is temporary: whoever is not answered fails the run.
     let rest = Rest::new(house.url());
     let mut customers = Customers::enter(&rest, plan.customers, &[], &mut random).await;
@@ -146,7 +146,7 @@ pub async fn postgres(plan: &Plan, folder: &Path) -> anyhow::Result<Outage> {
     let mut outage = Outage::default();
     let mut servers = Servers::start()?;
     let network = Network::default();
-    let house = House::open(&servers, &plan.programs, folder, network, plan.seed).await?;
+    let house = House::open(&servers, &plan.programs, folder, network, plan.seed.into()).await?;
     let rest = Rest::new(house.url());
     let product = put_on_sale(&rest, "MUG-1", 1250, 1_000).await;
     let read = format!(

@@ -26,7 +26,7 @@ pub struct Options {
     what: String,
     /// Where all chance comes from; another one each time, unless given.
     #[arg(long)]
-    seed: Option<u64>,
+    seed: Option<u32>,
     /// For how long.
     #[arg(long, default_value_t = 15.0)]
     minutes: f64,

@@ -96,7 +96,7 @@ pub fn run(options: &Options) -> Result<()> {
     let servers = (!options.list).then(Servers::start).transpose()?;
     mutants.envs(servers.iter().flat_map(Servers::variables));
     let ended = watch(&mut mutants)?;
-    // 0: all caught. 2: some survived. 3: some timed out, which a test noticed in its way.
+    // 0: all caught. 2: some survived. 3: some timed out: a loop without end, or a machine that was too busy.
     if !matches!(ended.status.code(), Some(0 | 2 | 3)) {
         bail!("cargo-mutants ended with {}", ended.status);
     }
@@ -105,6 +105,10 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let caught = fs::read_to_string(target.join("mutants.out/caught.txt")).unwrap_or_default();
     let missed = fs::read_to_string(target.join("mutants.out/missed.txt")).unwrap_or_default();
+    let endless = fs::read_to_string(target.join("mutants.out/timeout.txt")).unwrap_or_default();
+    for mutant in endless.lines() {
+        println!("TIMED OUT {mutant}");
+    }
     let allowed = fs::read_to_string(root.join("tests/xtask/mutants-allowed.txt"))?;
     let whole = options.in_diff.is_none() && options.file.is_empty();
     judge(&caught, &missed, &allowed_mutants(&allowed)?, whole)
