@@ -49,6 +49,18 @@ impl RabbitMqBus {
         })
     }
 
+    /// Declares what the consumers need, for a service that starts: what exists and differs is an error, a
+    /// broker that is away is not. Then the first to publish or to subscribe declares it.
+    pub async fn declare(&self, consumers: &[Subscription]) -> Result<(), RabbitMqError> {
+        match topology::declare(&self.config, consumers).await {
+            Err(error) if !error.is_lasting() => {
+                tracing::warn!(error = chain(&error), "exchange and queues are not checked");
+                Ok(())
+            }
+            declared => declared,
+        }
+    }
+
     /// The dead-letter queues of all consumers: where a `mesh_events::Consumer` of this bus records
     /// what it gives up on, and where people look.
     pub fn dead_letters(&self) -> RabbitMqDeadLetters {
@@ -143,12 +155,11 @@ fn lost(error: lapin::Error) -> BusError {
     BusError::Lost(chain(&error))
 }
 
-/// Subscribing again helps against a broken connection, not against another queue of the same name.
+/// Subscribing again helps against a broken connection only.
 fn refused(error: RabbitMqError) -> BusError {
-    match &error {
-        RabbitMqError::Mismatch { .. } | RabbitMqError::Config(_) => {
-            BusError::Invalid(chain(&error))
-        }
-        _ => BusError::Lost(chain(&error)),
+    if error.is_lasting() {
+        BusError::Invalid(chain(&error))
+    } else {
+        BusError::Lost(chain(&error))
     }
 }

@@ -69,6 +69,11 @@ impl RabbitMqError {
         let operation = operation.into();
         move |source| RabbitMqError::Broker { operation, source }
     }
+
+    /// Whether it stays until somebody mends the configuration or the broker's queues.
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(self, Self::Mismatch { .. } | Self::Config(_))
+    }
 }
 
 /// An error with its causes on one line, for errors of `mesh_events`, which carry text.

@@ -22,7 +22,7 @@ use crate::{RabbitMqConfig, RabbitMqError, connect::connect, envelope::short};
 const LOOKS_MAX: i32 = 1_000_000_000;
 
 /// Creates the exchange and what each of the consumers needs, or checks that it is there as wanted.
-/// Safe to repeat. A service calls it at start; `meshctl events declare` for all of them at once.
+/// Safe to repeat. `meshctl events declare` calls it; a service that starts calls [`RabbitMqBus::declare`](crate::RabbitMqBus::declare).
 pub async fn declare(
     config: &RabbitMqConfig,
     consumers: &[Subscription],

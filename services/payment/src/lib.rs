@@ -229,6 +229,7 @@ pub async fn run(
     let name = provider.name().to_owned();
     let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
     let bus = RabbitMqBus::start(config.bus, "payment", bus_metrics)?;
+    bus.declare(&[]).await?;
     let parts = Parts {
         mesh: Mesh::new(config.mesh, contract, &registry)?,
         bus: Arc::new(bus.clone()),

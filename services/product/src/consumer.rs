@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use mesh_events::{Event, Handler, HandlerError};
+use mesh_events::{Event, Handler, HandlerError, Subscription};
 use mesh_runtime::Clock;
 use prost::Message as _;
 use proto::commerce::payment::v1 as payment;
@@ -19,6 +19,15 @@ const CAPTURED: &str = "payment.PaymentCaptured.v1";
 const REFUNDED: &str = "payment.RefundSucceeded.v1";
 /// The kinds of event that it takes.
 pub const KINDS: [&str; 2] = [CAPTURED, REFUNDED];
+
+/// What it asks of a bus, up to `concurrency_max` events at a time.
+pub fn subscription(concurrency_max: usize) -> Subscription {
+    Subscription {
+        consumer: NAME.to_owned(),
+        kinds: KINDS.map(str::to_owned).to_vec(),
+        prefetch: concurrency_max,
+    }
+}
 
 /// Adds up sales.
 pub struct SalesHandler {

@@ -11,7 +11,7 @@ use mesh::{Contract, Mesh};
 use mesh_events::{FaultPoints, Faults};
 use mesh_rabbitmq::RabbitMqBus;
 use mesh_runtime::{Clock, admin, config, shutdown, telemetry};
-use product::{Parts, Service, config::Process, store::postgres};
+use product::{Parts, Service, config::Process, consumer, store::postgres};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -75,6 +75,8 @@ async fn main() -> anyhow::Result<()> {
     let registry = Registry::new();
     let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
     let bus = RabbitMqBus::start(config.bus, "product", bus_metrics)?;
+    let consumed = consumer::subscription(config.service.consumer.concurrency_max);
+    bus.declare(&[consumed]).await?;
     let parts = Parts {
         clock: Clock::system(),
         bus: (args.fault_deliveries.unwrap_or_default()).on(Arc::new(bus.clone())),

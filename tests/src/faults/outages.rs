@@ -12,9 +12,9 @@ use sqlx::{Connection as _, PgConnection};
 use xtask::servers::Servers;
 
 use super::house::{House, Network};
-use super::{Places, Plan};
+use super::{Places, Plan, queues};
 use crate::customers::Customers;
-use crate::invariants::Violations;
+use crate::invariants::{Violations, queues_are_empty};
 use crate::orders::{order, put_on_sale};
 use crate::rest::{Answer, Rest};
 
@@ -115,6 +115,17 @@ pub async fn broker(plan: &Plan, folder: &Path) -> anyhow::Result<Outage> {
     outage.say(format!(
         "{waiting} events waited, published {took:.1} s after its return: {rate:.0}/s"
     ));
+    while !queues_are_empty(&queues(&servers)?).is_empty() && back.elapsed() < DRAINED_WITHIN {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let took = back.elapsed();
+    outage.say(format!(
+        "consumed {:.1} s after its return",
+        took.as_secs_f64()
+    ));
+    outage.expect(took < DRAINED_WITHIN, || {
+        "the queues are not empty".to_owned()
+    });
     let places = Places::of(&servers, folder);
     let quiet = places.quiet(&servers).await?;
     outage.expect(quiet.is_some(), || "it did not come to rest".to_owned());

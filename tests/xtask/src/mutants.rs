@@ -55,6 +55,9 @@ pub struct Options {
     /// Only files whose path contains this text; may be given several times.
     #[arg(long, value_name = "TEXT")]
     file: Vec<String>,
+    /// Leave out what an earlier run caught.
+    #[arg(long)]
+    resume: bool,
     /// List the mutants and test none.
     #[arg(long)]
     list: bool,
@@ -68,7 +71,47 @@ pub fn run(options: &Options) -> Result<()> {
     if files.is_empty() {
         bail!("no file is named like one of {}", SUBJECTS.join(", "));
     }
-    let mut mutants = command(install(&target)?);
+    if options.list {
+        return pass(options, &files, &target, &["--list"], &[]);
+    }
+    // The stores' tests on PostgreSQL are among those that have to notice.
+    let servers = Servers::start()?;
+    let variables = servers.variables();
+    // The tests beside the code are built in no time and notice most; only the rest is put before all tests.
+    let again: &[&str] = if options.resume { &["--iterate"] } else { &[] };
+    pass(
+        options,
+        &files,
+        &target,
+        &[again, &["--", "--lib"]].concat(),
+        &variables,
+    )?;
+    pass(options, &files, &target, &["--iterate"], &variables)?;
+
+    let read = |list| fs::read_to_string(target.join("mutants.out").join(list)).unwrap_or_default();
+    for mutant in read("timeout.txt").lines() {
+        println!("TIMED OUT {mutant}");
+    }
+    let caught = read("caught.txt") + &read("previously_caught.txt");
+    let allowed = fs::read_to_string(root.join("tests/xtask/mutants-allowed.txt"))?;
+    let whole = options.in_diff.is_none() && options.file.is_empty();
+    judge(
+        &caught,
+        &read("missed.txt"),
+        &allowed_mutants(&allowed)?,
+        whole,
+    )
+}
+
+/// Puts mutants of the files before tests.
+fn pass(
+    options: &Options,
+    files: &[String],
+    target: &Path,
+    arguments: &[&str],
+    variables: &[(&str, String)],
+) -> Result<()> {
+    let mut mutants = command(install(target)?);
     // Sources are copied and built apart; the copy's build folder stays, so that the next run is warm.
     // The whole workspace is listed, and each mutant is put before the tests of its own package.
     mutants.args(["mutants", "--workspace", "--no-shuffle", "--colors=never"]);
@@ -78,40 +121,25 @@ pub fn run(options: &Options) -> Result<()> {
     } else {
         "cargo"
     });
-    mutants
-        .arg("--output")
-        .arg(&target)
-        .env("CARGO_TARGET_DIR", target.join("mutants"))
-        .envs(SEQUENCES);
-    for file in &files {
+    mutants.arg("--output").arg(target);
+    for file in files {
         mutants.arg("--file").arg(file);
     }
     if let Some(diff) = &options.in_diff {
         mutants.arg("--in-diff").arg(std::path::absolute(diff)?);
     }
-    if options.list {
-        mutants.arg("--list");
-    }
-    // The stores' tests on PostgreSQL are among those that have to notice.
-    let servers = (!options.list).then(Servers::start).transpose()?;
-    mutants.envs(servers.iter().flat_map(Servers::variables));
+    mutants
+        .args(arguments)
+        .env("CARGO_TARGET_DIR", target.join("mutants"))
+        .envs(SEQUENCES)
+        .envs(variables.iter().map(|(name, value)| (*name, value)));
     let ended = watch(&mut mutants)?;
     // 0: all caught. 2: some survived. 3: some timed out: a loop without end, or a machine that was too busy.
-    if !matches!(ended.status.code(), Some(0 | 2 | 3)) {
-        bail!("cargo-mutants ended with {}", ended.status);
+    if matches!(ended.status.code(), Some(0 | 2 | 3)) {
+        Ok(())
+    } else {
+        bail!("cargo-mutants ended with {}", ended.status)
     }
-    if options.list {
-        return Ok(());
-    }
-    let caught = fs::read_to_string(target.join("mutants.out/caught.txt")).unwrap_or_default();
-    let missed = fs::read_to_string(target.join("mutants.out/missed.txt")).unwrap_or_default();
-    let endless = fs::read_to_string(target.join("mutants.out/timeout.txt")).unwrap_or_default();
-    for mutant in endless.lines() {
-        println!("TIMED OUT {mutant}");
-    }
-    let allowed = fs::read_to_string(root.join("tests/xtask/mutants-allowed.txt"))?;
-    let whole = options.in_diff.is_none() && options.file.is_empty();
-    judge(&caught, &missed, &allowed_mutants(&allowed)?, whole)
 }
 
 /// The Rust files below the rooms that are subjects, relative to the root, in order.

@@ -3,7 +3,9 @@
 use mesh_events::{Bus as _, BusError};
 use mesh_rabbitmq::{RabbitMqConfig, RabbitMqError, declare};
 
-use crate::support::{bus, config, subscription};
+use xtask::servers::free_port;
+
+use crate::support::{bus, config, config_at, subscription};
 
 #[tokio::test]
 async fn declaring_can_be_repeated_with_another_ladder() {
@@ -37,14 +39,23 @@ async fn a_queue_that_differs_is_refused_by_name_and_argument() {
     assert!(text.starts_with(&expected), "{text}");
     assert!(text.contains("'7'") && text.contains("'100'"), "{text}");
 
-    let refused = bus(&changed)
-        .subscribe(subscription("a", 1))
-        .await
-        .map(drop);
+    let bus = bus(&changed);
+    let refused = bus.declare(&[subscription("a", 1)]).await.unwrap_err();
+    assert_eq!(refused.to_string(), text, "a service that starts");
+    let refused = bus.subscribe(subscription("a", 1)).await.map(drop);
     let Err(BusError::Invalid(text)) = refused else {
         panic!("{refused:?}");
     };
     assert!(text.starts_with(&expected), "{text}");
+}
+
+#[tokio::test]
+async fn a_service_starts_without_a_broker() {
+    let nowhere = format!("amqp://127.0.0.1:{}/%2f", free_port().unwrap());
+    let config = config_at(&nowhere);
+    let consumers = [subscription("a", 1)];
+    bus(&config).declare(&consumers).await.unwrap();
+    declare(&config, &consumers).await.unwrap_err();
 }
 
 #[tokio::test]
