@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 /// A backend that has nothing to do reports what it did after ten seconds.
 const STATISTICS_DELAY: Duration = Duration::from_secs(12);
+/// At most one look of so many is shared: there are far more products than readers.
+const SHARED_PART: u64 = 100;
 
 /// What all rounds of a size came to.
 pub(crate) struct Rounds {
@@ -361,7 +363,15 @@ impl Ground<'_> {
         let run = load::run(readers, Duration::from_secs(1)).await?;
         tokio::time::sleep(STATISTICS_DELAY).await;
         let looked_up = product.number(scans).await? - before;
-        rounds.verify("products looked up by the server", run.calls, looked_up)
+        // Those who ask for one product at the same moment share a look.
+        let (answers, shared_max) = (i64::try_from(run.calls)?, run.calls.div_ceil(SHARED_PART));
+        let shared_max = i64::try_from(shared_max)?;
+        ensure!(
+            (answers - shared_max..=answers).contains(&looked_up),
+            "the server looked up {looked_up} products for {answers} answers"
+        );
+        rounds.verified += run.calls;
+        Ok(())
     }
 }
 
