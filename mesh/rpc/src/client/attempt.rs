@@ -52,6 +52,8 @@ impl Attempts for Arc<Destination> {
         number: u32,
         tried: &Tried,
     ) -> Result<Response<Body>, Failure> {
+        let progress = Call::of(&request).progress.clone();
+        progress.attempt();
         let Some(permit) = self.circuit.enter() else {
             self.shared.metrics.refused("circuit");
             let cause = Cause::CircuitOpen(self.circuit.max());
@@ -67,6 +69,7 @@ impl Attempts for Arc<Destination> {
             }
         };
         tried.add(endpoint.id);
+        progress.at(endpoint.address());
         let flight = Flight::begin(self.clone(), endpoint, lease, permit, &request);
         flight.send(request, number).await
     }

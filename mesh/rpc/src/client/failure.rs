@@ -6,7 +6,7 @@ use http::Request;
 use tonic::{Code, Status, body::Body};
 
 use super::connection::{Broken, Trouble};
-use crate::status;
+use crate::status::Origin;
 
 /// An attempt without an answer.
 #[derive(Debug)]
@@ -114,36 +114,43 @@ impl Failure {
 
     /// What the caller of the `attempt`th attempt is told.
     pub(crate) fn into_status(self, destination: &str, attempt: u32) -> Status {
-        let origin = status::Origin {
-            destination,
-            layer: self.layer(),
+        let to = destination;
+        let key = format!("mesh.destinations.{to}");
+        let (layer, policy) = self.made_by(&key);
+        let origin = Origin {
+            layer,
+            policy,
             attempt,
-            endpoint: self.endpoint.as_deref(),
+            endpoint: self.endpoint,
         };
         let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or("not known").to_owned();
         match self.cause {
-            Cause::Unconfigured => status::unconfigured(destination),
+            Cause::Unconfigured => origin.unconfigured(to),
             Cause::Undiscovered(trouble) => {
-                origin.unavailable("no endpoint has been found", Some(text(&trouble)))
+                origin.unavailable(to, "no endpoint has been found", Some(text(&trouble)))
             }
             Cause::Unconnected(trouble, _) => {
-                origin.unavailable("no endpoint can be connected", Some(text(&trouble)))
+                origin.unavailable(to, "no endpoint can be connected", Some(text(&trouble)))
             }
-            Cause::CircuitOpen(max) => origin.circuit_open(max),
-            Cause::QueueFull(max) => origin.queue_full(max),
-            Cause::Http2(error) => origin.transport(code_of(&error), error.to_string()),
-            Cause::CutOff => origin.unavailable("the answer was cut off", None),
+            Cause::CircuitOpen(max) => origin.circuit_open(to, max),
+            Cause::QueueFull(max) => origin.queue_full(to, max),
+            Cause::Http2(error) => origin.transport(to, code_of(&error), error.to_string()),
+            Cause::CutOff => origin.unavailable(to, "the answer was cut off", None),
             Cause::Body(status) => status,
         }
     }
 
-    fn layer(&self) -> &'static str {
-        match self.cause {
-            Cause::Unconfigured | Cause::Undiscovered(_) => "discovery",
-            Cause::Unconnected(..) => "balance",
-            Cause::QueueFull(_) => "pool",
-            Cause::CircuitOpen(_) => "circuit",
-            Cause::Http2(_) | Cause::CutOff | Cause::Body(_) => "connection",
+    /// The layer, and what decided there; `key` is the destination's own.
+    fn made_by<'k>(&self, key: &'k str) -> (&'static str, &'k str) {
+        match &self.cause {
+            Cause::Unconfigured | Cause::Undiscovered(_) => ("discovery", key),
+            Cause::Unconnected(..) => ("balance", "no endpoint is connected"),
+            Cause::QueueFull(_) => ("pool", "mesh.client.waiting_max"),
+            Cause::CircuitOpen(_) => ("circuit", "mesh.client.concurrent_max"),
+            Cause::Http2(error) if error.is_go_away() => ("connection", "GOAWAY"),
+            Cause::Http2(error) if error.is_reset() => ("connection", "RST_STREAM"),
+            Cause::Http2(_) => ("connection", "the connection broke"),
+            Cause::CutOff | Cause::Body(_) => ("connection", "no status was received"),
         }
     }
 }
@@ -166,5 +173,129 @@ fn code_of(error: &h2::Error) -> Code {
         ) => Code::Internal,
         Some(Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
         _ => Code::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+    use crate::ERROR_DOMAIN;
+
+    const ENDPOINT: &str = "10.0.0.1:1";
+
+    fn reset(reason: h2::Reason) -> Cause {
+        Cause::Http2(reason.into())
+    }
+
+    #[test]
+    fn each_failure_says_layer_policy_attempt_and_endpoint() {
+        let trouble = || Some(Arc::from("refused"));
+        let key = "mesh.destinations.shop";
+        let (unavailable, placed) = (Code::Unavailable, Some(ENDPOINT));
+        for (cause, code, reason, layer, policy, endpoint) in [
+            (
+                Cause::Unconfigured,
+                unavailable,
+                "DESTINATION_NOT_CONFIGURED",
+                "discovery",
+                key,
+                None,
+            ),
+            (
+                Cause::Undiscovered(trouble()),
+                unavailable,
+                "DESTINATION_UNAVAILABLE",
+                "discovery",
+                key,
+                None,
+            ),
+            (
+                Cause::Unconnected(trouble(), Duration::ZERO),
+                unavailable,
+                "DESTINATION_UNAVAILABLE",
+                "balance",
+                "no endpoint is connected",
+                None,
+            ),
+            (
+                Cause::CircuitOpen(1),
+                unavailable,
+                "CIRCUIT_OPEN",
+                "circuit",
+                "mesh.client.concurrent_max",
+                None,
+            ),
+            (
+                Cause::QueueFull(1),
+                unavailable,
+                "QUEUE_FULL",
+                "pool",
+                "mesh.client.waiting_max",
+                None,
+            ),
+            (
+                reset(h2::Reason::CANCEL),
+                unavailable,
+                "DESTINATION_UNAVAILABLE",
+                "connection",
+                "the connection broke",
+                placed,
+            ),
+            (
+                reset(h2::Reason::PROTOCOL_ERROR),
+                Code::Internal,
+                "DESTINATION_BROKE_PROTOCOL",
+                "connection",
+                "the connection broke",
+                placed,
+            ),
+            (
+                reset(h2::Reason::ENHANCE_YOUR_CALM),
+                Code::ResourceExhausted,
+                "DESTINATION_OVERLOADED",
+                "connection",
+                "the connection broke",
+                placed,
+            ),
+            (
+                Cause::CutOff,
+                unavailable,
+                "DESTINATION_UNAVAILABLE",
+                "connection",
+                "no status was received",
+                placed,
+            ),
+        ] {
+            let failure = Failure {
+                cause,
+                ..Failure::cut_off(Arc::from(ENDPOINT))
+            };
+            let failure = Failure {
+                endpoint: endpoint.map(Arc::from),
+                ..failure
+            };
+            let status = failure.into_status("shop", 3);
+            let details = status.get_error_details();
+            let info = details.error_info().unwrap();
+            let known = |key: &str| info.metadata.get(key).map(String::as_str);
+            assert_eq!(status.code(), code, "{status}");
+            assert_eq!((&*info.domain, &*info.reason), (ERROR_DOMAIN, reason));
+            assert_eq!(
+                (known("layer"), known("policy")),
+                (Some(layer), Some(policy))
+            );
+            assert_eq!(
+                (known("attempt"), known("endpoint")),
+                (Some("3"), endpoint),
+                "{reason}"
+            );
+            assert_eq!(known("destination"), Some("shop"), "{reason}");
+            assert!(
+                !status.message().contains(ENDPOINT),
+                "an address is no message"
+            );
+        }
     }
 }

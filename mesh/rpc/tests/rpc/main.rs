@@ -3,6 +3,7 @@
 mod balancing;
 mod deadlines;
 mod discovering;
+mod explaining;
 mod lifecycle;
 mod limits;
 mod propagation;
