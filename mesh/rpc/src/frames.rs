@@ -31,6 +31,8 @@ struct Messages {
     header: [u8; HEADER_BYTES],
     filled: usize,
     remaining: usize,
+    /// What the headers since the last look have announced.
+    announced: u64,
 }
 
 impl Messages {
@@ -50,6 +52,7 @@ impl Messages {
                 let [_, a, b, c, d] = self.header;
                 let length = u32::from_be_bytes([a, b, c, d]);
                 self.filled = 0;
+                self.announced += u64::from(length);
                 self.remaining = usize::try_from(length).unwrap_or(usize::MAX);
                 if self.remaining > max {
                     return Err(length.into());
@@ -129,7 +132,12 @@ impl http_body::Body for LimitedBody {
             (Ok(frame), _) => {
                 let chunk = frame.data_ref().map_or(&[][..], |chunk| &chunk[..]);
                 match this.messages.check(chunk, this.max) {
-                    Ok(()) => Ok(frame),
+                    Ok(()) => {
+                        let sent = matches!(this.way, Way::Request(_) | Way::Reply);
+                        let bytes = std::mem::take(&mut this.messages.announced);
+                        this.progress.moved(sent, bytes);
+                        Ok(frame)
+                    }
                     Err(bytes) => this.refuse(bytes),
                 }
             }

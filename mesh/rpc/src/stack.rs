@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -62,6 +62,8 @@ pub(crate) struct Call {
 pub(crate) struct Progress {
     attempts: AtomicU32,
     endpoint: Mutex<Option<Arc<str>>>,
+    sent: AtomicU64,
+    received: AtomicU64,
 }
 
 impl Progress {
@@ -69,7 +71,7 @@ impl Progress {
     pub(crate) fn served(previous_attempts: u32) -> Arc<Self> {
         Arc::new(Self {
             attempts: AtomicU32::new(previous_attempts.saturating_add(1)),
-            endpoint: Mutex::default(),
+            ..Self::default()
         })
     }
 
@@ -81,6 +83,20 @@ impl Progress {
     /// The attempt goes to this address.
     pub(crate) fn at(&self, endpoint: &Arc<str>) {
         *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = Some(endpoint.clone());
+    }
+
+    /// Bytes of messages went to the other side, or came from there.
+    pub(crate) fn moved(&self, sent: bool, bytes: u64) {
+        let count = if sent { &self.sent } else { &self.received };
+        count.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Relaxed)
     }
 
     pub(crate) fn attempts(&self) -> u32 {

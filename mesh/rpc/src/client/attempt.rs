@@ -24,7 +24,7 @@ use super::{
     outlier::Outcome,
 };
 use crate::{
-    stack::Call,
+    stack::{Call, Progress},
     wire::{self, header},
 };
 
@@ -86,6 +86,7 @@ struct Flight {
     endpoint: Arc<Endpoint>,
     lease: Lease,
     method: Arc<Method>,
+    progress: Arc<Progress>,
     deadline: Option<Instant>,
     /// The answer is one message, whose time counts to its end.
     is_unary: bool,
@@ -107,6 +108,7 @@ impl Flight {
         method.metrics.begin();
         endpoint.load.begin();
         Self {
+            progress: call.progress.clone(),
             deadline: call.context.deadline(),
             is_unary: call.method.as_ref().is_some_and(|method| !method.streams()),
             began: destination.shared.clock.now(),
@@ -206,7 +208,12 @@ impl Flight {
 
     fn conclude(&self, outcome: Outcome, code: Code, latency: Nanos, now: Nanos) {
         self.destination.conclude(&self.endpoint, outcome, now);
-        self.method.metrics.end(code, float(latency) / 1e9);
+        self.record(code, latency);
+    }
+
+    fn record(&self, code: Code, latency: Nanos) {
+        let seconds = float(latency) / 1e9;
+        self.method.metrics.end(code, seconds, &self.progress);
     }
 
     fn decay(&self) -> Nanos {
@@ -231,9 +238,7 @@ impl Drop for Flight {
         if is_late && self.is_unary {
             self.conclude(Outcome::Late, Code::DeadlineExceeded, latency, now);
         } else {
-            self.method
-                .metrics
-                .end(Code::Cancelled, float(latency) / 1e9);
+            self.record(Code::Cancelled, latency);
         }
     }
 }

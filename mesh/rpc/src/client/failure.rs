@@ -189,113 +189,97 @@ mod tests {
         Cause::Http2(reason.into())
     }
 
+    /// What the details of a failure's status say: reason, layer, policy, attempt, endpoint.
+    fn explained(cause: Cause, endpoint: Option<&str>) -> (Code, [String; 5]) {
+        let failure = Failure {
+            cause,
+            reach: Reach::Handler,
+            endpoint: endpoint.map(Arc::from),
+            unsent: None,
+        };
+        let status = failure.into_status("shop", 3);
+        assert!(
+            !status.message().contains(ENDPOINT),
+            "an address is no message"
+        );
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(
+            (&*info.domain, &*info.metadata["destination"]),
+            (ERROR_DOMAIN, "shop")
+        );
+        let known = |key: &str| info.metadata.get(key).cloned().unwrap_or_default();
+        let [layer, policy, attempt, endpoint] =
+            ["layer", "policy", "attempt", "endpoint"].map(known);
+        (
+            status.code(),
+            [info.reason.clone(), layer, policy, attempt, endpoint],
+        )
+    }
+
     #[test]
     fn each_failure_says_layer_policy_attempt_and_endpoint() {
+        const KEY: &str = "mesh.destinations.shop";
         let trouble = || Some(Arc::from("refused"));
-        let key = "mesh.destinations.shop";
-        let (unavailable, placed) = (Code::Unavailable, Some(ENDPOINT));
-        for (cause, code, reason, layer, policy, endpoint) in [
+        let refused = [
             (
                 Cause::Unconfigured,
-                unavailable,
-                "DESTINATION_NOT_CONFIGURED",
-                "discovery",
-                key,
-                None,
+                ["DESTINATION_NOT_CONFIGURED", "discovery", KEY],
             ),
             (
                 Cause::Undiscovered(trouble()),
-                unavailable,
-                "DESTINATION_UNAVAILABLE",
-                "discovery",
-                key,
-                None,
+                ["DESTINATION_UNAVAILABLE", "discovery", KEY],
             ),
             (
                 Cause::Unconnected(trouble(), Duration::ZERO),
-                unavailable,
-                "DESTINATION_UNAVAILABLE",
-                "balance",
-                "no endpoint is connected",
-                None,
+                [
+                    "DESTINATION_UNAVAILABLE",
+                    "balance",
+                    "no endpoint is connected",
+                ],
             ),
             (
                 Cause::CircuitOpen(1),
-                unavailable,
-                "CIRCUIT_OPEN",
-                "circuit",
-                "mesh.client.concurrent_max",
-                None,
+                ["CIRCUIT_OPEN", "circuit", "mesh.client.concurrent_max"],
             ),
             (
                 Cause::QueueFull(1),
-                unavailable,
-                "QUEUE_FULL",
-                "pool",
-                "mesh.client.waiting_max",
-                None,
+                ["QUEUE_FULL", "pool", "mesh.client.waiting_max"],
             ),
+        ];
+        for (cause, [reason, layer, policy]) in refused {
+            let expected = [reason, layer, policy, "3", ""].map(str::to_owned);
+            assert_eq!(explained(cause, None), (Code::Unavailable, expected));
+        }
+        let broken = [
             (
                 reset(h2::Reason::CANCEL),
-                unavailable,
+                Code::Unavailable,
                 "DESTINATION_UNAVAILABLE",
-                "connection",
                 "the connection broke",
-                placed,
             ),
             (
                 reset(h2::Reason::PROTOCOL_ERROR),
                 Code::Internal,
                 "DESTINATION_BROKE_PROTOCOL",
-                "connection",
                 "the connection broke",
-                placed,
             ),
             (
                 reset(h2::Reason::ENHANCE_YOUR_CALM),
                 Code::ResourceExhausted,
                 "DESTINATION_OVERLOADED",
-                "connection",
                 "the connection broke",
-                placed,
             ),
             (
                 Cause::CutOff,
-                unavailable,
+                Code::Unavailable,
                 "DESTINATION_UNAVAILABLE",
-                "connection",
                 "no status was received",
-                placed,
             ),
-        ] {
-            let failure = Failure {
-                cause,
-                ..Failure::cut_off(Arc::from(ENDPOINT))
-            };
-            let failure = Failure {
-                endpoint: endpoint.map(Arc::from),
-                ..failure
-            };
-            let status = failure.into_status("shop", 3);
-            let details = status.get_error_details();
-            let info = details.error_info().unwrap();
-            let known = |key: &str| info.metadata.get(key).map(String::as_str);
-            assert_eq!(status.code(), code, "{status}");
-            assert_eq!((&*info.domain, &*info.reason), (ERROR_DOMAIN, reason));
-            assert_eq!(
-                (known("layer"), known("policy")),
-                (Some(layer), Some(policy))
-            );
-            assert_eq!(
-                (known("attempt"), known("endpoint")),
-                (Some("3"), endpoint),
-                "{reason}"
-            );
-            assert_eq!(known("destination"), Some("shop"), "{reason}");
-            assert!(
-                !status.message().contains(ENDPOINT),
-                "an address is no message"
-            );
+        ];
+        for (cause, code, reason, policy) in broken {
+            let expected = [reason, "connection", policy, "3", ENDPOINT].map(str::to_owned);
+            assert_eq!(explained(cause, Some(ENDPOINT)), (code, expected));
         }
     }
 }

@@ -8,5 +8,6 @@ mod lifecycle;
 mod limits;
 mod propagation;
 mod repeating;
+mod seeing;
 #[path = "../support/mod.rs"]
 mod support;
