@@ -237,6 +237,7 @@ pub async fn run(
         clock,
         fault_points,
     };
+    let shown = parts.mesh.clone();
     let service = Service::open(config.service, parts).await?;
 
     let readiness = Readiness::new();
@@ -261,6 +262,7 @@ pub async fn run(
         admin_listener,
         registry,
         readiness.clone(),
+        admin::Pages::new(move |uri| shown.inspect(uri)),
         admin_stop.clone(),
     ));
     if let Some(sending) = simulator.clone() {
