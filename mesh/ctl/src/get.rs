@@ -239,9 +239,92 @@ fn table(columns: &[&str], rows: &[Value], out: &mut impl Write) -> anyhow::Resu
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Read as _, net::TcpListener};
+
     use serde_json::json;
 
     use super::*;
+
+    /// An admin endpoint that answers one request with these lines.
+    fn answering(status: &'static str, lines: &'static [&'static str]) -> Source {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                asked.push(byte[0]);
+            }
+            let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            for line in lines {
+                stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+            }
+        });
+        Source {
+            admin: url.parse().unwrap(),
+            json: false,
+        }
+    }
+
+    #[test]
+    fn a_page_is_a_table_or_what_the_service_says() {
+        let page =
+            &[r#"{"calls": [{"side": "server", "method": "a.B/C", "age_ms": 7}], "hidden": 2}"#];
+        let shown = |json: bool| {
+            let source = Source {
+                json,
+                ..answering("200 OK", page)
+            };
+            let mut out = Vec::new();
+            run(Command::Calls { source }, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let expected = "\
+SIDE    METHOD  CALLER  PEER  ATTEMPT  AGE_MS  DEADLINE_LEFT_MS  TRACE_ID
+server  a.B/C   -       -     -        7       -                 -
+and 2 more
+";
+        assert_eq!(shown(false), expected);
+        assert_eq!(shown(true).trim_end(), page[0]);
+    }
+
+    #[test]
+    fn calls_are_printed_as_they_come_until_the_stream_ends() {
+        let source = answering(
+            "200 OK",
+            &[r#"{"side": "client", "code": "OK"}"#, r#"{"dropped": 4}"#],
+        );
+        let wanted = Tap {
+            source,
+            method: Some("a.B/C".to_owned()),
+            caller: None,
+            code: None,
+            limit: Some(1),
+        };
+        let mut out = Vec::new();
+        tap(wanted, &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let lines: Vec<_> = out.lines().collect();
+        assert_eq!(
+            lines[1..],
+            ["client\t-\t-\t-\t-\tOK\t-\t-", "(4 lost so far)"]
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_shown_with_the_address() {
+        let source = answering("404 Not Found", &["see /livez"]);
+        let url = format!("{}/mesh/config", source.admin);
+        let error = run(Command::Config { source }, &mut Vec::new()).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(
+            error.starts_with(&url) && error.ends_with("404 Not Found: see /livez"),
+            "{error}"
+        );
+    }
 
     fn printed(columns: &[&str], rows: &[Value]) -> String {
         let mut out = Vec::new();

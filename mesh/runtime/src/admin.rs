@@ -260,9 +260,14 @@ mod tests {
 
     impl Admin {
         async fn ask(&self, method: &str, path: &str) -> String {
+            self.ask_for(method, path, "*/*").await
+        }
+
+        async fn ask_for(&self, method: &str, path: &str, accept: &str) -> String {
             let mut stream = TcpStream::connect(self.address).await.unwrap();
-            let request =
-                format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nhost: a\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
+            );
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
@@ -283,7 +288,14 @@ mod tests {
         assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
         assert!(ready.ends_with(r#"{"ready":true,"checks":[]}"#), "{ready}");
         let metrics = admin.ask("GET", "/metrics").await;
-        assert!(metrics.contains("sold_total 3"), "{metrics}");
+        assert!(
+            metrics.contains("sold_total 3") && !metrics.contains("# EOF"),
+            "{metrics}"
+        );
+        let accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+        let metrics = admin.ask_for("GET", "/metrics", accept).await;
+        assert!(metrics.contains("content-type: application/openmetrics-text; version=1.0.0"));
+        assert!(metrics.ends_with("sold_total 3.0\n# EOF\n"), "{metrics}");
         assert!(admin.ask("GET", "/").await.starts_with("HTTP/1.1 404"));
         let refused = admin.ask("POST", "/livez").await;
         assert!(refused.starts_with("HTTP/1.1 405") && refused.contains("allow: GET, HEAD"));

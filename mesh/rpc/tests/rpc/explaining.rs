@@ -53,9 +53,7 @@ async fn every_layer_explains_its_errors() {
     let served = serve(config.clone(), moody()).await;
     let (far, near) = (plain(served.address), mesh_calling(served.address));
     let client = TestClient(near.client("test"));
-    let mut again = with("grpc-timeout", "20m");
-    let header = "grpc-previous-rpc-attempts";
-    again.metadata_mut().insert(header, 2.into());
+    let again = with("grpc-previous-rpc-attempts", "2");
     let watched = far.watch("Watch", "").await.unwrap();
     let mut config = config;
     let address = format!("http://{}", served.address);
@@ -66,13 +64,17 @@ async fn every_layer_explains_its_errors() {
     let long = "x".repeat(2048);
     let mut statuses = vec![
         // The server's.
-        far.ask("Read", again).await.unwrap_err(),
-        far.unary("Put", "").await.unwrap_err(),
+        far.ask("Put", again).await.unwrap_err(),
         far.ask("Read", with("grpc-timeout", "soon"))
             .await
             .unwrap_err(),
         far.unary("Put", "panic").await.unwrap_err(),
         far.unary("Put", "long").await.unwrap_err(),
+        // Of whichever end is the first to know.
+        client
+            .ask("Put", with("grpc-timeout", "30m"))
+            .await
+            .unwrap_err(),
         // The client's.
         late.scope(client.unary("Read", "")).await.unwrap_err(),
         small.unary("Read", &long).await.unwrap_err(),
@@ -83,13 +85,12 @@ async fn every_layer_explains_its_errors() {
     statuses.push(drain(watched).await.1.unwrap_err());
     let (late, large) = (Code::DeadlineExceeded, Code::ResourceExhausted);
     let rows = [
-        (late, "DEADLINE_EXCEEDED", "deadline", "grpc-timeout", "3"),
         (
             late,
             "DEADLINE_EXCEEDED",
             "deadline",
             "mesh.deadline_default_ms",
-            "1",
+            "3",
         ),
         (
             Code::InvalidArgument,
@@ -112,6 +113,7 @@ async fn every_layer_explains_its_errors() {
             "mesh.message_bytes_max",
             "1",
         ),
+        (late, "DEADLINE_EXCEEDED", "deadline", "grpc-timeout", "1"),
         (
             late,
             "DEADLINE_EXCEEDED",

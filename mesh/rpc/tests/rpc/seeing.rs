@@ -45,6 +45,9 @@ async fn calls_are_counted_by_grpcs_names_and_methods_of_the_contract_only() {
     for invented in ["Invented", "Another"] {
         far.unary(invented, "").await.unwrap();
     }
+    // A caller may know the end before the server has noted it; after the drain both do.
+    served.shutdown.cancel();
+    served.serving.await.unwrap().unwrap();
     let families = served.registry.gather();
     let mut text = Vec::new();
     TextEncoder::new().encode(&families, &mut text).unwrap();

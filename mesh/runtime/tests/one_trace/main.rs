@@ -14,8 +14,9 @@ use async_trait::async_trait;
 use collector::Collector;
 use mesh::{CallContext, Config, Principal};
 use mesh_events::{
-    BoxError, Consumer, ConsumerConfig, DeadLetter, DeadLetters, Event, Handler, HandlerError,
-    InMemoryBus, Metrics, Outbox, OutboxError, OutboxLag, Relay, RelayConfig,
+    BoxError, Bus, BusError, Consumer, ConsumerConfig, DeadLetter, DeadLetters, Deliveries, Event,
+    Handler, HandlerError, InMemoryBus, Metrics, Outbox, OutboxError, OutboxLag, PublishError,
+    Relay, RelayConfig, Subscription,
 };
 use mesh_runtime::telemetry::{self, TelemetryConfig};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
@@ -48,6 +49,22 @@ impl Outbox for Committed {
 
     async fn lag(&self, _: i64) -> Result<OutboxLag, OutboxError> {
         Ok(OutboxLag::default())
+    }
+}
+
+/// Tells when its consumer listens: what is published before that reaches nobody.
+struct Heard(InMemoryBus, Arc<Notify>);
+
+#[async_trait]
+impl Bus for Heard {
+    async fn publish(&self, events: &[Event]) -> Vec<Result<(), PublishError>> {
+        self.0.publish(events).await
+    }
+
+    async fn subscribe(&self, wanted: Subscription) -> Result<Box<dyn Deliveries>, BusError> {
+        let subscribed = self.0.subscribe(wanted).await;
+        self.1.notify_one();
+        subscribed
     }
 }
 
@@ -91,7 +108,8 @@ async fn a_call_its_event_and_the_events_effect_are_one_trace() {
         Arc::new(Notify::new()),
         Arc::new(Notify::new()),
     );
-    let bus = Arc::new(InMemoryBus::new());
+    let (listening, memory) = (Arc::new(Notify::new()), InMemoryBus::new());
+    let bus = Arc::new(Heard(memory.clone(), listening.clone()));
     let stop = CancellationToken::new();
     let consumer = Consumer {
         name: "ledger".to_owned(),
@@ -113,6 +131,7 @@ async fn a_call_its_event_and_the_events_effect_are_one_trace() {
         metrics: Metrics::unregistered().unwrap(),
     };
     let consuming = mesh::spawn(consumer.run(stop.clone()));
+    listening.notified().await;
     let relaying = mesh::spawn(relay.run(stop.clone()));
     let service = TestService::new(move |_, _| {
         let event = Event::new(KIND, "sale_1", 1, 1, "").optional();
@@ -132,7 +151,7 @@ async fn a_call_its_event_and_the_events_effect_are_one_trace() {
     assert_eq!(calling.await.unwrap(), "sold");
     // The handler may be applied before its event is settled; the ends of both tasks come after both.
     applied.notified().await;
-    bus.idle().await;
+    memory.idle().await;
     stop.cancel();
     relaying.await.unwrap();
     consuming.await.unwrap();
