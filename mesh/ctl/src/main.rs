@@ -24,10 +24,7 @@ enum Command {
         command: get::Command,
     },
     /// Calls as they end, until interrupted.
-    Tap {
-        #[command(flatten)]
-        tap: get::Tap,
-    },
+    Tap(get::Tap),
     /// API keys of the edge.
     Keys {
         #[command(subcommand)]
@@ -49,7 +46,7 @@ fn main() -> anyhow::Result<()> {
     let Args { command } = Args::parse();
     match command {
         Command::Get { command } => get::run(command, &mut std::io::stdout()),
-        Command::Tap { tap } => get::tap(tap, &mut std::io::stdout()),
+        Command::Tap(tap) => get::tap(tap, &mut std::io::stdout()),
         Command::Keys { command } => keys::run(command, &mut std::io::stdout()),
         Command::Certs { command } => certs::run(command, &mut std::io::stdout()),
         Command::Events { command } => events::run(command, &mut std::io::stdout()),

@@ -181,7 +181,9 @@ pub(super) fn is_wanted(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     metadata.is_span()
         && (target == TARGET
-            || (*metadata.level() <= tracing::Level::INFO && !target.starts_with("mesh")))
+            || (*metadata.level() <= tracing::Level::INFO
+                && !target.starts_with("mesh::")
+                && !target.starts_with("mesh_")))
 }
 
 /// A span that is open.

@@ -61,7 +61,8 @@ async fn the_ids_of_the_mesh_and_the_conventions_arrive() {
     let (name, spans) = exported(("parentbased_always_on", ""), || {
         let call = call(0xfeed, true);
         call.in_scope(|| {
-            info_span!("own", answer = 42).in_scope(|| trace_span!("noise").in_scope(|| {}));
+            info_span!(target: "shop", "own", answer = 42)
+                .in_scope(|| trace_span!(target: "shop", "noise").in_scope(|| {}));
         });
         call.record("rpc.grpc.status_code", 13_i64);
         call.record("otel.status_code", "ERROR");
@@ -87,9 +88,9 @@ async fn the_ids_of_the_mesh_and_the_conventions_arrive() {
 async fn what_is_not_sampled_stays_here_with_all_that_is_in_it() {
     let (_, spans) = exported(("parentbased_traceidratio", "0.5"), || {
         let above = u128::from(u64::MAX); // The highest share there is.
-        call(above, true).in_scope(|| info_span!("above").in_scope(|| {}));
-        call(1, false).in_scope(|| info_span!("unsampled").in_scope(|| {}));
-        call(2, true).in_scope(|| info_span!("below").in_scope(|| {}));
+        call(above, true).in_scope(|| info_span!(target: "shop", "above").in_scope(|| {}));
+        call(1, false).in_scope(|| info_span!(target: "shop", "unsampled").in_scope(|| {}));
+        call(2, true).in_scope(|| info_span!(target: "shop", "below").in_scope(|| {}));
     })
     .await;
     let mut names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
