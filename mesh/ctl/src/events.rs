@@ -9,8 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::admin::Admin;
 use anyhow::Context as _;
-use lag::Admin;
 use mesh_events::Subscription;
 use mesh_rabbitmq::{
     Letter, LetterFilter, Metrics, RabbitMqBus, RabbitMqConfig, RabbitMqDeadLetters, declare,

@@ -1,7 +1,9 @@
 //! `meshctl`: looks into and operates running services.
 
+mod admin;
 mod certs;
 mod events;
+mod get;
 mod keys;
 
 use clap::{Parser, Subcommand};
@@ -16,6 +18,13 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// What a running service shows of its mesh.
+    Get {
+        #[command(subcommand)]
+        command: get::Command,
+    },
+    /// Calls as they end, until interrupted.
+    Tap(get::Tap),
     /// API keys of the edge.
     Keys {
         #[command(subcommand)]
@@ -36,6 +45,8 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     let Args { command } = Args::parse();
     match command {
+        Command::Get { command } => get::run(command, &mut std::io::stdout()),
+        Command::Tap(tap) => get::tap(tap, &mut std::io::stdout()),
         Command::Keys { command } => keys::run(command, &mut std::io::stdout()),
         Command::Certs { command } => certs::run(command, &mut std::io::stdout()),
         Command::Events { command } => events::run(command, &mut std::io::stdout()),

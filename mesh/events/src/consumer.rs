@@ -18,12 +18,17 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, error, info_span, warn};
+use tracing::{Instrument as _, debug, error, field::Empty, info_span, warn};
 
 use crate::{
     Backoff, BoxError, Bus, BusError, DeadLetter, DeadLetters, Deliveries, Delivery, Event,
     Metrics, Now, Subscription,
 };
+
+/// `messaging.system` of spans: which bus carries an event is nobody's business here.
+pub(crate) const SYSTEM: &str = "commerce-mesh-events";
+/// The outcome of a handler that has had its effect.
+const APPLIED: &str = "applied";
 
 /// The limits of a [`Consumer`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -207,27 +212,47 @@ impl Consumer {
         let traceparent = delivery.event.traceparent.as_deref().unwrap_or_default();
         let context = CallContext::from_traceparent(traceparent, principal);
         // The same trace, and a link to the span that the event came from: that one may have ended long ago.
-        let span = info_span!(
-            "event",
-            consumer = %self.name,
-            kind = %delivery.event.kind,
-            message.id = %delivery.event.message_id,
-            attempt = delivery.attempt,
-            trace_id = context.trace_id(),
-            link = traceparent,
+        let exported = mesh::span!(
+            context,
+            "consumer",
+            otel.name = %format_args!("process {}", delivery.event.kind),
+            otel.link = traceparent,
+            otel.status_code = Empty,
+            messaging.system = SYSTEM,
+            messaging.operation.name = "process",
+            messaging.operation.type = "process",
+            messaging.destination.name = %delivery.event.kind,
+            messaging.consumer.group.name = %self.name,
+            messaging.message.id = %delivery.event.message_id,
+            mesh.attempt = delivery.attempt,
         );
+        let span = exported.in_scope(|| {
+            info_span!(
+                "event",
+                consumer = %self.name,
+                kind = %delivery.event.kind,
+                message.id = %delivery.event.message_id,
+                attempt = delivery.attempt,
+                trace_id = context.trace_id(),
+                link = traceparent,
+            )
+        });
         let in_flight = self
             .metrics
             .consumer_in_flight
             .with_label_values(&[&self.name]);
         let _in_flight = InFlight::enter(in_flight);
-        self.settle(delivery, context).instrument(span).await;
+        let outcome = self.settle(delivery, context).instrument(span).await;
+        if outcome != APPLIED {
+            exported.record("otel.status_code", "ERROR");
+        }
     }
 
-    async fn settle(&self, delivery: Delivery, context: CallContext) {
+    /// Says what became of it, as the metric's label has it.
+    async fn settle(&self, delivery: Delivery, context: CallContext) -> &'static str {
         let attempt = delivery.attempt;
         let (outcome, settled) = match self.handle(&delivery.event, context).await {
-            Ok(()) => ("applied", delivery.ack().await),
+            Ok(()) => (APPLIED, delivery.ack().await),
             Err(HandlerError::Transient(cause)) if attempt < self.config.attempts_max => {
                 let after = self.backoff().after(attempt);
                 warn!(
@@ -247,6 +272,7 @@ impl Consumer {
         if let Err(error) = settled {
             debug!(%error, "not settled, the bus delivers the event again");
         }
+        outcome
     }
 
     async fn handle(&self, event: &Event, context: CallContext) -> Result<(), HandlerError> {

@@ -10,16 +10,19 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use mesh::{CallContext, Principal};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::Notify,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{Level, Span, debug, field::Empty, warn};
 use uuid::Uuid;
 
-use crate::{Backoff, Bus, Event, Metrics, Now, Outbox, OutboxError, PublishError};
+use crate::{
+    Backoff, Bus, Event, Metrics, Now, Outbox, OutboxError, PublishError, consumer::SYSTEM,
+};
 
 /// How much longer a lease lasts than a publish may take: time to record its outcome.
 const LEASE_MARGIN_MS: u64 = 5_000;
@@ -171,12 +174,13 @@ impl Relay {
 
     async fn publish(&self, events: Vec<Event>) -> Outcome {
         let limit = Duration::from_millis(self.config.publish_timeout_ms);
+        let spans = sending(&events);
         let results = timeout(limit, self.bus.publish(&events))
             .await
             .unwrap_or_default();
         let mut results = results.into_iter();
         let mut outcome = Outcome::default();
-        for event in &events {
+        for (at, event) in events.iter().enumerate() {
             // An event that the bus gave no answer for is not published.
             let result = results.next().unwrap_or_else(|| {
                 Err(PublishError::Unavailable(format!(
@@ -193,6 +197,9 @@ impl Relay {
             };
             ids.push(event.message_id);
             if let Err(error) = result {
+                if let Some(span) = spans.get(at) {
+                    span.record("otel.status_code", "ERROR");
+                }
                 let labels = [self.name.as_str(), error.reason()];
                 self.metrics.outbox_failed.with_label_values(&labels).inc();
                 debug!(outbox = %self.name, kind = %event.kind, message.id = %event.message_id, %error,
@@ -281,6 +288,29 @@ impl Relay {
             jitter: self.config.backoff_jitter,
         }
     }
+}
+
+/// A span for each event, in the trace of the call that caused it; none where nobody exports them.
+fn sending(events: &[Event]) -> Vec<Span> {
+    if !tracing::span_enabled!(target: "mesh::span", Level::DEBUG) {
+        return Vec::new();
+    }
+    let span = |event: &Event| {
+        let traceparent = event.traceparent.as_deref().unwrap_or_default();
+        let context = CallContext::from_traceparent(traceparent, Principal::anonymous());
+        mesh::span!(
+            context,
+            "producer",
+            otel.name = %format_args!("send {}", event.kind),
+            otel.status_code = Empty,
+            messaging.system = SYSTEM,
+            messaging.operation.name = "send",
+            messaging.operation.type = "send",
+            messaging.destination.name = %event.kind,
+            messaging.message.id = %event.message_id,
+        )
+    };
+    events.iter().map(span).collect()
 }
 
 fn us(ms: u64) -> i64 {

@@ -97,11 +97,16 @@ mod tests {
     use tokio::time::{Instant, sleep};
 
     use super::*;
+    use crate::{stack::Progress, status::Origin};
+
+    fn late() -> Status {
+        Origin::of("deadline", "a test", &Progress::default()).deadline_exceeded()
+    }
 
     fn within(limit: Duration) -> Ending {
         Box::pin(async move {
             sleep(limit).await;
-            status::deadline_exceeded()
+            late()
         })
     }
 
@@ -146,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_without_time_left_is_not_begun() {
         let ready = std::future::ready(Ok(Response::new(Body::empty())));
-        let ending = Box::pin(std::future::ready(status::deadline_exceeded()));
+        let ending = Box::pin(std::future::ready(late()));
         let error = bound(ready, ending, Side::Server).await.unwrap_err();
         assert_eq!(error.code(), tonic::Code::DeadlineExceeded);
     }

@@ -20,7 +20,10 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Status, body::Body};
 use tracing::Instrument as _;
 
-use crate::{contract::Criticality, trace::Trace};
+use crate::{
+    contract::Criticality,
+    trace::{SpanIds, Trace},
+};
 
 tokio::task_local! {
     static CURRENT: CallContext;
@@ -147,6 +150,11 @@ impl CallContext {
     /// The trace's id: 32 hexadecimal digits.
     pub fn trace_id(&self) -> String {
         self.trace.trace_id()
+    }
+
+    /// This call's own span, for whoever exports it ([`crate::span!`]).
+    pub fn ids(&self) -> SpanIds {
+        self.trace.ids()
     }
 
     /// The same context with another deadline.

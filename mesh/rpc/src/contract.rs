@@ -217,6 +217,14 @@ impl Contract {
         }
     }
 
+    /// What [`Contract::deadline`] goes by, for errors.
+    pub(crate) fn deadline_by(&self, path: &str) -> &'static str {
+        match self.method(path).map(|method| method.deadline) {
+            Some(MethodDeadline::Within(_)) => "mesh.v1.deadline_ms",
+            _ => "mesh.deadline_default_ms",
+        }
+    }
+
     pub(crate) fn lookup(&self, path: &str) -> Option<Arc<MethodContract>> {
         self.methods.get(path).cloned()
     }

@@ -19,8 +19,8 @@ use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
-    stack::{Answer, Side, Stack},
-    status,
+    stack::{Answer, Call, Progress, Side, Stack},
+    status::{self, Origin},
 };
 
 const HEADER_BYTES: usize = 5;
@@ -31,6 +31,8 @@ struct Messages {
     header: [u8; HEADER_BYTES],
     filled: usize,
     remaining: usize,
+    /// What the headers since the last look have announced.
+    announced: u64,
 }
 
 impl Messages {
@@ -50,6 +52,7 @@ impl Messages {
                 let [_, a, b, c, d] = self.header;
                 let length = u32::from_be_bytes([a, b, c, d]);
                 self.filled = 0;
+                self.announced += u64::from(length);
                 self.remaining = usize::try_from(length).unwrap_or(usize::MAX);
                 if self.remaining > max {
                     return Err(length.into());
@@ -81,16 +84,18 @@ struct LimitedBody {
     messages: Messages,
     max: usize,
     way: Way,
+    progress: Arc<Progress>,
     refused: bool,
 }
 
 impl LimitedBody {
-    fn wrap(inner: Body, max: usize, way: Way) -> Body {
+    fn wrap(inner: Body, max: usize, way: Way, progress: Arc<Progress>) -> Body {
         Body::new(Self {
             inner,
             messages: Messages::default(),
             max,
             way,
+            progress,
             refused: false,
         })
     }
@@ -98,7 +103,8 @@ impl LimitedBody {
     fn refuse(&mut self, bytes: u64) -> Result<Frame<Bytes>, Status> {
         self.refused = true;
         self.inner = Body::empty(); // Whoever produces the rest may stop.
-        let status = status::message_too_large(bytes, self.max);
+        let origin = Origin::of("frames", "mesh.message_bytes_max", &self.progress);
+        let status = origin.message_too_large(bytes, self.max);
         match &self.way {
             Way::Request(note) => Err(note.get_or_init(|| status).clone()),
             Way::Answer(_) | Way::Served => Err(status),
@@ -126,7 +132,12 @@ impl http_body::Body for LimitedBody {
             (Ok(frame), _) => {
                 let chunk = frame.data_ref().map_or(&[][..], |chunk| &chunk[..]);
                 match this.messages.check(chunk, this.max) {
-                    Ok(()) => Ok(frame),
+                    Ok(()) => {
+                        let sent = matches!(this.way, Way::Request(_) | Way::Reply);
+                        let bytes = std::mem::take(&mut this.messages.announced);
+                        this.progress.moved(sent, bytes);
+                        Ok(frame)
+                    }
                     Err(bytes) => this.refuse(bytes),
                 }
             }
@@ -175,19 +186,22 @@ impl<S: Stack> Service<Request<Body>> for Limit<S> {
     fn call(&mut self, request: Request<Body>) -> Answer {
         let max = self.max;
         let note = Note::default();
+        let progress = Call::of(&request).progress.clone();
         let (inwards, outwards) = match self.side {
             Side::Client => (Way::Request(note.clone()), Way::Answer(note.clone())),
             Side::Server => (Way::Served, Way::Reply),
         };
         let calling = self
             .inner
-            .call(request.map(|body| LimitedBody::wrap(body, max, inwards)));
+            .call(request.map(|body| LimitedBody::wrap(body, max, inwards, progress.clone())));
         Box::pin(async move {
             let answered = calling.await;
             if let Some(refused) = note.get() {
                 return Err(refused.clone());
             }
-            answered.map(|response| response.map(|body| LimitedBody::wrap(body, max, outwards)))
+            answered.map(|response| {
+                response.map(|body| LimitedBody::wrap(body, max, outwards, progress))
+            })
         })
     }
 }
@@ -234,7 +248,7 @@ mod tests {
     #[tokio::test]
     async fn the_far_side_learns_of_it_in_trailers() {
         let body = Body::new(Full::new(Bytes::from(message(11))));
-        let limited = LimitedBody::wrap(body, 10, Way::Reply)
+        let limited = LimitedBody::wrap(body, 10, Way::Reply, Arc::default())
             .collect()
             .await
             .unwrap();
@@ -245,7 +259,7 @@ mod tests {
     #[tokio::test]
     async fn the_near_side_learns_of_it_as_an_error() {
         let body = Body::new(Full::new(Bytes::from(message(11))));
-        let error = LimitedBody::wrap(body, 10, Way::Served)
+        let error = LimitedBody::wrap(body, 10, Way::Served, Arc::default())
             .collect()
             .await
             .unwrap_err();

@@ -22,7 +22,10 @@ mod config;
 mod context;
 mod contract;
 mod error;
+mod exemplars;
 mod frames;
+mod inspect;
+mod live;
 mod metrics;
 mod observe;
 mod server;
@@ -34,10 +37,7 @@ mod testing;
 mod trace;
 mod wire;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, PoisonError};
 
 pub use client::{
     BalanceConfig, Client, ClientConfig, DestinationSnapshot, DiscoveryConfig, EndpointSnapshot,
@@ -50,13 +50,18 @@ pub use contract::{
     destination_of,
 };
 pub use error::Error;
+pub use live::{CallSide, CallSnapshot, CallsSnapshot, FinishedCall, Tap, TapFilter};
 pub use server::{Health, Server};
 pub use status::ERROR_DOMAIN;
+pub use trace::SpanIds;
+#[doc(hidden)]
+pub use tracing as __tracing; // What `span!` expands to.
 pub use wire::header;
 
 use crate::{
-    client::{ClientMetrics, Destination},
-    metrics::Metrics,
+    client::{ClientMetrics, Clients, Destination},
+    live::Live,
+    metrics::{Calls, Metrics},
     stack::Side,
 };
 
@@ -71,10 +76,11 @@ struct Inner {
     config: Config,
     contract: Contract,
     client_metrics: Metrics,
-    server_metrics: Metrics,
+    served: Arc<Calls>,
     attempt_metrics: ClientMetrics,
+    live: Live,
     // One per destination, made at its first use.
-    clients: Mutex<HashMap<String, (Client, Arc<Destination>)>>,
+    clients: Clients,
 }
 
 impl Mesh {
@@ -85,16 +91,18 @@ impl Mesh {
         registry: &prometheus::Registry,
     ) -> Result<Self, Error> {
         config.validate()?;
-        let client_metrics = Metrics::register(Side::Client, registry)?;
-        let server_metrics = Metrics::register(Side::Server, registry)?;
+        let client_metrics = Metrics::register(Side::Client, &contract, registry)?;
+        let served = Metrics::register(Side::Server, &contract, registry)?.of("");
         let attempt_metrics = ClientMetrics::register(registry)?;
-        let clients = Mutex::default();
+        let clients = Clients::default();
+        client::register_gauges(&clients, registry)?;
         let inner = Inner {
             config,
             contract,
             client_metrics,
-            server_metrics,
+            served,
             attempt_metrics,
+            live: Live::default(),
             clients,
         };
         Ok(Self {
@@ -112,6 +120,7 @@ impl Mesh {
             contract,
             client_metrics,
             attempt_metrics,
+            live,
             clients,
             ..
         } = &*self.inner;
@@ -121,7 +130,8 @@ impl Mesh {
             return client.clone();
         }
         let opened = Destination::configured(destination, config, contract, attempt_metrics);
-        let client = Client::new(opened.clone(), config, contract, client_metrics.clone());
+        let metrics = client_metrics.of(destination);
+        let client = Client::new(opened.clone(), config, contract, metrics, live.clone());
         clients.insert(destination.to_owned(), (client.clone(), opened));
         client
     }
@@ -136,6 +146,16 @@ impl Mesh {
             .collect();
         snapshots.sort_unstable_by(|a, b| a.destination.cmp(&b.destination));
         snapshots
+    }
+
+    /// The calls in flight that are made and served here; of very many, the table shows a part.
+    pub fn calls(&self) -> CallsSnapshot {
+        self.inner.live.calls()
+    }
+
+    /// The calls that end from now on, as far as the filter takes them; `None`: too many tap already.
+    pub fn tap(&self, filter: TapFilter) -> Option<Tap> {
+        self.inner.live.tap(filter)
     }
 
     /// Refuses to start without an address for each destination that the process cannot do without.
@@ -165,11 +185,12 @@ impl Mesh {
         &self.inner.config
     }
 
-    pub(crate) fn metrics(&self, side: Side) -> Metrics {
-        match side {
-            Side::Client => self.inner.client_metrics.clone(),
-            Side::Server => self.inner.server_metrics.clone(),
-        }
+    pub(crate) fn served(&self) -> Arc<Calls> {
+        self.inner.served.clone()
+    }
+
+    pub(crate) fn live(&self) -> Live {
+        self.inner.live.clone()
     }
 }
 

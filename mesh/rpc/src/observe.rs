@@ -1,11 +1,13 @@
-//! Layer: every call is counted, timed and, on the server, logged in a span of its own.
+//! Layer: every call is counted, timed, traced and, on the server, logged in a span of its own; it stands in the table of
+//! calls while it lasts, and whoever taps sees it end.
 //!
-//! A call ends with its last frame, not with its headers. One whose caller goes away before counts as
-//! CANCELLED. Methods that the contract does not know are counted together as `other`, so that nobody
-//! can fill the registry with names.
+//! A call ends with its last frame, not with its headers. One whose caller goes away before counts as CANCELLED. The span
+//! for collectors (OpenTelemetry's conventions for gRPC) has the ids that travel in `traceparent`, and is not even opened
+//! where nobody exports it.
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -13,24 +15,27 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use tokio::time::Instant;
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Status, body::Body, transport::server::TcpConnectInfo};
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
-    metrics::Metrics,
+    live::{InFlight, Listed, Live},
+    metrics::{self, Calls, name},
     stack::{Answer, Call, Side, Stack},
 };
 
 /// Observes every call.
 pub(crate) fn layer<S>(
     side: Side,
-    metrics: Metrics,
+    metrics: Arc<Calls>,
+    live: Live,
 ) -> impl Layer<S, Service = Observe<S>> + Clone {
     tower::layer::layer_fn(move |inner| Observe {
         inner,
         side,
         metrics: metrics.clone(),
+        live: live.clone(),
     })
 }
 
@@ -38,7 +43,8 @@ pub(crate) fn layer<S>(
 pub(crate) struct Observe<S> {
     inner: S,
     side: Side,
-    metrics: Metrics,
+    metrics: Arc<Calls>,
+    live: Live,
 }
 
 impl<S: Stack> Service<Request<Body>> for Observe<S> {
@@ -51,12 +57,27 @@ impl<S: Stack> Service<Request<Body>> for Observe<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Answer {
-        let call = Call::of(&request).clone();
-        let span = match self.side {
-            Side::Client => Span::current(),
-            Side::Server => span_of(&call),
+        let peer = request.extensions().get::<TcpConnectInfo>();
+        let call = InFlight {
+            side: self.side,
+            call: Call::of(&request).clone(),
+            peer: peer.and_then(TcpConnectInfo::remote_addr),
+            started: Instant::now(),
         };
-        let mut record = Record::begin(self.metrics.clone(), self.side, call, span.clone());
+        let exported = exported(&call);
+        let log = match self.side {
+            Side::Client => Span::current(),
+            Side::Server => exported.in_scope(|| logged(&call)),
+        };
+        let span = log.clone();
+        self.metrics.begin(call.path());
+        let mut record = Record {
+            metrics: self.metrics.clone(),
+            listed: self.live.list(call),
+            log,
+            exported,
+            code: None,
+        };
         let calling = span.in_scope(|| self.inner.call(request));
         let observed = async move {
             match calling.await {
@@ -78,20 +99,52 @@ impl<S: Stack> Service<Request<Body>> for Observe<S> {
     }
 }
 
-fn span_of(call: &Call) -> Span {
+/// The span that log lines of a handler stand in.
+fn logged(shown: &InFlight) -> Span {
+    let context = &shown.call.context;
     tracing::info_span!(
         "rpc",
-        rpc.method = method_label(call),
-        trace_id = call.context.trace_id(),
-        principal = call.context.principal().name(),
-        request_id = call.context.request_id(),
+        rpc.method = shown.path(),
+        trace_id = context.trace_id(),
+        principal = context.principal().name(),
+        request_id = context.request_id(),
         code = Empty,
         latency_us = Empty,
     )
 }
 
-fn method_label(call: &Call) -> &str {
-    call.method.as_ref().map_or("other", |method| &method.path)
+/// The span for collectors.
+fn exported(shown: &InFlight) -> Span {
+    let Call { context, .. } = &shown.call;
+    let full = metrics::label(shown.path());
+    let (service, method) = full.rsplit_once('/').unwrap_or(("", full));
+    match shown.side {
+        Side::Client => crate::span!(
+            context,
+            "client",
+            otel.name = full,
+            otel.status_code = Empty,
+            rpc.system = "grpc",
+            rpc.service = service,
+            rpc.method = method,
+            rpc.grpc.status_code = Empty,
+            server.address = Empty,
+            server.port = Empty,
+            mesh.attempts = Empty,
+        ),
+        Side::Server => crate::span!(
+            context,
+            "server",
+            otel.name = full,
+            otel.status_code = Empty,
+            rpc.system = "grpc",
+            rpc.service = service,
+            rpc.method = method,
+            rpc.grpc.status_code = Empty,
+            client.address = shown.peer.map(|peer| tracing::field::display(peer.ip())),
+            mesh.principal = context.principal().name(),
+        ),
+    }
 }
 
 fn code_in(headers: &HeaderMap) -> Option<Code> {
@@ -102,48 +155,37 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
 
 /// Written when it is dropped: however the call ends, it is recorded once.
 struct Record {
-    metrics: Metrics,
-    side: Side,
-    call: Call,
-    span: Span,
-    started: Instant,
+    metrics: Arc<Calls>,
+    listed: Listed,
+    log: Span,
+    exported: Span,
     // `None`: it has not ended yet.
     code: Option<Code>,
 }
 
-impl Record {
-    fn begin(metrics: Metrics, side: Side, call: Call, span: Span) -> Self {
-        metrics.in_flight.inc();
-        Self {
-            metrics,
-            side,
-            call,
-            span,
-            started: Instant::now(),
-            code: None,
-        }
-    }
-}
-
 impl Drop for Record {
     fn drop(&mut self) {
-        let (latency, code) = (self.started.elapsed(), self.code.unwrap_or(Code::Cancelled));
-        let method = method_label(&self.call);
-        self.metrics.in_flight.dec();
+        let shown = &*self.listed.call;
+        let Call {
+            context, progress, ..
+        } = &shown.call;
+        let (latency, code) = (
+            shown.started.elapsed(),
+            self.code.unwrap_or(Code::Cancelled),
+        );
+        let (seconds, trace) = (latency.as_secs_f64(), context.ids().trace);
         self.metrics
-            .requests
-            .with_label_values(&[method, name(code)])
-            .inc();
-        self.metrics
-            .duration
-            .with_label_values(&[method])
-            .observe(latency.as_secs_f64());
-        if self.side == Side::Server {
-            let latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-            self.span
+            .end(shown.path(), code, seconds, trace, progress);
+        let latency_us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.listed.finished(code, latency_us);
+        if !self.exported.is_disabled() {
+            self.export(code);
+        }
+        if shown.side == Side::Server {
+            self.log
                 .record("code", name(code))
                 .record("latency_us", latency_us);
-            self.span.in_scope(|| match code {
+            self.log.in_scope(|| match code {
                 Code::Ok => tracing::debug!("served"),
                 Code::Internal | Code::Unknown | Code::DataLoss => tracing::warn!("failed"),
                 _ => tracing::info!("refused"),
@@ -152,26 +194,41 @@ impl Drop for Record {
     }
 }
 
-/// gRPC's own spelling.
-pub(crate) fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
+impl Record {
+    fn export(&self, code: Code) {
+        let InFlight { side, call, .. } = &*self.listed.call;
+        self.exported
+            .record("rpc.grpc.status_code", i64::from(i32::from(code)));
+        if is_error(*side, code) {
+            self.exported.record("otel.status_code", "ERROR");
+        }
+        if *side == Side::Client {
+            self.exported
+                .record("mesh.attempts", call.progress.attempts());
+            let endpoint = call.progress.endpoint();
+            if let Some((host, port)) = endpoint.as_deref().and_then(|at| at.rsplit_once(':')) {
+                self.exported.record("server.address", host);
+                if let Ok(port) = port.parse::<u16>() {
+                    self.exported.record("server.port", port);
+                }
+            }
+        }
+    }
+}
+
+/// As the conventions have it: everything else than OK is an error for who calls, and for who serves what is its fault.
+fn is_error(side: Side, code: Code) -> bool {
+    match side {
+        Side::Client => code != Code::Ok,
+        Side::Server => matches!(
+            code,
+            Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss
+        ),
     }
 }
 
@@ -189,7 +246,7 @@ impl http_body::Body for ObservedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Self { inner, record } = self.get_mut();
-        let polled = record.span.in_scope(|| Pin::new(inner).poll_frame(cx));
+        let polled = record.log.in_scope(|| Pin::new(inner).poll_frame(cx));
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {

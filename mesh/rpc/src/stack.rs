@@ -3,7 +3,14 @@
 //! Each layer takes tonic's request and answers tonic's response or a `Status`, so that layers can be
 //! put in any order and read one at a time. The price is a boxed future per layer.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use http::{Request, Response};
 use tonic::{Status, body::Body};
@@ -45,6 +52,61 @@ pub(crate) struct Call {
     pub(crate) method: Option<Arc<MethodContract>>,
     /// On the client, of the call being made; on the server, of the call being served.
     pub(crate) context: CallContext,
+    /// What the deadline comes from: a header, an option of the contract, a key of the configuration.
+    pub(crate) deadline_by: &'static str,
+    pub(crate) progress: Arc<Progress>,
+}
+
+/// How far a call has come, for whoever has to explain it from outside: an error, a span, the table of calls.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    attempts: AtomicU32,
+    endpoint: Mutex<Option<Arc<str>>>,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Progress {
+    /// Of a call that is served: which of its caller's attempts it is.
+    pub(crate) fn served(previous_attempts: u32) -> Arc<Self> {
+        Arc::new(Self {
+            attempts: AtomicU32::new(previous_attempts.saturating_add(1)),
+            ..Self::default()
+        })
+    }
+
+    /// One more attempt is made.
+    pub(crate) fn attempt(&self) {
+        self.attempts.fetch_add(1, Relaxed);
+    }
+
+    /// The attempt goes to this address.
+    pub(crate) fn at(&self, endpoint: &Arc<str>) {
+        *self.endpoint.lock().unwrap_or_else(PoisonError::into_inner) = Some(endpoint.clone());
+    }
+
+    /// Bytes of messages went to the other side, or came from there.
+    pub(crate) fn moved(&self, sent: bool, bytes: u64) {
+        let count = if sent { &self.sent } else { &self.received };
+        count.fetch_add(bytes, Relaxed);
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts.load(Relaxed)
+    }
+
+    pub(crate) fn endpoint(&self) -> Option<Arc<str>> {
+        let endpoint = self.endpoint.lock();
+        endpoint.unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Call {

@@ -1,10 +1,15 @@
-//! The errors that the mesh itself answers with: each has a code, a reason, and says no internals.
+//! The errors that the mesh itself answers with: each has a code, a reason, and says which layer made it, by which
+//! policy, at which attempt and endpoint ([`Origin`]).
+//!
+//! Deliberately without internals in messages: these reach clients, the details of the mesh do not leave the edge.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::stack::Progress;
 
 /// `ErrorInfo.domain` of every error made by the mesh. Its metadata says what is nobody's business outside: addresses,
 /// layers, attempts.
@@ -13,48 +18,95 @@ pub const ERROR_DOMAIN: &str = "mesh";
 /// When a caller should try again after UNAVAILABLE, for want of better knowledge.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-fn status(code: Code, message: impl Into<String>, reason: &str, retry: Option<Duration>) -> Status {
-    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, []);
-    if retry.is_some() {
-        details.set_retry_info(retry);
-    }
-    Status::with_error_details(code, message, details)
-}
-
-pub(crate) fn deadline_exceeded() -> Status {
-    status(
-        Code::DeadlineExceeded,
-        "the call's deadline has passed",
-        "DEADLINE_EXCEEDED",
-        None,
-    )
-}
-
-pub(crate) fn cancelled() -> Status {
-    status(
-        Code::Cancelled,
-        "the call that this one was made for has ended",
-        "CANCELLED",
-        None,
-    )
-}
-
-/// Where in the client a call ended without an answer: goes into the details of the error, and, except
-/// for the address, into its message.
+/// Where in the mesh a call ended, for whoever has to find out why: goes into the details of its error and, except for
+/// the address, into the message of those that a connection has brought about.
 pub(crate) struct Origin<'a> {
-    pub(crate) destination: &'a str,
     /// The layer, by the name of its file.
     pub(crate) layer: &'static str,
-    /// How many attempts were made.
+    /// What decided there: the key of a configuration, a header, an option of the contract, an event.
+    pub(crate) policy: &'a str,
+    /// Which attempt it was, or how many there were; 0: none was made.
     pub(crate) attempt: u32,
-    pub(crate) endpoint: Option<&'a str>,
+    /// Where the last one went.
+    pub(crate) endpoint: Option<Arc<str>>,
 }
 
-impl Origin<'_> {
-    pub(crate) fn unavailable(&self, what: &str, cause: Option<String>) -> Status {
-        let message = format!("is unavailable: {what}");
-        let reason = "DESTINATION_UNAVAILABLE";
-        self.status(
+impl<'a> Origin<'a> {
+    /// In a layer that has the call before it.
+    pub(crate) fn of(layer: &'static str, policy: &'a str, progress: &Progress) -> Self {
+        Self {
+            layer,
+            policy,
+            attempt: progress.attempts(),
+            endpoint: progress.endpoint(),
+        }
+    }
+
+    fn status(
+        self,
+        code: Code,
+        message: impl Into<String>,
+        reason: &str,
+        retry: Option<Duration>,
+        more: impl IntoIterator<Item = (&'static str, Option<String>)>,
+    ) -> Status {
+        let known = [
+            ("layer", Some(self.layer.to_owned())),
+            ("policy", Some(self.policy.to_owned())),
+            ("attempt", Some(self.attempt.to_string())),
+            ("endpoint", self.endpoint.as_deref().map(str::to_owned)),
+        ];
+        let metadata: HashMap<String, String> = known
+            .into_iter()
+            .chain(more)
+            .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+            .collect();
+        let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
+        if retry.is_some() {
+            details.set_retry_info(retry);
+        }
+        Status::with_error_details(code, message, details)
+    }
+
+    pub(crate) fn deadline_exceeded(self) -> Status {
+        let (code, message) = (Code::DeadlineExceeded, "the call's deadline has passed");
+        self.status(code, message, "DEADLINE_EXCEEDED", None, [])
+    }
+
+    pub(crate) fn cancelled(self) -> Status {
+        let message = "the call that this one was made for has ended";
+        self.status(Code::Cancelled, message, "CANCELLED", None, [])
+    }
+
+    pub(crate) fn shutting_down(self) -> Status {
+        let (code, message) = (Code::Unavailable, "the server is shutting down");
+        self.status(code, message, "SHUTTING_DOWN", Some(RETRY_DELAY), [])
+    }
+
+    pub(crate) fn message_too_large(self, bytes: u64, max: usize) -> Status {
+        let message = format!("a message of {bytes} bytes is over the limit of {max} bytes");
+        let code = Code::ResourceExhausted;
+        self.status(code, message, "MESSAGE_TOO_LARGE", None, [])
+    }
+
+    pub(crate) fn internal(self) -> Status {
+        self.status(Code::Internal, "internal error", "INTERNAL", None, [])
+    }
+
+    pub(crate) fn unconfigured(self, destination: &str) -> Status {
+        let message = format!(
+            "destination \"{destination}\" is not configured: set {}",
+            self.policy
+        );
+        let reason = "DESTINATION_NOT_CONFIGURED";
+        let more = [("destination", Some(destination.to_owned()))];
+        self.status(Code::Unavailable, message, reason, None, more)
+    }
+
+    pub(crate) fn unavailable(self, to: &str, what: &str, cause: Option<String>) -> Status {
+        let (message, reason) = (format!("is unavailable: {what}"), "DESTINATION_UNAVAILABLE");
+        self.unserved(
+            to,
             Code::Unavailable,
             &message,
             reason,
@@ -64,104 +116,59 @@ impl Origin<'_> {
     }
 
     /// What a failure of the connection means to a caller.
-    pub(crate) fn transport(&self, code: Code, cause: String) -> Status {
+    pub(crate) fn transport(self, to: &str, code: Code, cause: String) -> Status {
         match code {
             Code::Internal => {
-                let reason = "DESTINATION_BROKE_PROTOCOL";
-                self.status(code, "broke the protocol", reason, None, Some(cause))
+                let (message, reason) = ("broke the protocol", "DESTINATION_BROKE_PROTOCOL");
+                self.unserved(to, code, message, reason, None, Some(cause))
             }
             Code::ResourceExhausted => {
                 let (message, reason) = ("asks for fewer calls", "DESTINATION_OVERLOADED");
-                self.status(code, message, reason, Some(RETRY_DELAY), Some(cause))
+                self.unserved(to, code, message, reason, Some(RETRY_DELAY), Some(cause))
             }
-            _ => self.unavailable("the connection broke", Some(cause)),
+            _ => self.unavailable(to, "the connection broke", Some(cause)),
         }
     }
 
-    pub(crate) fn circuit_open(&self, max: usize) -> Status {
-        let message = format!("has {max} attempts in flight, which is mesh.client.concurrent_max");
-        let reason = "CIRCUIT_OPEN";
-        self.status(Code::Unavailable, &message, reason, Some(RETRY_DELAY), None)
+    pub(crate) fn circuit_open(self, to: &str, max: usize) -> Status {
+        let message = format!("has {max} attempts in flight, which is {}", self.policy);
+        let (code, reason) = (Code::Unavailable, "CIRCUIT_OPEN");
+        self.unserved(to, code, &message, reason, Some(RETRY_DELAY), None)
     }
 
-    pub(crate) fn queue_full(&self, max: usize) -> Status {
-        let message = format!("has {max} calls waiting, which is mesh.client.waiting_max");
-        let reason = "QUEUE_FULL";
-        self.status(Code::Unavailable, &message, reason, Some(RETRY_DELAY), None)
+    pub(crate) fn queue_full(self, to: &str, max: usize) -> Status {
+        let message = format!("has {max} calls waiting, which is {}", self.policy);
+        let (code, reason) = (Code::Unavailable, "QUEUE_FULL");
+        self.unserved(to, code, &message, reason, Some(RETRY_DELAY), None)
     }
 
-    fn status(
-        &self,
+    /// By a destination; `message` says what it does.
+    fn unserved(
+        self,
+        to: &str,
         code: Code,
         message: &str,
         reason: &str,
         retry: Option<Duration>,
         cause: Option<String>,
     ) -> Status {
-        let Self {
-            destination,
-            layer,
-            attempt,
-            endpoint,
-        } = self;
-        let message =
-            format!("destination \"{destination}\" {message} ({layer}, attempt {attempt})");
-        let known = [
-            ("destination", Some((*destination).to_owned())),
-            ("layer", Some((*layer).to_owned())),
-            ("attempt", Some(attempt.to_string())),
-            ("endpoint", endpoint.map(str::to_owned)),
-            ("cause", cause),
-        ];
-        let metadata: HashMap<String, String> = known
-            .into_iter()
-            .filter_map(|(key, value)| Some((key.to_owned(), value?)))
-            .collect();
-        let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
-        if retry.is_some() {
-            details.set_retry_info(retry);
-        }
-        Status::with_error_details(code, message, details)
+        let Self { layer, attempt, .. } = self;
+        let message = format!("destination \"{to}\" {message} ({layer}, attempt {attempt})");
+        let more = [("destination", Some(to.to_owned())), ("cause", cause)];
+        self.status(code, message, reason, retry, more)
     }
 }
 
-pub(crate) fn unconfigured(destination: &str) -> Status {
-    let message = format!(
-        "destination \"{destination}\" is not configured: set mesh.destinations.{destination}"
-    );
-    status(
-        Code::Unavailable,
-        message,
-        "DESTINATION_NOT_CONFIGURED",
-        None,
-    )
-}
-
-pub(crate) fn shutting_down() -> Status {
-    status(
-        Code::Unavailable,
-        "the server is shutting down",
-        "SHUTTING_DOWN",
-        Some(RETRY_DELAY),
-    )
-}
-
-pub(crate) fn message_too_large(bytes: u64, max: usize) -> Status {
-    let message = format!("a message of {bytes} bytes is over the limit of {max} bytes");
-    status(Code::ResourceExhausted, message, "MESSAGE_TOO_LARGE", None)
-}
-
+/// Before anything is known of the call.
 pub(crate) fn malformed_header(name: &str) -> Status {
-    status(
-        Code::InvalidArgument,
-        format!("header \"{name}\" is malformed"),
-        "MALFORMED_HEADER",
-        None,
-    )
-}
-
-pub(crate) fn internal() -> Status {
-    status(Code::Internal, "internal error", "INTERNAL", None)
+    let origin = Origin {
+        layer: "context",
+        policy: name,
+        attempt: 0,
+        endpoint: None,
+    };
+    let message = format!("header \"{name}\" is malformed");
+    origin.status(Code::InvalidArgument, message, "MALFORMED_HEADER", None, [])
 }
 
 /// A status as the trailers that end a response.

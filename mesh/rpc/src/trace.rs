@@ -1,7 +1,9 @@
 //! W3C Trace Context, level 1: the identity of a call within its trace.
 //!
+//! These are the ids of log lines, exemplars and exported spans alike ([`crate::span!`]).
+//!
 //! Deliberately without `tracestate` (no vendor data is carried), sampling decisions (the flag of the
-//! caller is passed on) and export: spans are written to the log.
+//! caller is passed on) and export (`mesh_runtime::telemetry` does that).
 
 use std::fmt;
 
@@ -10,7 +12,23 @@ use std::fmt;
 pub(crate) struct Trace {
     id: u128,
     span: u64,
+    /// The span above; 0: none that is known.
+    parent: u64,
     flags: u8,
+}
+
+/// What identifies a span, for whoever exports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpanIds {
+    /// Of the trace.
+    pub trace: u128,
+    /// Its own.
+    pub span: u64,
+    /// Of the span above; 0: there is none.
+    pub parent: u64,
+    /// Whether the outermost caller wants it kept.
+    pub sampled: bool,
 }
 
 const SAMPLED: u8 = 1;
@@ -24,6 +42,7 @@ impl Trace {
         Self {
             id: non_zero(),
             span: non_zero(),
+            parent: 0,
             flags: SAMPLED,
         }
     }
@@ -32,6 +51,7 @@ impl Trace {
     pub(crate) fn child(self) -> Self {
         Self {
             span: non_zero(),
+            parent: self.span,
             ..self
         }
     }
@@ -48,11 +68,25 @@ impl Trace {
         let id = hex(id, 32)?;
         let span = u64::try_from(hex(span, 16)?).ok()?;
         let flags = u8::try_from(hex(flags, 2)?).ok()? & SAMPLED;
-        (id != 0 && span != 0).then_some(Self { id, span, flags })
+        (id != 0 && span != 0).then_some(Self {
+            id,
+            span,
+            parent: 0,
+            flags,
+        })
     }
 
     pub(crate) fn trace_id(self) -> String {
         format!("{:032x}", self.id)
+    }
+
+    pub(crate) fn ids(self) -> SpanIds {
+        SpanIds {
+            trace: self.id,
+            span: self.span,
+            parent: self.parent,
+            sampled: self.flags & SAMPLED != 0,
+        }
     }
 
     /// The header's text. By hand, because every call writes one.
@@ -64,6 +98,25 @@ impl Trace {
         write_hex(&mut text[53..], &[self.flags]);
         text
     }
+}
+
+/// Opens a span for collectors, with the ids of a [`crate::CallContext`]: `span!(context, "producer", otel.name = …)`. The
+/// kind is `client`, `server`, `producer`, `consumer` or `internal`; the fields are OpenTelemetry's attributes, beside
+/// `otel.name`, `otel.status_code` and `otel.link` (a `traceparent`). Where nobody exports, nothing of it is evaluated.
+#[macro_export]
+macro_rules! span {
+    ($context:expr, $kind:literal, $($fields:tt)*) => {
+        $crate::__tracing::debug_span!(
+            target: "mesh::span",
+            "span",
+            otel.kind = $kind,
+            otel.trace = $context.ids().trace,
+            otel.span = $context.ids().span,
+            otel.parent = $context.ids().parent,
+            otel.sampled = $context.ids().sampled,
+            $($fields)*
+        )
+    };
 }
 
 /// Two digits per byte.
@@ -119,6 +172,7 @@ mod tests {
         let child = parent.child();
         assert_eq!(child.trace_id(), parent.trace_id());
         assert_ne!(child.span, parent.span);
+        assert_eq!(child.ids().parent, parent.span);
         assert_eq!(child.flags, parent.flags);
     }
 

@@ -9,6 +9,7 @@
 pub mod admin;
 mod clock;
 pub mod config;
+mod open_metrics;
 pub mod shutdown;
 pub mod telemetry;
 

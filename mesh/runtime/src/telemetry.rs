@@ -1,12 +1,22 @@
 //! The log: pretty on a terminal, JSON lines elsewhere, always on stderr.
 //!
 //! Metrics are each crate's own, registered in the registry that `main` hands around and served by
-//! [`crate::admin`]. Deliberately without an exporter of traces: spans are written as fields of log lines.
+//! [`crate::admin`]. Traces go to a collector where OpenTelemetry's environment variables say so (`otlp.rs`), and
+//! nowhere otherwise: then the spans for it are never opened. Log lines carry trace ids in either case.
 
-use std::io::{self, IsTerminal as _};
+mod otlp;
+
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+};
 
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt as _, registry::LookupSpan,
+    util::SubscriberInitExt as _,
+};
 
 /// What is logged, and how it looks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,34 +72,92 @@ pub enum TelemetryError {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
+    /// A variable of OpenTelemetry.
+    #[error("{key} \"{value}\" cannot be read")]
+    Variable {
+        /// Its name.
+        key: &'static str,
+        /// As set.
+        value: String,
+    },
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` cannot be used.
+    #[error("traces cannot be exported as OTEL_EXPORTER_OTLP_ENDPOINT says")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
     /// Somebody else has set up the log.
     #[error("the log is set up already")]
     AlreadySet,
 }
 
-/// Sets up the log of this process. To be called once, in `main`; tests may do without.
-pub fn init(config: &TelemetryConfig) -> Result<(), TelemetryError> {
-    let registry = tracing_subscriber::registry().with(filter(config)?);
-    match config.format.resolve(io::stderr().is_terminal()) {
-        Format::Json => registry
-            .with(
-                fmt::layer()
-                    .json()
-                    .flatten_event(true)
-                    .with_span_list(false)
-                    .with_writer(io::stderr),
-            )
-            .try_init(),
-        Format::Pretty | Format::Auto => registry
-            .with(
-                fmt::layer()
-                    .compact()
-                    .with_ansi(io::stderr().is_terminal())
-                    .with_writer(io::stderr),
-            )
-            .try_init(),
+/// What has to end with the process: dropped, it sends the last spans, for at most two seconds.
+#[derive(Debug)]
+#[must_use = "dropped at once, it ends the export of traces"]
+pub struct Telemetry {
+    _flush: Option<otlp::Flush>,
+}
+
+/// Sets up the log of this process, and the export of traces where the environment asks for it. To be called once, in
+/// `main`, inside a multi-threaded runtime; tests may do without.
+pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
+    let set = env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        name.starts_with("OTEL_")
+            .then(|| (name, value.to_string_lossy().into_owned()))
+    });
+    let set: Vec<_> = set.collect();
+    let variable = |name: &str| {
+        let found = set.iter().find(|(held, _)| held == name);
+        found.map(|(_, value)| value.clone())
+    };
+    init_as(config, variable)
+}
+
+/// [`init`] with variables of the caller's own. What is sent along with each request (`OTEL_EXPORTER_OTLP_HEADERS`, …) is
+/// read from the environment all the same.
+pub fn init_as(
+    config: &TelemetryConfig,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Telemetry, TelemetryError> {
+    let filter = filter(config)?;
+    let registry = tracing_subscriber::registry();
+    let Some(traces) = otlp::Traces::asked(variable)? else {
+        // One filter for all, so that what nobody logs costs one comparison.
+        let registry = registry.with(filter).with(log(config.format));
+        registry
+            .try_init()
+            .map_err(|_| TelemetryError::AlreadySet)?;
+        return Ok(Telemetry { _flush: None });
+    };
+    let program = env::current_exe().ok();
+    let program = program.as_ref().and_then(|path| path.file_stem());
+    let program = program.map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let (spans, flush) = traces.layer(program)?;
+    registry
+        .with(log(config.format).with_filter(filter))
+        .with(spans.with_filter(filter_fn(otlp::is_wanted)))
+        .try_init()
+        .map_err(|_| TelemetryError::AlreadySet)?;
+    Ok(Telemetry {
+        _flush: Some(flush),
+    })
+}
+
+fn log<S>(format: Format) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+{
+    match format.resolve(io::stderr().is_terminal()) {
+        Format::Json => fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .with_writer(io::stderr)
+            .boxed(),
+        Format::Pretty | Format::Auto => fmt::layer()
+            .compact()
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(io::stderr)
+            .boxed(),
     }
-    .map_err(|_| TelemetryError::AlreadySet)
 }
 
 fn filter(config: &TelemetryConfig) -> Result<EnvFilter, TelemetryError> {
@@ -127,7 +195,7 @@ mod tests {
             filter: "off".into(),
             ..TelemetryConfig::default()
         };
-        init(&config).unwrap();
+        let _telemetry = init(&config).unwrap();
         assert!(matches!(init(&config), Err(TelemetryError::AlreadySet)));
     }
 }

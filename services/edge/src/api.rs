@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use mesh::{CallContext, Principal};
 use mesh_transcode::{Endpoint, Match, NoRoute, Payload};
+use tracing::{Instrument as _, Span, field::Empty};
 use uuid::Uuid;
 
 use crate::{
@@ -152,9 +153,19 @@ async fn serve(
         found: &found,
         id,
     };
-    call.context(parts, principal)
-        .scope(call.answer(parts, body))
-        .await
+    let context = call.context(parts, principal);
+    let span = call.span(&context, verb);
+    let answering = context.scope(call.answer(parts, body));
+    let outcome = answering.instrument(span.clone()).await;
+    let status = match &outcome {
+        Ok(response) => response.status(),
+        Err(refusal) => refusal.status(),
+    };
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+    outcome
 }
 
 fn options(app: &App, path: &str) -> Result<Response, Refusal> {
@@ -199,6 +210,22 @@ impl Call<'_> {
             None => CallContext::root(principal),
         };
         context.with_request_id(&self.id.0)
+    }
+
+    /// For collectors, by OpenTelemetry's conventions for HTTP servers.
+    fn span(&self, context: &CallContext, verb: &str) -> Span {
+        let route = self.found.endpoint.path_template();
+        mesh::span!(
+            context,
+            "server",
+            otel.name = %format_args!("{verb} {route}"),
+            otel.status_code = Empty,
+            http.request.method = verb,
+            http.route = route,
+            http.response.status_code = Empty,
+            url.scheme = "http",
+            request.id = &*self.id.0,
+        )
     }
 
     async fn answer(&self, parts: &mut Parts, body: Body) -> Result<Response, Refusal> {

@@ -172,6 +172,10 @@ impl Refusal {
         }
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.0.http
+    }
+
     pub(crate) fn with_header(mut self, name: HeaderName, value: &str) -> Self {
         self.0
             .headers

@@ -46,7 +46,7 @@ async fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let config = loaded.config;
-    telemetry::init(&config.telemetry)?;
+    let _telemetry = telemetry::init(&config.telemetry)?;
     let shutdown = shutdown::on_signal()?;
     let registry = Registry::new();
     let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
@@ -59,11 +59,14 @@ async fn main() -> anyhow::Result<()> {
     let admin_listener = listen(config.admin_listen).await?;
     let listener = listen(config.listen).await?;
 
+    let shown = mesh.clone();
+    let pages = admin::Pages::new(move |uri| shown.inspect(uri));
     let (readiness, drained) = (admin::Readiness::new(), CancellationToken::new());
     let serving_admin = mesh::spawn(admin::serve(
         admin_listener,
         registry.clone(),
         readiness.clone(),
+        pages,
         drained.clone(),
     ));
     // Probes see that the edge is going before its port closes.

@@ -238,6 +238,7 @@ pub async fn run(
         clock,
         fault_points,
     };
+    let shown = parts.mesh.clone();
     let service = Service::open(config.service, parts).await?;
 
     let readiness = Readiness::new();
@@ -262,6 +263,7 @@ pub async fn run(
         admin_listener,
         registry,
         readiness.clone(),
+        admin::Pages::new(move |uri| shown.inspect(uri)),
         admin_stop.clone(),
     ));
     if let Some(sending) = simulator.clone() {

@@ -44,7 +44,7 @@ async fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let config = loaded.config;
-    telemetry::init(&config.telemetry)?;
+    let _telemetry = telemetry::init(&config.telemetry)?;
     if let Some(Command::Migrate { role }) = args.command {
         return payment::store::migrate(&config.service.postgres, &role).await;
     }

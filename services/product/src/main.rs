@@ -65,7 +65,7 @@ async fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let config = loaded.config;
-    telemetry::init(&config.telemetry)?;
+    let _telemetry = telemetry::init(&config.telemetry)?;
     if let Some(Chore::Migrate { role }) = &args.chore {
         postgres::migrate(&config.service.postgres, role).await?;
         tracing::info!("the schema is up to date");
@@ -89,6 +89,7 @@ async fn main() -> anyhow::Result<()> {
         event_metrics: mesh_events::Metrics::register(&registry)?,
         fault_points: args.fault_point.unwrap_or_default(),
     };
+    let shown = parts.mesh.clone();
     let service = Service::open(config.service, parts).await?;
     let listener = TcpListener::bind(config.listen).await.context("listen")?;
     let admin_listener = TcpListener::bind(config.admin_listen)
@@ -117,6 +118,7 @@ async fn main() -> anyhow::Result<()> {
         admin_listener,
         registry,
         readiness,
+        admin::Pages::new(move |uri| shown.inspect(uri)),
         drained.clone(),
     ));
     let served = service.run(listener, shutdown.clone()).await;

@@ -61,7 +61,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         print!("{answer}");
         return Ok(());
     }
-    telemetry::init(&loaded.config.telemetry)?;
+    let _telemetry = telemetry::init(&loaded.config.telemetry)?;
     let signal = shutdown::on_signal()?;
     let ephemeral = loaded.config.ephemeral;
     let progress = Box::new(tell);

@@ -271,8 +271,10 @@ fn admin_part(
     readiness: &Readiness,
 ) -> Part {
     let (registry, readiness) = (registry.clone(), readiness.clone());
+    let mesh = ground.mesh.clone();
+    let pages = admin::Pages::new(move |uri| mesh.inspect(uri));
     Part::start("the admin endpoint", &ground.ended, |shutdown| async move {
-        admin::serve(listener, registry, readiness, shutdown).await;
+        admin::serve(listener, registry, readiness, pages, shutdown).await;
         Ok(())
     })
 }

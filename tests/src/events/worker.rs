@@ -72,7 +72,7 @@ enum Part {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     // Outages and poison are the point here.
     let filter = "error,lapin=off,mesh_events::consumer=off".to_owned();
-    telemetry::init(&TelemetryConfig {
+    let _telemetry = telemetry::init(&TelemetryConfig {
         filter,
         ..TelemetryConfig::default()
     })?;

@@ -4,39 +4,16 @@
 //! key to anybody's database, and says the same of every database there is. A service that is down does not
 //! answer, which is worth knowing too. Queues are counted by the broker.
 
-use std::{io::Write, str::FromStr, time::Duration};
+use std::io::Write;
 
-use anyhow::{Context as _, bail, ensure};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Uri, body::Bytes};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use anyhow::ensure;
 use mesh_rabbitmq::{QueueLag, RabbitMqConfig};
-use tokio::time::timeout;
 
-/// How long a service may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest answer that is read, in bytes.
-const ANSWER_BYTES_MAX: usize = 8 << 20;
+use crate::admin::Admin;
 
 const PENDING: &str = "mesh_outbox_pending";
 const OLDEST: &str = "mesh_outbox_oldest_age_seconds";
 const IN_FLIGHT: &str = "mesh_consumer_in_flight";
-
-/// Where the admin endpoint of a service is.
-#[derive(Clone, Debug)]
-pub(crate) struct Admin(Uri);
-
-impl FromStr for Admin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Admin, String> {
-        let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
-        match (uri.scheme_str(), uri.authority(), uri.path()) {
-            (Some("http"), Some(_), "/") => Ok(Admin(uri)),
-            _ => Err("http://HOST:PORT is wanted".to_owned()),
-        }
-    }
-}
 
 /// Prints a line for each outbox, consumer and queue. Fails after the last one if a service did not answer.
 pub(crate) async fn run(
@@ -48,9 +25,9 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     let mut unanswered = Vec::new();
     for admin in admins {
-        match metrics(admin).await {
+        match admin.text("/metrics").await {
             Ok(text) => report(&text, behind, out)?,
-            Err(error) => unanswered.push(format!("{}: {error:#}", admin.0)),
+            Err(error) => unanswered.push(format!("{error:#}")),
         }
     }
     if !consumers.is_empty() {
@@ -107,27 +84,6 @@ fn values<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = (&'a str, f6
     })
 }
 
-async fn metrics(admin: &Admin) -> anyhow::Result<String> {
-    let uri = Uri::builder()
-        .scheme("http")
-        .authority(admin.0.authority().context("it has an authority")?.clone())
-        .path_and_query("/metrics")
-        .build()?;
-    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-    let answering = async {
-        let answer = client.get(uri).await.context("no answer")?;
-        let status = answer.status();
-        if !status.is_success() {
-            bail!("/metrics answered {status}");
-        }
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect();
-        let body = body.await.map_err(|error| anyhow::anyhow!(error))?;
-        Ok(String::from_utf8(body.to_bytes().to_vec())?)
-    };
-    let answered = timeout(ANSWER_TIMEOUT, answering).await;
-    answered.with_context(|| format!("no answer within {ANSWER_TIMEOUT:?}"))?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,21 +122,5 @@ mesh_consumer_in_flight{consumer=\"product\"} 2
             shown.contains("payment") && !shown.contains("outbox\tproduct"),
             "{shown}"
         );
-    }
-
-    #[test]
-    fn an_admin_endpoint_is_a_plain_address() {
-        for good in ["http://127.0.0.1:9090", "http://payment:9090/"] {
-            good.parse::<Admin>().unwrap();
-        }
-        for bad in [
-            "",
-            "127.0.0.1:9090",
-            "https://a:1",
-            "http://a:1/metrics",
-            "http://",
-        ] {
-            bad.parse::<Admin>().unwrap_err();
-        }
     }
 }

@@ -24,7 +24,7 @@ use super::{
     outlier::Outcome,
 };
 use crate::{
-    stack::Call,
+    stack::{Call, Progress},
     wire::{self, header},
 };
 
@@ -52,6 +52,8 @@ impl Attempts for Arc<Destination> {
         number: u32,
         tried: &Tried,
     ) -> Result<Response<Body>, Failure> {
+        let progress = Call::of(&request).progress.clone();
+        progress.attempt();
         let Some(permit) = self.circuit.enter() else {
             self.shared.metrics.refused("circuit");
             let cause = Cause::CircuitOpen(self.circuit.max());
@@ -67,6 +69,7 @@ impl Attempts for Arc<Destination> {
             }
         };
         tried.add(endpoint.id);
+        progress.at(endpoint.address());
         let flight = Flight::begin(self.clone(), endpoint, lease, permit, &request);
         flight.send(request, number).await
     }
@@ -83,6 +86,7 @@ struct Flight {
     endpoint: Arc<Endpoint>,
     lease: Lease,
     method: Arc<Method>,
+    progress: Arc<Progress>,
     deadline: Option<Instant>,
     /// The answer is one message, whose time counts to its end.
     is_unary: bool,
@@ -104,6 +108,7 @@ impl Flight {
         method.metrics.begin();
         endpoint.load.begin();
         Self {
+            progress: call.progress.clone(),
             deadline: call.context.deadline(),
             is_unary: call.method.as_ref().is_some_and(|method| !method.streams()),
             began: destination.shared.clock.now(),
@@ -203,7 +208,12 @@ impl Flight {
 
     fn conclude(&self, outcome: Outcome, code: Code, latency: Nanos, now: Nanos) {
         self.destination.conclude(&self.endpoint, outcome, now);
-        self.method.metrics.end(code, float(latency) / 1e9);
+        self.record(code, latency);
+    }
+
+    fn record(&self, code: Code, latency: Nanos) {
+        let seconds = float(latency) / 1e9;
+        self.method.metrics.end(code, seconds, &self.progress);
     }
 
     fn decay(&self) -> Nanos {
@@ -228,9 +238,7 @@ impl Drop for Flight {
         if is_late && self.is_unary {
             self.conclude(Outcome::Late, Code::DeadlineExceeded, latency, now);
         } else {
-            self.method
-                .metrics
-                .end(Code::Cancelled, float(latency) / 1e9);
+            self.record(Code::Cancelled, latency);
         }
     }
 }

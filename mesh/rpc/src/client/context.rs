@@ -1,6 +1,7 @@
 //! Layer: the context of the call being served goes along with the call being made.
 
 use std::{
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -58,7 +59,12 @@ impl<S: Stack> Service<Request<Body>> for Inject<S> {
             Ok(asked) => asked,
             Err(refused) => return Box::pin(std::future::ready(Err(refused))),
         };
-        let context = serving.for_call(method.as_deref(), soonest(&serving, [asked, longest]));
+        let limits = [
+            (asked, header::GRPC_TIMEOUT),
+            (longest, self.contract.deadline_by(path)),
+        ];
+        let (deadline, deadline_by) = soonest(&serving, limits);
+        let context = serving.for_call(method.as_deref(), deadline);
         write(&context, request.headers_mut());
         // A stream of requests is read by the connection's task, which knows no context.
         if method.as_ref().is_none_or(|method| method.client_streaming) {
@@ -69,19 +75,30 @@ impl<S: Stack> Service<Request<Body>> for Inject<S> {
                 })
             });
         }
-        request.extensions_mut().insert(Call { method, context });
+        request.extensions_mut().insert(Call {
+            method,
+            context,
+            deadline_by,
+            progress: Arc::default(),
+        });
         Box::pin(self.inner.call(request))
     }
 }
 
-/// The caller's own deadline, or what this call may take if that is sooner.
-fn soonest(serving: &CallContext, limits: [Option<Duration>; 2]) -> Option<Instant> {
+/// The deadline of the call being served, or what this call may take if that is sooner; and what it comes from.
+fn soonest(
+    serving: &CallContext,
+    limits: [(Option<Duration>, &'static str); 2],
+) -> (Option<Instant>, &'static str) {
     let now = Instant::now();
     let ends = limits
         .into_iter()
-        .flatten()
-        .filter_map(|limit| now.checked_add(limit));
-    ends.chain(serving.deadline()).min()
+        .filter_map(|(limit, by)| Some((now.checked_add(limit?)?, by)));
+    let served = serving.deadline().map(|end| (end, "the caller's deadline"));
+    match served.into_iter().chain(ends).min_by_key(|(end, _)| *end) {
+        Some((end, by)) => (Some(end), by),
+        None => (None, "none"),
+    }
 }
 
 fn write(context: &CallContext, headers: &mut HeaderMap) {

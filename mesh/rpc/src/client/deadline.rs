@@ -14,9 +14,8 @@ use tower::{Layer, Service};
 
 use crate::{
     bounded::{Ending, bound},
-    context::CallContext,
     stack::{Answer, Call, Side, Stack},
-    status,
+    status::Origin,
 };
 
 /// Ends each call with its deadline.
@@ -39,23 +38,28 @@ impl<S: Stack> Service<Request<Body>> for Deadline<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Answer {
-        let context = Call::of(&request).context.clone();
-        let deadline = context.deadline();
+        let call = Call::of(&request).clone();
+        let deadline = call.context.deadline();
+        let expired = call.clone();
         let calling = self.inner.call(request);
         let calling = async move {
             // The callee, and tonic's own timer, watch the same deadline: whoever is first, its caller
             // learns that the time was up and not that somebody hung up.
             calling.await.map_err(|error| match deadline {
-                Some(deadline) if Instant::now() >= deadline => status::deadline_exceeded(),
+                Some(deadline) if Instant::now() >= deadline => late(&expired),
                 _ => error,
             })
         };
-        bound(calling, ending(context), Side::Client)
+        bound(calling, ending(call), Side::Client)
     }
 }
 
-fn ending(context: CallContext) -> Ending {
-    let deadline = context.deadline();
+fn late(call: &Call) -> Status {
+    Origin::of("deadline", call.deadline_by, &call.progress).deadline_exceeded()
+}
+
+fn ending(call: Call) -> Ending {
+    let deadline = call.context.deadline();
     Box::pin(async move {
         let expired = async {
             match deadline {
@@ -65,11 +69,11 @@ fn ending(context: CallContext) -> Ending {
         };
         tokio::select! {
             biased;
-            () = expired => status::deadline_exceeded(),
+            () = expired => late(&call),
             // A caller whose time is up ends as well; what matters here is the time.
-            () = context.cancelled() => match deadline {
-                Some(deadline) if Instant::now() >= deadline => status::deadline_exceeded(),
-                _ => status::cancelled(),
+            () = call.context.cancelled() => match deadline {
+                Some(deadline) if Instant::now() >= deadline => late(&call),
+                _ => Origin::of("deadline", "the caller has ended", &call.progress).cancelled(),
             },
         }
     })

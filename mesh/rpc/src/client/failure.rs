@@ -6,7 +6,7 @@ use http::Request;
 use tonic::{Code, Status, body::Body};
 
 use super::connection::{Broken, Trouble};
-use crate::status;
+use crate::status::Origin;
 
 /// An attempt without an answer.
 #[derive(Debug)]
@@ -114,36 +114,43 @@ impl Failure {
 
     /// What the caller of the `attempt`th attempt is told.
     pub(crate) fn into_status(self, destination: &str, attempt: u32) -> Status {
-        let origin = status::Origin {
-            destination,
-            layer: self.layer(),
+        let to = destination;
+        let key = format!("mesh.destinations.{to}");
+        let (layer, policy) = self.made_by(&key);
+        let origin = Origin {
+            layer,
+            policy,
             attempt,
-            endpoint: self.endpoint.as_deref(),
+            endpoint: self.endpoint,
         };
         let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or("not known").to_owned();
         match self.cause {
-            Cause::Unconfigured => status::unconfigured(destination),
+            Cause::Unconfigured => origin.unconfigured(to),
             Cause::Undiscovered(trouble) => {
-                origin.unavailable("no endpoint has been found", Some(text(&trouble)))
+                origin.unavailable(to, "no endpoint has been found", Some(text(&trouble)))
             }
             Cause::Unconnected(trouble, _) => {
-                origin.unavailable("no endpoint can be connected", Some(text(&trouble)))
+                origin.unavailable(to, "no endpoint can be connected", Some(text(&trouble)))
             }
-            Cause::CircuitOpen(max) => origin.circuit_open(max),
-            Cause::QueueFull(max) => origin.queue_full(max),
-            Cause::Http2(error) => origin.transport(code_of(&error), error.to_string()),
-            Cause::CutOff => origin.unavailable("the answer was cut off", None),
+            Cause::CircuitOpen(max) => origin.circuit_open(to, max),
+            Cause::QueueFull(max) => origin.queue_full(to, max),
+            Cause::Http2(error) => origin.transport(to, code_of(&error), error.to_string()),
+            Cause::CutOff => origin.unavailable(to, "the answer was cut off", None),
             Cause::Body(status) => status,
         }
     }
 
-    fn layer(&self) -> &'static str {
-        match self.cause {
-            Cause::Unconfigured | Cause::Undiscovered(_) => "discovery",
-            Cause::Unconnected(..) => "balance",
-            Cause::QueueFull(_) => "pool",
-            Cause::CircuitOpen(_) => "circuit",
-            Cause::Http2(_) | Cause::CutOff | Cause::Body(_) => "connection",
+    /// The layer, and what decided there; `key` is the destination's own.
+    fn made_by<'k>(&self, key: &'k str) -> (&'static str, &'k str) {
+        match &self.cause {
+            Cause::Unconfigured | Cause::Undiscovered(_) => ("discovery", key),
+            Cause::Unconnected(..) => ("balance", "no endpoint is connected"),
+            Cause::QueueFull(_) => ("pool", "mesh.client.waiting_max"),
+            Cause::CircuitOpen(_) => ("circuit", "mesh.client.concurrent_max"),
+            Cause::Http2(error) if error.is_go_away() => ("connection", "GOAWAY"),
+            Cause::Http2(error) if error.is_reset() => ("connection", "RST_STREAM"),
+            Cause::Http2(_) => ("connection", "the connection broke"),
+            Cause::CutOff | Cause::Body(_) => ("connection", "no status was received"),
         }
     }
 }
@@ -166,5 +173,113 @@ fn code_of(error: &h2::Error) -> Code {
         ) => Code::Internal,
         Some(Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
         _ => Code::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+    use crate::ERROR_DOMAIN;
+
+    const ENDPOINT: &str = "10.0.0.1:1";
+
+    fn reset(reason: h2::Reason) -> Cause {
+        Cause::Http2(reason.into())
+    }
+
+    /// What the details of a failure's status say: reason, layer, policy, attempt, endpoint.
+    fn explained(cause: Cause, endpoint: Option<&str>) -> (Code, [String; 5]) {
+        let failure = Failure {
+            cause,
+            reach: Reach::Handler,
+            endpoint: endpoint.map(Arc::from),
+            unsent: None,
+        };
+        let status = failure.into_status("shop", 3);
+        assert!(
+            !status.message().contains(ENDPOINT),
+            "an address is no message"
+        );
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!(
+            (&*info.domain, &*info.metadata["destination"]),
+            (ERROR_DOMAIN, "shop")
+        );
+        let known = |key: &str| info.metadata.get(key).cloned().unwrap_or_default();
+        let [layer, policy, attempt, endpoint] =
+            ["layer", "policy", "attempt", "endpoint"].map(known);
+        (
+            status.code(),
+            [info.reason.clone(), layer, policy, attempt, endpoint],
+        )
+    }
+
+    #[test]
+    fn each_failure_says_layer_policy_attempt_and_endpoint() {
+        const KEY: &str = "mesh.destinations.shop";
+        let trouble = || Some(Arc::from("refused"));
+        let refused = [
+            (
+                Cause::Unconfigured,
+                ["DESTINATION_NOT_CONFIGURED", "discovery", KEY],
+            ),
+            (
+                Cause::Undiscovered(trouble()),
+                ["DESTINATION_UNAVAILABLE", "discovery", KEY],
+            ),
+            (
+                Cause::Unconnected(trouble(), Duration::ZERO),
+                [
+                    "DESTINATION_UNAVAILABLE",
+                    "balance",
+                    "no endpoint is connected",
+                ],
+            ),
+            (
+                Cause::CircuitOpen(1),
+                ["CIRCUIT_OPEN", "circuit", "mesh.client.concurrent_max"],
+            ),
+            (
+                Cause::QueueFull(1),
+                ["QUEUE_FULL", "pool", "mesh.client.waiting_max"],
+            ),
+        ];
+        for (cause, [reason, layer, policy]) in refused {
+            let expected = [reason, layer, policy, "3", ""].map(str::to_owned);
+            assert_eq!(explained(cause, None), (Code::Unavailable, expected));
+        }
+        let broken = [
+            (
+                reset(h2::Reason::CANCEL),
+                Code::Unavailable,
+                "DESTINATION_UNAVAILABLE",
+                "the connection broke",
+            ),
+            (
+                reset(h2::Reason::PROTOCOL_ERROR),
+                Code::Internal,
+                "DESTINATION_BROKE_PROTOCOL",
+                "the connection broke",
+            ),
+            (
+                reset(h2::Reason::ENHANCE_YOUR_CALM),
+                Code::ResourceExhausted,
+                "DESTINATION_OVERLOADED",
+                "the connection broke",
+            ),
+            (
+                Cause::CutOff,
+                Code::Unavailable,
+                "DESTINATION_UNAVAILABLE",
+                "no status was received",
+            ),
+        ];
+        for (cause, code, reason, policy) in broken {
+            let expected = [reason, "connection", policy, "3", ENDPOINT].map(str::to_owned);
+            assert_eq!(explained(cause, Some(ENDPOINT)), (code, expected));
+        }
     }
 }

@@ -9,18 +9,22 @@ use std::sync::{Arc, OnceLock};
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, core::Collector,
+    Registry,
 };
 use tonic::Code;
 
 use super::outlier::Method;
-use crate::{metrics::BUCKETS_SECONDS, observe};
+use crate::{
+    metrics::{self, BUCKETS_SECONDS, METHOD, STATUS, Sizes, SizesOf, TARGET, added},
+    stack::Progress,
+};
 
 /// Of all destinations. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct ClientMetrics {
     attempts: IntCounterVec,
     duration: HistogramVec,
+    sizes: Sizes,
     again: IntCounterVec,
     given_up: IntCounterVec,
     connects_succeeded: IntCounterVec,
@@ -34,8 +38,6 @@ pub(crate) struct ClientMetrics {
     look_ups: IntCounterVec,
 }
 
-const TARGET: &str = "grpc_target";
-const METHOD: &str = "grpc_method";
 const DETECTION: &str = "grpc_lb_outlier_detection_detection_method";
 
 impl ClientMetrics {
@@ -63,8 +65,14 @@ impl ClientMetrics {
                 registry,
                 HistogramVec::new(
                     duration.buckets(BUCKETS_SECONDS.to_vec()),
-                    &[METHOD, TARGET, "grpc_status"],
+                    &[METHOD, TARGET, STATUS],
                 )?,
+            )?,
+            sizes: Sizes::register(
+                "grpc_client_attempt",
+                "attempt",
+                &[METHOD, TARGET, STATUS],
+                registry,
             )?,
             again: counter(
                 "mesh_client_attempts_again_total",
@@ -138,14 +146,6 @@ impl ClientMetrics {
     }
 }
 
-fn added<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: C,
-) -> prometheus::Result<C> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
-}
-
 /// Of one destination. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct DestinationMetrics {
@@ -194,7 +194,7 @@ impl DestinationMetrics {
     pub(crate) fn attempts(&self, method: &str) -> AttemptMetrics {
         AttemptMetrics {
             destination: self.clone(),
-            method: Arc::from(method),
+            method: Arc::from(metrics::label(method)),
             begun: OnceLock::new(),
             succeeded: OnceLock::new(),
         }
@@ -206,7 +206,7 @@ pub(crate) struct AttemptMetrics {
     destination: DestinationMetrics,
     method: Arc<str>,
     begun: OnceLock<IntCounter>,
-    succeeded: OnceLock<Histogram>,
+    succeeded: OnceLock<(Histogram, SizesOf)>,
 }
 
 impl AttemptMetrics {
@@ -218,21 +218,26 @@ impl AttemptMetrics {
         counter.inc();
     }
 
-    pub(crate) fn end(&self, code: Code, seconds: f64) {
-        if code == Code::Ok {
-            let histogram = self.succeeded.get_or_init(|| self.duration(Code::Ok));
-            histogram.observe(seconds);
-        } else {
-            self.duration(code).observe(seconds);
+    pub(crate) fn end(&self, code: Code, seconds: f64, progress: &Progress) {
+        let record = |(duration, sizes): &(Histogram, SizesOf)| {
+            duration.observe(seconds);
+            sizes.observe(progress);
+        };
+        match code {
+            Code::Ok => record(self.succeeded.get_or_init(|| self.of(code))),
+            _ => record(&self.of(code)),
         }
     }
 
-    fn duration(&self, code: Code) -> Histogram {
+    fn of(&self, code: Code) -> (Histogram, SizesOf) {
         let labels = [
             &*self.method,
             &*self.destination.destination,
-            observe::name(code),
+            metrics::name(code),
         ];
-        self.destination.all.duration.with_label_values(&labels)
+        let ClientMetrics {
+            duration, sizes, ..
+        } = &self.destination.all;
+        (duration.with_label_values(&labels), sizes.of(&labels))
     }
 }

@@ -18,6 +18,7 @@ mod destination;
 mod discovery;
 mod endpoint;
 mod failure;
+mod gauges;
 mod hedge;
 mod load;
 mod metrics;
@@ -44,12 +45,14 @@ pub use config::{
 };
 pub(crate) use destination::Destination;
 pub(crate) use discovery::parse_destination;
+pub(crate) use gauges::{Clients, register as register_gauges};
 pub(crate) use metrics::ClientMetrics;
 pub use snapshot::{DestinationSnapshot, EndpointSnapshot, EndpointState};
 
 use crate::{
     Config, Contract, frames,
-    metrics::Metrics,
+    live::Live,
+    metrics::Calls,
     observe,
     stack::{Answer, Side},
 };
@@ -72,13 +75,14 @@ impl Client {
         destination: Arc<Destination>,
         config: &Config,
         contract: &Contract,
-        metrics: Metrics,
+        metrics: Arc<Calls>,
+        live: Live,
     ) -> Self {
         let stack = ServiceBuilder::new()
             // Who, why and until when: from the call being served, into the headers.
             .layer(context::layer(contract.clone(), config.deadline_default()))
             // Sees what the caller sees, whatever the layers below make of it.
-            .layer(observe::layer(Side::Client, metrics))
+            .layer(observe::layer(Side::Client, metrics, live))
             // Over everything that can take time: connecting, repeating, the whole stream.
             .layer(deadline::layer())
             // A message that nobody would accept is not worth sending, or buffering.

@@ -286,7 +286,10 @@ impl Trial {
             ),
         };
         let next = match reach {
-            Reach::Refused => return Next::Stop,
+            Reach::Refused => {
+                self.unsent += 1;
+                return Next::Stop;
+            }
             Reach::Nowhere => {
                 self.unsent += 1;
                 // Who has been gone for long is not waited for.

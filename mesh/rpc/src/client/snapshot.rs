@@ -65,6 +65,27 @@ pub enum EndpointState {
     Down,
 }
 
+impl EndpointState {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Idle,
+        Self::Connecting,
+        Self::Ready,
+        Self::Ejected,
+        Self::Down,
+    ];
+
+    /// As JSON and metrics have it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connecting => "connecting",
+            Self::Ready => "ready",
+            Self::Ejected => "ejected",
+            Self::Down => "down",
+        }
+    }
+}
+
 impl Destination {
     pub(crate) fn snapshot(&self) -> DestinationSnapshot {
         let now = self.shared.clock.now();

@@ -31,7 +31,8 @@ use super::{
     failure::{Cause, Failure, Reach},
 };
 use crate::{
-    CallContext, Mesh, Principal, RetryConfig, stack::Call, testing::descriptor_set, wire::header,
+    CallContext, Mesh, Principal, RetryConfig, metrics::Metrics, stack::Call,
+    testing::descriptor_set, wire::header,
 };
 
 const READ: &str = "/mesh.test.v1.TestService/Read";
@@ -85,8 +86,9 @@ fn destination_over(
 }
 
 fn client_of(destination: Arc<Destination>, config: &Config) -> Client {
-    let metrics = Metrics::register(Side::Client, &Registry::new()).unwrap();
-    Client::new(destination, config, &contract(), metrics)
+    let metrics = Metrics::register(Side::Client, &contract(), &Registry::new()).unwrap();
+    let (calls, live) = (metrics.of("test"), Live::default());
+    Client::new(destination, config, &contract(), calls, live)
 }
 
 /// A client whose connector never comes to a result.

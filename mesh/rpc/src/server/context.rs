@@ -20,7 +20,7 @@ use tower::{Layer, Service};
 use crate::{
     context::{CallContext, Principal, ScopedBody},
     contract::{Contract, Criticality},
-    stack::{Answer, Call, Stack},
+    stack::{Answer, Call, Progress, Stack},
     wire::{self, header},
 };
 
@@ -60,13 +60,19 @@ impl<S: Stack> Service<Request<Body>> for Extract<S> {
             .as_ref()
             .map_or(Criticality::Critical, |m| m.criticality);
         let token = CancellationToken::new();
-        let context = match read(request.headers(), criticality, cap) {
-            Ok(context) => context.with_cancellation(token.clone()),
+        let (context, asked) = match read(request.headers(), criticality, cap) {
+            Ok((context, asked)) => (context.with_cancellation(token.clone()), asked),
             Err(refused) => return Box::pin(std::future::ready(Err(refused))),
+        };
+        let deadline_by = match (asked, cap) {
+            (Some(asked), cap) if cap.is_none_or(|cap| asked <= cap) => header::GRPC_TIMEOUT,
+            _ => self.contract.deadline_by(path),
         };
         request.extensions_mut().insert(Call {
             method,
             context: context.clone(),
+            deadline_by,
+            progress: Progress::served(context.previous_attempts()),
         });
         let gone = token.drop_guard();
         let calling = context.clone().scope(self.inner.call(request));
@@ -90,11 +96,12 @@ impl<S: Stack> Service<Request<Body>> for Extract<S> {
     }
 }
 
+/// The context, and the timeout that the caller asked for.
 fn read(
     headers: &HeaderMap,
     criticality: Criticality,
     cap: Option<Duration>,
-) -> Result<CallContext, Status> {
+) -> Result<(CallContext, Option<Duration>), Status> {
     let principal = principal(headers)?;
     let context = match wire::text(headers, header::TRACEPARENT) {
         Some(traceparent) => CallContext::from_traceparent(traceparent, principal),
@@ -115,10 +122,11 @@ fn read(
         .with_previous_attempts(headers)
         .with_deadline(deadline)
         .with_criticality(stated.map_or(criticality, |stated| stated.min(criticality)));
-    Ok(match wire::text(headers, header::REQUEST_ID) {
+    let context = match wire::text(headers, header::REQUEST_ID) {
         Some(id) => context.with_request_id(id),
         None => context,
-    })
+    };
+    Ok((context, asked))
 }
 
 fn principal(headers: &HeaderMap) -> Result<Principal, Status> {

@@ -16,7 +16,7 @@ use super::accept::Drain;
 use crate::{
     bounded::{Ending, bound},
     stack::{Answer, Call, Side, Stack},
-    status,
+    status::Origin,
 };
 
 /// Ends each call with its deadline or with the server.
@@ -69,8 +69,17 @@ fn ending(call: Call, drain: Drain) -> Ending {
         };
         let status = tokio::select! {
             biased;
-            () = expired => status::deadline_exceeded(),
-            () = closing.cancelled() => status::shutting_down(),
+            () = expired => {
+                Origin::of("deadline", call.deadline_by, &call.progress).deadline_exceeded()
+            }
+            () = closing.cancelled() => {
+                let policy = if deadline.is_none() {
+                    "shutdown"
+                } else {
+                    "mesh.server.drain_timeout_ms"
+                };
+                Origin::of("deadline", policy, &call.progress).shutting_down()
+            }
         };
         if let Some(token) = call.context.cancellation() {
             token.cancel();

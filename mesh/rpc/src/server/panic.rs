@@ -4,6 +4,7 @@ use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -15,8 +16,8 @@ use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
-    stack::{Answer, Stack},
-    status,
+    stack::{Answer, Call, Progress, Stack},
+    status::{self, Origin},
 };
 
 /// Answers INTERNAL where a handler panics.
@@ -39,17 +40,21 @@ impl<S: Stack> Service<Request<Body>> for CatchPanic<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Answer {
+        let progress = Call::of(&request).progress.clone();
         // Unwind-safe: what the handler has left half-done is dropped with it.
         let calling = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         Box::pin(async move {
-            let response = calling.await.unwrap_or_else(|panic| Err(report(&*panic)))?;
-            Ok(response.map(|inner| Body::new(CatchPanicBody { inner })))
+            let response = calling
+                .await
+                .unwrap_or_else(|panic| Err(report(&*panic, &progress)))?;
+            Ok(response.map(|inner| Body::new(CatchPanicBody { inner, progress })))
         })
     }
 }
 
 struct CatchPanicBody {
     inner: Body,
+    progress: Arc<Progress>,
 }
 
 impl http_body::Body for CatchPanicBody {
@@ -60,12 +65,12 @@ impl http_body::Body for CatchPanicBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let inner = &mut self.get_mut().inner;
+        let Self { inner, progress } = self.get_mut();
         let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *inner).poll_frame(cx)));
         polled.unwrap_or_else(|panic| {
             *inner = Body::empty();
             Poll::Ready(Some(Ok(Frame::trailers(status::trailers(&report(
-                &*panic,
+                &*panic, progress,
             ))))))
         })
     }
@@ -80,14 +85,14 @@ impl http_body::Body for CatchPanicBody {
 }
 
 /// The text is for the log, not for the caller.
-fn report(panic: &(dyn Any + Send)) -> Status {
+fn report(panic: &(dyn Any + Send), progress: &Progress) -> Status {
     let text = panic
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no text");
     tracing::error!(panic = text, "handler panicked");
-    status::internal()
+    Origin::of("panic", "the handler panicked", progress).internal()
 }
 
 #[cfg(test)]
@@ -103,6 +108,7 @@ mod tests {
         });
         let mut body = CatchPanicBody {
             inner: Body::new(StreamBody::new(broken)),
+            progress: Arc::default(),
         };
         let frame = body.frame().await.unwrap().unwrap();
         assert_eq!(

@@ -323,12 +323,19 @@ async fn calls_are_counted_by_method_and_outcome_on_both_sides() {
         let text = TextEncoder::new()
             .encode_to_string(&registry.gather())
             .unwrap();
+        let target = match side {
+            "client" => ",grpc_target=\"test\"",
+            _ => "",
+        };
+        let calls = |method: &str, status: &str| {
+            let labels = format!("grpc_method=\"{method}\",grpc_status=\"{status}\"{target}");
+            format!("grpc_{side}_call_duration_seconds_count{{{labels}}}")
+        };
         for line in [
-            format!("rpc_{side}_requests_total{{code=\"OK\",method=\"/{NAME}/Read\"}} 2"),
-            format!("rpc_{side}_requests_total{{code=\"NOT_FOUND\",method=\"/{NAME}/Put\"}} 1"),
-            format!("rpc_{side}_requests_total{{code=\"NOT_FOUND\",method=\"other\"}} 1"),
-            format!("rpc_{side}_duration_seconds_count{{method=\"/{NAME}/Read\"}} 2"),
-            format!("rpc_{side}_in_flight 0"),
+            calls(&format!("{NAME}/Read"), "OK") + " 2",
+            calls(&format!("{NAME}/Put"), "NOT_FOUND") + " 1",
+            calls("other", "NOT_FOUND") + " 1",
+            format!("mesh_{side}_calls_in_flight 0"),
         ] {
             assert!(text.contains(&line), "{line} is missing from\n{text}");
         }

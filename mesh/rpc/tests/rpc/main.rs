@@ -3,9 +3,11 @@
 mod balancing;
 mod deadlines;
 mod discovering;
+mod explaining;
 mod lifecycle;
 mod limits;
 mod propagation;
 mod repeating;
+mod seeing;
 #[path = "../support/mod.rs"]
 mod support;

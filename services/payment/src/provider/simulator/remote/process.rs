@@ -110,7 +110,13 @@ pub async fn run(
     let background = TaskTracker::new();
     let admin_stop = CancellationToken::new();
     let (told, until_drained) = (readiness.clone(), admin_stop.clone());
-    background.spawn(admin::serve(admin_listener, registry, told, until_drained));
+    background.spawn(admin::serve(
+        admin_listener,
+        registry,
+        told,
+        admin::Pages::none(),
+        until_drained,
+    ));
     if !config.webhook_url.is_empty() {
         let post = Post::to(&config.webhook_url)?;
         let (sending, until_stop) = (simulator.clone(), shutdown.clone());
