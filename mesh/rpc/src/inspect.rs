@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 use tonic::body::Body;
 
-use crate::{Mesh, TapFilter, live::Tap};
+use crate::{Mesh, TapFilter, traffic::Tap};
 
 const JSON: &str = "application/json";
 /// One JSON object per line.

@@ -25,7 +25,6 @@ mod error;
 mod exemplars;
 mod frames;
 mod inspect;
-mod live;
 mod metrics;
 mod observe;
 mod server;
@@ -35,6 +34,7 @@ mod status;
 #[path = "../tests/support/contract.rs"]
 mod testing;
 mod trace;
+mod traffic;
 mod wire;
 
 use std::sync::{Arc, PoisonError};
@@ -50,19 +50,19 @@ pub use contract::{
     destination_of,
 };
 pub use error::Error;
-pub use live::{CallSide, CallSnapshot, CallsSnapshot, FinishedCall, Tap, TapFilter};
 pub use server::{Health, Server};
 pub use status::ERROR_DOMAIN;
 pub use trace::SpanIds;
 #[doc(hidden)]
 pub use tracing as __tracing; // What `span!` expands to.
+pub use traffic::{CallSide, CallSnapshot, CallsSnapshot, FinishedCall, Tap, TapFilter};
 pub use wire::header;
 
 use crate::{
     client::{ClientMetrics, Clients, Destination},
-    live::Live,
     metrics::{Calls, Metrics},
     stack::Side,
+    traffic::Traffic,
 };
 
 /// What a process needs to call and to serve: configuration, contract, connections, metrics.
@@ -78,7 +78,7 @@ struct Inner {
     client_metrics: Metrics,
     served: Arc<Calls>,
     attempt_metrics: ClientMetrics,
-    live: Live,
+    traffic: Traffic,
     // One per destination, made at its first use.
     clients: Clients,
 }
@@ -102,7 +102,7 @@ impl Mesh {
             client_metrics,
             served,
             attempt_metrics,
-            live: Live::default(),
+            traffic: Traffic::default(),
             clients,
         };
         Ok(Self {
@@ -120,7 +120,7 @@ impl Mesh {
             contract,
             client_metrics,
             attempt_metrics,
-            live,
+            traffic,
             clients,
             ..
         } = &*self.inner;
@@ -131,7 +131,7 @@ impl Mesh {
         }
         let opened = Destination::configured(destination, config, contract, attempt_metrics);
         let metrics = client_metrics.of(destination);
-        let client = Client::new(opened.clone(), config, contract, metrics, live.clone());
+        let client = Client::new(opened.clone(), config, contract, metrics, traffic.clone());
         clients.insert(destination.to_owned(), (client.clone(), opened));
         client
     }
@@ -150,12 +150,12 @@ impl Mesh {
 
     /// The calls in flight that are made and served here; of very many, the table shows a part.
     pub fn calls(&self) -> CallsSnapshot {
-        self.inner.live.calls()
+        self.inner.traffic.calls()
     }
 
     /// The calls that end from now on, as far as the filter takes them; `None`: too many tap already.
     pub fn tap(&self, filter: TapFilter) -> Option<Tap> {
-        self.inner.live.tap(filter)
+        self.inner.traffic.tap(filter)
     }
 
     /// Refuses to start without an address for each destination that the process cannot do without.
@@ -189,8 +189,8 @@ impl Mesh {
         self.inner.served.clone()
     }
 
-    pub(crate) fn live(&self) -> Live {
-        self.inner.live.clone()
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.inner.traffic.clone()
     }
 }
 

@@ -20,22 +20,22 @@ use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
-    live::{InFlight, Listed, Live},
     metrics::{self, Calls, name},
     stack::{Answer, Call, Side, Stack},
+    traffic::{InFlight, Listed, Traffic},
 };
 
 /// Observes every call.
 pub(crate) fn layer<S>(
     side: Side,
     metrics: Arc<Calls>,
-    live: Live,
+    traffic: Traffic,
 ) -> impl Layer<S, Service = Observe<S>> + Clone {
     tower::layer::layer_fn(move |inner| Observe {
         inner,
         side,
         metrics: metrics.clone(),
-        live: live.clone(),
+        traffic: traffic.clone(),
     })
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Observe<S> {
     inner: S,
     side: Side,
     metrics: Arc<Calls>,
-    live: Live,
+    traffic: Traffic,
 }
 
 impl<S: Stack> Service<Request<Body>> for Observe<S> {
@@ -73,7 +73,7 @@ impl<S: Stack> Service<Request<Body>> for Observe<S> {
         self.metrics.begin(call.path());
         let mut record = Record {
             metrics: self.metrics.clone(),
-            listed: self.live.list(call),
+            listed: self.traffic.list(call),
             log,
             exported,
             code: None,

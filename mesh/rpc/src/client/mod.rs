@@ -51,10 +51,10 @@ pub use snapshot::{DestinationSnapshot, EndpointSnapshot, EndpointState};
 
 use crate::{
     Config, Contract, frames,
-    live::Live,
     metrics::Calls,
     observe,
     stack::{Answer, Side},
+    traffic::Traffic,
 };
 
 /// Calls one destination. Cheap to clone; goes into any generated tonic client.
@@ -76,13 +76,13 @@ impl Client {
         config: &Config,
         contract: &Contract,
         metrics: Arc<Calls>,
-        live: Live,
+        traffic: Traffic,
     ) -> Self {
         let stack = ServiceBuilder::new()
             // Who, why and until when: from the call being served, into the headers.
             .layer(context::layer(contract.clone(), config.deadline_default()))
             // Sees what the caller sees, whatever the layers below make of it.
-            .layer(observe::layer(Side::Client, metrics, live))
+            .layer(observe::layer(Side::Client, metrics, traffic))
             // Over everything that can take time: connecting, repeating, the whole stream.
             .layer(deadline::layer())
             // A message that nobody would accept is not worth sending, or buffering.

@@ -87,8 +87,8 @@ fn destination_over(
 
 fn client_of(destination: Arc<Destination>, config: &Config) -> Client {
     let metrics = Metrics::register(Side::Client, &contract(), &Registry::new()).unwrap();
-    let (calls, live) = (metrics.of("test"), Live::default());
-    Client::new(destination, config, &contract(), calls, live)
+    let (calls, traffic) = (metrics.of("test"), Traffic::default());
+    Client::new(destination, config, &contract(), calls, traffic)
 }
 
 /// A client whose connector never comes to a result.

@@ -124,7 +124,7 @@ impl Server {
             // Who calls, why and until when; everything below runs inside that context.
             .layer(context::layer(contract.clone(), config.deadline_default()))
             // Sees what the caller sees, whatever the layers below make of it.
-            .layer(observe::layer(Side::Server, self.mesh.served(), self.mesh.live()))
+            .layer(observe::layer(Side::Server, self.mesh.served(), self.mesh.traffic()))
             // The caller's deadline, capped by the contract's; and the end of the server.
             .layer(deadline::layer(drain.clone()))
             // A bug in one call is not the end of its connection, nor a text for its caller.

@@ -158,7 +158,7 @@ impl TapFilter {
 
 /// The calls of one process. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Live {
+pub(crate) struct Traffic {
     inner: Arc<Inner>,
 }
 
@@ -179,7 +179,7 @@ struct Open {
 
 /// A call's place in the table, for as long as it lives.
 pub(crate) struct Listed {
-    live: Live,
+    traffic: Traffic,
     pub(crate) call: Arc<InFlight>,
     /// `None`: there was no room.
     at: Option<u64>,
@@ -194,7 +194,7 @@ fn shard(id: u64) -> usize {
     usize::try_from(id).unwrap_or(0) % SHARDS
 }
 
-impl Live {
+impl Traffic {
     pub(crate) fn list(&self, call: InFlight) -> Listed {
         let call = Arc::new(call);
         let id = self.inner.next.fetch_add(1, Relaxed);
@@ -207,7 +207,7 @@ impl Live {
         }
         drop(calls);
         Listed {
-            live: self.clone(),
+            traffic: self.clone(),
             call,
             at: room.then_some(id),
         }
@@ -243,7 +243,7 @@ impl Live {
         taps.push(open.clone());
         self.inner.tapped.store(taps.len(), Relaxed);
         Some(Tap {
-            live: self.clone(),
+            traffic: self.clone(),
             open,
             calls,
         })
@@ -253,7 +253,7 @@ impl Live {
 impl Listed {
     /// Tells those who tap.
     pub(crate) fn finished(&self, code: Code, duration_us: u64) {
-        let Inner { tapped, taps, .. } = &*self.live.inner;
+        let Inner { tapped, taps, .. } = &*self.traffic.inner;
         if tapped.load(Relaxed) == 0 {
             return;
         }
@@ -288,8 +288,8 @@ impl Listed {
 impl Drop for Listed {
     fn drop(&mut self) {
         match self.at {
-            Some(id) => drop(lock(&self.live.inner.shards[shard(id)]).remove(&id)),
-            None => drop(self.live.inner.hidden.fetch_sub(1, Relaxed)),
+            Some(id) => drop(lock(&self.traffic.inner.shards[shard(id)]).remove(&id)),
+            None => drop(self.traffic.inner.hidden.fetch_sub(1, Relaxed)),
         }
     }
 }
@@ -314,7 +314,7 @@ fn snapshot(shown: &InFlight, now: Instant) -> CallSnapshot {
 
 /// The calls that end from now on, until it is dropped.
 pub struct Tap {
-    live: Live,
+    traffic: Traffic,
     open: Arc<Open>,
     calls: mpsc::Receiver<FinishedCall>,
 }
@@ -340,7 +340,7 @@ impl std::fmt::Debug for Tap {
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        let Inner { tapped, taps, .. } = &*self.live.inner;
+        let Inner { tapped, taps, .. } = &*self.traffic.inner;
         let mut taps = lock(taps);
         taps.retain(|open| !Arc::ptr_eq(open, &self.open));
         tapped.store(taps.len(), Relaxed);
@@ -368,28 +368,28 @@ mod tests {
 
     #[tokio::test]
     async fn the_table_is_bounded_and_says_what_it_hides() {
-        let live = Live::default();
+        let traffic = Traffic::default();
         let room = SHARDS * CALLS_PER_SHARD_MAX;
-        let mut listed: Vec<_> = (0..room + 3).map(|_| live.list(call("shop"))).collect();
-        let shown = live.calls();
+        let mut listed: Vec<_> = (0..room + 3).map(|_| traffic.list(call("shop"))).collect();
+        let shown = traffic.calls();
         assert_eq!((shown.calls.len(), shown.hidden), (room, 3));
         assert_eq!(shown.calls[0].peer.as_deref(), Some("10.0.0.1:1"));
         assert_eq!(shown.calls[0].caller, "shop");
         listed.clear();
-        let shown = live.calls();
+        let shown = traffic.calls();
         assert_eq!((shown.calls.len(), shown.hidden), (0, 0));
     }
 
     #[tokio::test]
     async fn a_tap_gets_what_it_filters_for_and_counts_what_it_loses() {
-        let live = Live::default();
+        let traffic = Traffic::default();
         let filter = TapFilter {
             caller: Some("shop".into()),
             code: Some("UNAVAILABLE".into()),
             ..TapFilter::default()
         };
-        let mut tap = live.tap(filter).unwrap();
-        let end = |principal, code| live.list(call(principal)).finished(code, 7);
+        let mut tap = traffic.tap(filter).unwrap();
+        let end = |principal, code| traffic.list(call(principal)).finished(code, 7);
         end("shop", Code::Ok);
         end("other", Code::Unavailable);
         for _ in 0..TAP_WAITING_MAX + 5 {
@@ -402,19 +402,19 @@ mod tests {
         );
         assert_eq!(tap.dropped(), 5);
         drop(tap);
-        assert_eq!(live.inner.tapped.load(Relaxed), 0);
+        assert_eq!(traffic.inner.tapped.load(Relaxed), 0);
     }
 
     #[test]
     fn only_so_many_tap() {
-        let live = Live::default();
+        let traffic = Traffic::default();
         let taps: Vec<_> = (0..TAPS_MAX)
-            .map(|_| live.tap(TapFilter::default()))
+            .map(|_| traffic.tap(TapFilter::default()))
             .collect();
         assert!(taps.iter().all(Option::is_some));
-        assert!(live.tap(TapFilter::default()).is_none());
+        assert!(traffic.tap(TapFilter::default()).is_none());
         drop(taps);
-        assert!(live.tap(TapFilter::default()).is_some());
+        assert!(traffic.tap(TapFilter::default()).is_some());
     }
 
     #[test]
