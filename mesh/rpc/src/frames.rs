@@ -19,6 +19,7 @@ use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
+    live::Live,
     stack::{Answer, Side, Stack},
     status,
 };
@@ -145,14 +146,11 @@ impl http_body::Body for LimitedBody {
 }
 
 /// Limits every message of the call, in both directions.
-pub(crate) fn layer<S>(
-    side: Side,
-    message_bytes_max: usize,
-) -> impl Layer<S, Service = Limit<S>> + Clone {
+pub(crate) fn layer<S>(side: Side, live: Live) -> impl Layer<S, Service = Limit<S>> + Clone {
     tower::layer::layer_fn(move |inner| Limit {
         inner,
         side,
-        max: message_bytes_max,
+        live: live.clone(),
     })
 }
 
@@ -160,7 +158,7 @@ pub(crate) fn layer<S>(
 pub(crate) struct Limit<S> {
     inner: S,
     side: Side,
-    max: usize,
+    live: Live,
 }
 
 impl<S: Stack> Service<Request<Body>> for Limit<S> {
@@ -173,7 +171,7 @@ impl<S: Stack> Service<Request<Body>> for Limit<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Answer {
-        let max = self.max;
+        let max = self.live.load().message_bytes_max;
         let note = Note::default();
         let (inwards, outwards) = match self.side {
             Side::Client => (Way::Request(note.clone()), Way::Answer(note.clone())),

@@ -6,6 +6,8 @@ use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::wire::header;
+
 /// `ErrorInfo.domain` of every error made by the mesh. Its metadata says what is nobody's business outside: addresses,
 /// layers, attempts.
 pub const ERROR_DOMAIN: &str = "mesh";
@@ -144,6 +146,47 @@ pub(crate) fn shutting_down() -> Status {
         "SHUTTING_DOWN",
         Some(RETRY_DELAY),
     )
+}
+
+/// A call that is refused before its handler begins, and that may be made again later.
+pub(crate) struct Refusal<'a> {
+    /// The layer, by the name of its file.
+    pub(crate) layer: &'static str,
+    /// Which rule of the layer.
+    pub(crate) policy: &'a str,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    /// After which the caller may try again.
+    pub(crate) pause: Duration,
+}
+
+/// RESOURCE_EXHAUSTED with RetryInfo, and with the pushback that gRPC clients obey (gRFC A6).
+pub(crate) fn refused(refusal: Refusal<'_>) -> Status {
+    let metadata = [
+        ("layer".to_owned(), refusal.layer.to_owned()),
+        ("policy".to_owned(), refusal.policy.to_owned()),
+    ];
+    let mut details = ErrorDetails::with_error_info(refusal.reason, ERROR_DOMAIN, metadata);
+    details.set_retry_info(Some(refusal.pause));
+    let code = Code::ResourceExhausted;
+    let mut status = Status::with_error_details(code, refusal.message, details);
+    let pause_ms = refusal.pause.as_micros().div_ceil(1_000);
+    if let Ok(pushback) = pause_ms.to_string().parse() {
+        status
+            .metadata_mut()
+            .insert(header::RETRY_PUSHBACK, pushback);
+    }
+    status
+}
+
+/// A fault on purpose, of the rule of that name.
+pub(crate) fn injected(code: Code, rule: &str) -> Status {
+    let metadata = [
+        ("layer".to_owned(), "fault".to_owned()),
+        ("policy".to_owned(), rule.to_owned()),
+    ];
+    let details = ErrorDetails::with_error_info("FAULT_INJECTED", ERROR_DOMAIN, metadata);
+    Status::with_error_details(code, "a fault was injected on purpose", details)
 }
 
 pub(crate) fn message_too_large(bytes: u64, max: usize) -> Status {

@@ -31,7 +31,8 @@ use super::{
     failure::{Cause, Failure, Reach},
 };
 use crate::{
-    CallContext, Mesh, Principal, RetryConfig, stack::Call, testing::descriptor_set, wire::header,
+    CallContext, Config, Mesh, Principal, RetryConfig, stack::Call, testing::descriptor_set,
+    wire::header,
 };
 
 const READ: &str = "/mesh.test.v1.TestService/Read";
@@ -78,7 +79,7 @@ fn destination_over(
         "test",
         Some(discover),
         connector,
-        config,
+        &Live::new(config.clone()),
         &contract(),
         &metrics,
     )
@@ -86,7 +87,14 @@ fn destination_over(
 
 fn client_of(destination: Arc<Destination>, config: &Config) -> Client {
     let metrics = Metrics::register(Side::Client, &Registry::new()).unwrap();
-    Client::new(destination, config, &contract(), metrics)
+    let live = Live::new(config.clone());
+    Client::new(
+        destination,
+        Versions::default(),
+        &live,
+        &contract(),
+        metrics,
+    )
 }
 
 /// A client whose connector never comes to a result.
@@ -202,7 +210,7 @@ async fn an_unconfigured_destination_names_its_key() {
 async fn the_context_goes_along_in_headers() {
     let (seen, mut headers) = tokio::sync::mpsc::channel(1);
     let stack = ServiceBuilder::new()
-        .layer(context::layer(contract(), Duration::from_secs(10)))
+        .layer(context::layer(contract(), Live::new(Config::default())))
         .service(service_fn(move |request: Request<Body>| {
             let seen = seen.clone();
             async move {
@@ -317,7 +325,7 @@ async fn tried_by(
         previous: Arc::default(),
     };
     let stack = ServiceBuilder::new()
-        .layer(context::layer(contract(), Duration::from_secs(10)))
+        .layer(context::layer(contract(), Live::new(Config::default())))
         .layer(deadline::layer())
         .service(retry::Retry::new(attempts.clone(), destination));
     let outcome = caller.scope(stack.oneshot(request(path))).await;

@@ -6,6 +6,7 @@ mod discovering;
 mod lifecycle;
 mod limits;
 mod propagation;
+mod reloading;
 mod repeating;
 #[path = "../support/mod.rs"]
 mod support;
