@@ -64,6 +64,7 @@ async fn main() -> anyhow::Result<()> {
         print!("{answer}");
         return Ok(());
     }
+    let following = loaded.following();
     let config = loaded.config;
     telemetry::init(&config.telemetry)?;
     if let Some(Chore::Migrate { role }) = &args.chore {
@@ -75,15 +76,13 @@ async fn main() -> anyhow::Result<()> {
     let registry = Registry::new();
     let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
     let bus = RabbitMqBus::start(config.bus, "product", bus_metrics)?;
+    let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
+    let mesh = Mesh::new(config.mesh, contract, &registry)?;
     let parts = Parts {
         clock: Clock::system(),
         bus: (args.fault_deliveries.unwrap_or_default()).on(Arc::new(bus.clone())),
         dead_letters: Some(Arc::new(bus.dead_letters())),
-        mesh: Mesh::new(
-            config.mesh,
-            Contract::new(proto::FILE_DESCRIPTOR_SET)?,
-            &registry,
-        )?,
+        mesh: mesh.clone(),
         event_metrics: mesh_events::Metrics::register(&registry)?,
         fault_points: args.fault_point.unwrap_or_default(),
     };
@@ -117,10 +116,14 @@ async fn main() -> anyhow::Result<()> {
         readiness,
         drained.clone(),
     ));
+    let followed = mesh::spawn(following.run(shutdown.clone(), move |new: Process| {
+        mesh.reload(new.mesh).map(|reloaded| reloaded.after_restart)
+    }));
     let served = service.run(listener, shutdown.clone()).await;
     shutdown.cancel(); // Where serving ended by itself, the rest ends too.
     drained.cancel();
     stop.await.context("readiness")?;
+    followed.await.context("configuration")?;
     probes.await.context("admin endpoint")?;
     served
 }
