@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClientConfig, Error, client::parse_destination};
+use crate::{
+    ClientConfig, Error, FaultsConfig, OverloadConfig, RateLimitsConfig, client::parse_destination,
+};
 
 /// Configuration of both stacks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,6 +20,9 @@ pub struct Config {
     /// is an endpoint; or `file:///path` of a file with one endpoint per line. Default: none. A call to
     /// a name that is missing here is UNAVAILABLE and says so.
     pub destinations: BTreeMap<String, String>,
+    /// How the calls of a destination are shared between versions of it: the names of other destinations,
+    /// each with its weight. A call stays with its version, retries and hedges included. Default: none.
+    pub splits: BTreeMap<String, BTreeMap<String, u32>>,
     /// The longest a call may take whose contract states no deadline, in milliseconds. Default: 10000.
     pub deadline_default_ms: u64,
     /// The longest message, sent or received, in bytes. Default: 4194304, which is also tonic's own
@@ -46,6 +51,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             destinations: BTreeMap::new(),
+            splits: BTreeMap::new(),
             deadline_default_ms: 10_000,
             message_bytes_max: 4 << 20,
             header_bytes_max: 32 << 10,
@@ -73,6 +79,12 @@ pub struct ServerConfig {
     /// How long calls in flight may go on after shutdown was asked for, in milliseconds; what is left
     /// then ends with UNAVAILABLE. Streams without a deadline end at once. Default: 10000.
     pub drain_timeout_ms: u64,
+    /// Refusing what the server cannot bear.
+    pub overload: OverloadConfig,
+    /// How often callers may call.
+    pub rate_limits: RateLimitsConfig,
+    /// Faults on purpose.
+    pub faults: FaultsConfig,
 }
 
 impl Default for ServerConfig {
@@ -82,7 +94,30 @@ impl Default for ServerConfig {
             streams_max: 1024,
             handshake_timeout_ms: 5_000,
             drain_timeout_ms: 10_000,
+            overload: OverloadConfig::default(),
+            rate_limits: RateLimitsConfig::default(),
+            faults: FaultsConfig::default(),
         }
+    }
+}
+
+impl ServerConfig {
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+
+    fn validate_rules(&self) -> Result<(), Error> {
+        let refused = [
+            ("rate_limits", self.rate_limits.refusal()),
+            ("faults", self.faults.refusal()),
+        ];
+        let refused = refused
+            .into_iter()
+            .find_map(|(section, refusal)| Some((section, refusal?)));
+        refused.map_or(Ok(()), |(section, (key, reason))| {
+            let key = format!("server.{section}.{key}");
+            Err(Error::Config { key, reason })
+        })
     }
 }
 
@@ -109,12 +144,14 @@ impl Config {
                 reason: "must not be 0".to_owned(),
             });
         }
-        if let Some((key, reason)) = self.client.out_of_range() {
+        let refused = self.client.out_of_range();
+        if let Some((key, reason)) = refused.or_else(|| self.server.overload.refusal()) {
             return Err(Error::Config {
                 key: key.to_owned(),
                 reason: reason.to_owned(),
             });
         }
+        self.server.validate_rules()?;
         // Below 65535 bytes hyper's windows would shrink under the protocol's own default; above 2^31-1
         // the protocol has no number for them.
         for (key, bytes) in [
@@ -135,7 +172,32 @@ impl Config {
                 reason: reason.to_owned(),
             })?;
         }
+        self.validate_splits()
+    }
+
+    fn validate_splits(&self) -> Result<(), Error> {
+        for (name, versions) in &self.splits {
+            let unknown = versions
+                .keys()
+                .find(|version| !self.destinations.contains_key(*version));
+            let weights: u64 = versions.values().map(|weight| u64::from(*weight)).sum();
+            let (key, reason) = if let Some(version) = unknown {
+                let key = format!("splits.{name}.{version}");
+                (key, "must be one of mesh.destinations")
+            } else if weights == 0 {
+                (format!("splits.{name}"), "must have a weight above 0")
+            } else {
+                continue;
+            };
+            let reason = reason.to_owned();
+            return Err(Error::Config { key, reason });
+        }
         Ok(())
+    }
+
+    /// Whether calls of the destination have somewhere to go.
+    pub(crate) fn knows(&self, destination: &str) -> bool {
+        self.destinations.contains_key(destination) || self.splits.contains_key(destination)
     }
 
     pub(crate) fn deadline_default(&self) -> Duration {

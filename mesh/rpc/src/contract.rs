@@ -210,9 +210,7 @@ impl Contract {
             Some(MethodDeadline::Within(deadline)) => Some(deadline),
             Some(MethodDeadline::Unbounded) => None,
             // Health and reflection are part of every server, and streams without an end.
-            None if path.starts_with("/grpc.health.") || path.starts_with("/grpc.reflection.") => {
-                None
-            }
+            None if is_housekeeping(path) => None,
             Some(MethodDeadline::Default) | None => Some(default),
         }
     }
@@ -228,6 +226,11 @@ impl Contract {
     pub(crate) fn lookup(&self, path: &str) -> Option<Arc<MethodContract>> {
         self.methods.get(path).cloned()
     }
+}
+
+/// Whether a method is one of health or reflection, which every server has.
+pub(crate) fn is_housekeeping(path: &str) -> bool {
+    path.starts_with("/grpc.health.") || path.starts_with("/grpc.reflection.")
 }
 
 /// The name of the destination that serves a method: the last part of the package that is not a version,

@@ -19,6 +19,7 @@ use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
 use crate::{
+    live::Live,
     stack::{Answer, Call, Progress, Side, Stack},
     status::{self, Origin},
 };
@@ -156,14 +157,11 @@ impl http_body::Body for LimitedBody {
 }
 
 /// Limits every message of the call, in both directions.
-pub(crate) fn layer<S>(
-    side: Side,
-    message_bytes_max: usize,
-) -> impl Layer<S, Service = Limit<S>> + Clone {
+pub(crate) fn layer<S>(side: Side, live: Live) -> impl Layer<S, Service = Limit<S>> + Clone {
     tower::layer::layer_fn(move |inner| Limit {
         inner,
         side,
-        max: message_bytes_max,
+        live: live.clone(),
     })
 }
 
@@ -171,7 +169,7 @@ pub(crate) fn layer<S>(
 pub(crate) struct Limit<S> {
     inner: S,
     side: Side,
-    max: usize,
+    live: Live,
 }
 
 impl<S: Stack> Service<Request<Body>> for Limit<S> {
@@ -184,7 +182,7 @@ impl<S: Stack> Service<Request<Body>> for Limit<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Answer {
-        let max = self.max;
+        let max = self.live.load().message_bytes_max;
         let note = Note::default();
         let progress = Call::of(&request).progress.clone();
         let (inwards, outwards) = match self.side {

@@ -31,7 +31,7 @@ impl Mesh {
         Some(match uri.path() {
             "/mesh/endpoints" => json_page(StatusCode::OK, &self.endpoints()),
             "/mesh/calls" => json_page(StatusCode::OK, &self.calls()),
-            "/mesh/config" => json_page(StatusCode::OK, self.config()),
+            "/mesh/config" => json_page(StatusCode::OK, &*self.config()),
             "/mesh/tap" => match asked(uri.query().unwrap_or_default()) {
                 Ok((filter, limit)) => match self.tap(filter) {
                     Some(tap) => lines(tap, limit),

@@ -8,13 +8,12 @@
 //! The author states meaning in the contract (`idempotency_level` and the `mesh.v1` options); the mesh
 //! reads it from the descriptors ([`Contract`]) and owns the mechanism behind it: deadlines that cover
 //! connecting and whole streams, trace and principal that travel along ([`CallContext`]), discovery,
-//! balancing, retries within a budget, hedging, ejection of endpoints that fail, size limits, metrics,
-//! health, reflection, graceful shutdown.
+//! balancing, retries within a budget, hedging, ejection of endpoints that fail, overload control, rate
+//! limits, size limits, metrics, health, reflection, graceful shutdown.
 //!
 //! Deliberately without: SQL, a broker, anything that knows commerce; global state; and, until the
 //! issues that bring them, identity (the server believes the `mesh-principal` header of whoever can
-//! reach it: keep its port inside), authorisation (the audience of a method is enforced by the edge) and
-//! overload control.
+//! reach it: keep its port inside) and authorisation (the audience of a method is enforced by the edge).
 
 mod bounded;
 mod client;
@@ -25,8 +24,10 @@ mod error;
 mod exemplars;
 mod frames;
 mod inspect;
+mod live;
 mod metrics;
 mod observe;
+mod reload;
 mod server;
 mod stack;
 mod status;
@@ -37,7 +38,7 @@ mod trace;
 mod traffic;
 mod wire;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 pub use client::{
     BalanceConfig, Client, ClientConfig, DestinationSnapshot, DiscoveryConfig, EndpointSnapshot,
@@ -50,7 +51,10 @@ pub use contract::{
     destination_of,
 };
 pub use error::Error;
-pub use server::{Health, Server};
+pub use reload::Reloaded;
+pub use server::{
+    FaultRule, FaultsConfig, Health, OverloadConfig, RateLimitRule, RateLimitsConfig, Server,
+};
 pub use status::ERROR_DOMAIN;
 pub use trace::SpanIds;
 #[doc(hidden)]
@@ -59,8 +63,10 @@ pub use traffic::{CallSide, CallSnapshot, CallsSnapshot, FinishedCall, Tap, TapF
 pub use wire::header;
 
 use crate::{
-    client::{ClientMetrics, Clients, Destination},
+    client::{ClientMetrics, Clients},
+    live::Live,
     metrics::{Calls, Metrics},
+    server::metrics::ServerMetrics,
     stack::Side,
     traffic::Traffic,
 };
@@ -73,13 +79,13 @@ pub struct Mesh {
 }
 
 struct Inner {
-    config: Config,
+    live: Live,
     contract: Contract,
     client_metrics: Metrics,
-    served: Arc<Calls>,
     attempt_metrics: ClientMetrics,
+    served: Arc<Calls>,
+    server_metrics: ServerMetrics,
     traffic: Traffic,
-    // One per destination, made at its first use.
     clients: Clients,
 }
 
@@ -92,16 +98,18 @@ impl Mesh {
     ) -> Result<Self, Error> {
         config.validate()?;
         let client_metrics = Metrics::register(Side::Client, &contract, registry)?;
-        let served = Metrics::register(Side::Server, &contract, registry)?.of("");
         let attempt_metrics = ClientMetrics::register(registry)?;
+        let served = Metrics::register(Side::Server, &contract, registry)?.of("");
+        let server_metrics = ServerMetrics::register(registry)?;
         let clients = Clients::default();
         client::register_gauges(&clients, registry)?;
         let inner = Inner {
-            config,
+            live: Live::new(config),
             contract,
             client_metrics,
-            served,
             attempt_metrics,
+            served,
+            server_metrics,
             traffic: Traffic::default(),
             clients,
         };
@@ -115,37 +123,12 @@ impl Mesh {
     ///
     /// A destination that is not configured answers UNAVAILABLE to every call and names the missing key.
     pub fn client(&self, destination: &str) -> Client {
-        let Inner {
-            config,
-            contract,
-            client_metrics,
-            attempt_metrics,
-            traffic,
-            clients,
-            ..
-        } = &*self.inner;
-        // A map of finished clients is whole even if a thread panicked while it held the lock.
-        let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((client, _)) = clients.get(destination) {
-            return client.clone();
-        }
-        let opened = Destination::configured(destination, config, contract, attempt_metrics);
-        let metrics = client_metrics.of(destination);
-        let client = Client::new(opened.clone(), config, contract, metrics, traffic.clone());
-        clients.insert(destination.to_owned(), (client.clone(), opened));
-        client
+        self.inner.clients.lock().client(destination, &self.inner)
     }
 
     /// What is known at the moment of every destination that was ever called, and of its endpoints.
     pub fn endpoints(&self) -> Vec<DestinationSnapshot> {
-        let clients = &self.inner.clients;
-        let clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut snapshots: Vec<_> = clients
-            .values()
-            .map(|(_, opened)| opened.snapshot())
-            .collect();
-        snapshots.sort_unstable_by(|a, b| a.destination.cmp(&b.destination));
-        snapshots
+        self.inner.clients.lock().snapshots()
     }
 
     /// The calls in flight that are made and served here; of very many, the table shows a part.
@@ -158,16 +141,15 @@ impl Mesh {
         self.inner.traffic.tap(filter)
     }
 
-    /// Refuses to start without an address for each destination that the process cannot do without.
+    /// Refuses to start without an address for each destination that the process cannot do without, and
+    /// from then on every configuration that has none.
     pub fn require(&self, destinations: &[&str]) -> Result<(), Error> {
-        let configured = &self.inner.config.destinations;
-        match destinations
-            .iter()
-            .find(|name| !configured.contains_key(**name))
-        {
-            Some(missing) => Err(Error::Unconfigured((*missing).to_owned())),
-            None => Ok(()),
+        let config = self.config();
+        if let Some(missing) = destinations.iter().find(|name| !config.knows(name)) {
+            return Err(Error::Unconfigured((*missing).to_owned()));
         }
+        self.inner.clients.lock().require(destinations);
+        Ok(())
     }
 
     /// A server without services yet.
@@ -180,9 +162,17 @@ impl Mesh {
         &self.inner.contract
     }
 
-    /// What the mesh was configured with.
-    pub fn config(&self) -> &Config {
-        &self.inner.config
+    /// What the mesh is configured with at the moment.
+    pub fn config(&self) -> Arc<Config> {
+        self.inner.live.whole()
+    }
+
+    pub(crate) fn live(&self) -> &Live {
+        &self.inner.live
+    }
+
+    pub(crate) fn server_metrics(&self) -> &ServerMetrics {
+        &self.inner.server_metrics
     }
 
     pub(crate) fn served(&self) -> Arc<Calls> {
@@ -197,7 +187,7 @@ impl Mesh {
 impl std::fmt::Debug for Mesh {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mesh")
-            .field("config", &self.inner.config)
+            .field("config", &self.config())
             .finish_non_exhaustive()
     }
 }

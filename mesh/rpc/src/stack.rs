@@ -110,6 +110,17 @@ impl Progress {
 }
 
 impl Call {
+    /// As the context layer makes it, for the test of a single layer.
+    #[cfg(test)]
+    pub(crate) fn tested(method: Option<Arc<MethodContract>>, context: CallContext) -> Self {
+        Self {
+            method,
+            context,
+            deadline_by: "a test",
+            progress: Arc::default(),
+        }
+    }
+
     pub(crate) fn of(request: &Request<Body>) -> &Self {
         request
             .extensions()

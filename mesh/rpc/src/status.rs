@@ -9,7 +9,7 @@ use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::stack::Progress;
+use crate::{stack::Progress, wire::header};
 
 /// `ErrorInfo.domain` of every error made by the mesh. Its metadata says what is nobody's business outside: addresses,
 /// layers, attempts.
@@ -39,6 +39,16 @@ impl<'a> Origin<'a> {
             policy,
             attempt: progress.attempts(),
             endpoint: progress.endpoint(),
+        }
+    }
+
+    /// In a layer that comes before any attempt.
+    pub(crate) fn before(layer: &'static str, policy: &'a str) -> Self {
+        Self {
+            layer,
+            policy,
+            attempt: 0,
+            endpoint: None,
         }
     }
 
@@ -159,16 +169,44 @@ impl<'a> Origin<'a> {
     }
 }
 
+/// A call that is refused before its handler begins, and that may be made again later.
+pub(crate) struct Refusal<'a> {
+    /// The layer, by the name of its file.
+    pub(crate) layer: &'static str,
+    /// Which rule of the layer.
+    pub(crate) policy: &'a str,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    /// After which the caller may try again.
+    pub(crate) pause: Duration,
+}
+
+/// RESOURCE_EXHAUSTED with RetryInfo, and with the pushback that gRPC clients obey (gRFC A6).
+pub(crate) fn refused(refusal: Refusal<'_>) -> Status {
+    let Refusal { layer, policy, .. } = refusal;
+    let (code, pause) = (Code::ResourceExhausted, Some(refusal.pause));
+    let mut status =
+        Origin::before(layer, policy).status(code, refusal.message, refusal.reason, pause, []);
+    let pause_ms = refusal.pause.as_micros().div_ceil(1_000);
+    if let Ok(pushback) = pause_ms.to_string().parse() {
+        status
+            .metadata_mut()
+            .insert(header::RETRY_PUSHBACK, pushback);
+    }
+    status
+}
+
+/// A fault on purpose, of the rule of that name.
+pub(crate) fn injected(code: Code, rule: &str) -> Status {
+    let message = "a fault was injected on purpose";
+    Origin::before("fault", rule).status(code, message, "FAULT_INJECTED", None, [])
+}
+
 /// Before anything is known of the call.
 pub(crate) fn malformed_header(name: &str) -> Status {
-    let origin = Origin {
-        layer: "context",
-        policy: name,
-        attempt: 0,
-        endpoint: None,
-    };
     let message = format!("header \"{name}\" is malformed");
-    origin.status(Code::InvalidArgument, message, "MALFORMED_HEADER", None, [])
+    let (code, reason) = (Code::InvalidArgument, "MALFORMED_HEADER");
+    Origin::before("context", name).status(code, message, reason, None, [])
 }
 
 /// A status as the trailers that end a response.

@@ -26,6 +26,10 @@ pub mod header {
     pub const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
     /// When the caller may try again, in milliseconds; negative: never. gRPC's own header.
     pub const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+    /// A delay that the caller asks for, in milliseconds, where `mesh.server.faults` allows it.
+    pub const FAULT_DELAY: &str = "mesh-fault-delay-ms";
+    /// The gRPC code that the caller wants to get, where `mesh.server.faults` allows it.
+    pub const FAULT_ABORT: &str = "mesh-fault-abort";
     /// Names the request of the outermost client in logs and errors.
     pub const REQUEST_ID: &str = "x-request-id";
 }

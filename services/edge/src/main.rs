@@ -45,6 +45,7 @@ async fn main() -> anyhow::Result<()> {
         print!("{answer}");
         return Ok(());
     }
+    let following = loaded.following();
     let config = loaded.config;
     let _telemetry = telemetry::init(&config.telemetry)?;
     let shutdown = shutdown::on_signal()?;
@@ -75,9 +76,17 @@ async fn main() -> anyhow::Result<()> {
         stopping.cancelled().await;
         readiness.stop();
     });
+    let reloading = mesh.clone();
+    let followed = mesh::spawn(following.run(shutdown.clone(), move |new: edge::Config| {
+        let reloaded = reloading.reload(new.mesh)?;
+        Ok::<_, mesh::Error>(reloaded.after_restart)
+    }));
     let outcome = edge::run(config, mesh, &registry, listener, shutdown.clone()).await;
     shutdown.cancel();
     drained.cancel();
+    followed
+        .await
+        .context("following the configuration panicked")?;
     announcing.await.context("the announcer panicked")?;
     serving_admin.await.context("the admin endpoint panicked")?;
     outcome

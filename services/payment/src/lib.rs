@@ -52,6 +52,7 @@ use mesh::{Contract, Mesh};
 use mesh_events::{Bus, FaultPoints, Metrics, Outbox, Relay};
 use mesh_rabbitmq::RabbitMqBus;
 use mesh_runtime::admin::{self, Readiness};
+use mesh_runtime::config::Following;
 use mesh_runtime::{Clock, shutdown};
 use proto::commerce::payment::v1::payment_service_server::PaymentServiceServer;
 use std::sync::Arc;
@@ -214,9 +215,10 @@ impl Service {
 
 /// Runs the service as a process of its own, with the simulator as its provider, in here or where
 /// `simulator_remote` says. Events stay in the outbox until a bus is there that carries them out of
-/// the process. `fault_points`: where to die, in tests.
+/// the process. `following`: where `config` is read again. `fault_points`: where to die, in tests.
 pub async fn run(
     config: Config,
+    following: Following,
     listener: TcpListener,
     admin_listener: TcpListener,
     fault_points: FaultPoints,
@@ -230,8 +232,9 @@ pub async fn run(
     let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
     let bus = RabbitMqBus::start(config.bus, "payment", bus_metrics)?;
     bus.declare(&[]).await?;
+    let mesh = Mesh::new(config.mesh, contract, &registry)?;
     let parts = Parts {
-        mesh: Mesh::new(config.mesh, contract, &registry)?,
+        mesh: mesh.clone(),
         bus: Arc::new(bus.clone()),
         events: Metrics::register(&registry)?,
         providers: Providers::from([(name.clone(), provider)]),
@@ -277,6 +280,9 @@ pub async fn run(
         stopping.cancelled().await;
         readiness.stop();
     });
+    background.spawn(following.run(shutdown.clone(), move |new: Config| {
+        mesh.reload(new.mesh).map(|reloaded| reloaded.after_restart)
+    }));
     let served = service.run(listener, shutdown).await;
     admin_stop.cancel();
     if let Err(error) = shutdown::drain(&background, DRAIN).await {

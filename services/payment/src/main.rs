@@ -43,6 +43,7 @@ async fn main() -> anyhow::Result<()> {
         print!("{answer}");
         return Ok(());
     }
+    let following = loaded.following();
     let config = loaded.config;
     let _telemetry = telemetry::init(&config.telemetry)?;
     if let Some(Command::Migrate { role }) = args.command {
@@ -56,5 +57,5 @@ async fn main() -> anyhow::Result<()> {
         .await
         .with_context(|| format!("listening on {}", config.admin_listen))?;
     let fault_points = args.fault_point.unwrap_or_default();
-    payment::run(config, listener, admin, fault_points, stop).await
+    payment::run(config, following, listener, admin, fault_points, stop).await
 }

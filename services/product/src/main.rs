@@ -64,6 +64,7 @@ async fn main() -> anyhow::Result<()> {
         print!("{answer}");
         return Ok(());
     }
+    let following = loaded.following();
     let config = loaded.config;
     let _telemetry = telemetry::init(&config.telemetry)?;
     if let Some(Chore::Migrate { role }) = &args.chore {
@@ -77,15 +78,13 @@ async fn main() -> anyhow::Result<()> {
     let bus = RabbitMqBus::start(config.bus, "product", bus_metrics)?;
     let consumed = consumer::subscription(config.service.consumer.concurrency_max);
     bus.declare(&[consumed]).await?;
+    let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
+    let mesh = Mesh::new(config.mesh, contract, &registry)?;
     let parts = Parts {
         clock: Clock::system(),
         bus: (args.fault_deliveries.unwrap_or_default()).on(Arc::new(bus.clone())),
         dead_letters: Some(Arc::new(bus.dead_letters())),
-        mesh: Mesh::new(
-            config.mesh,
-            Contract::new(proto::FILE_DESCRIPTOR_SET)?,
-            &registry,
-        )?,
+        mesh: mesh.clone(),
         event_metrics: mesh_events::Metrics::register(&registry)?,
         fault_points: args.fault_point.unwrap_or_default(),
     };
@@ -121,10 +120,14 @@ async fn main() -> anyhow::Result<()> {
         admin::Pages::new(move |uri| shown.inspect(uri)),
         drained.clone(),
     ));
+    let followed = mesh::spawn(following.run(shutdown.clone(), move |new: Process| {
+        mesh.reload(new.mesh).map(|reloaded| reloaded.after_restart)
+    }));
     let served = service.run(listener, shutdown.clone()).await;
     shutdown.cancel(); // Where serving ended by itself, the rest ends too.
     drained.cancel();
     stop.await.context("readiness")?;
+    followed.await.context("configuration")?;
     probes.await.context("admin endpoint")?;
     served
 }

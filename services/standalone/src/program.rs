@@ -9,6 +9,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Starts the whole shop in one process: REST edge, product and payment service, on embedded storage.
 #[derive(Debug, clap::Parser)]
@@ -63,6 +64,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let _telemetry = telemetry::init(&loaded.config.telemetry)?;
     let signal = shutdown::on_signal()?;
+    let following = loaded.following();
     let ephemeral = loaded.config.ephemeral;
     let progress = Box::new(tell);
     let options = Options {
@@ -82,10 +84,21 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         took_ms: started.elapsed().as_millis(),
     });
     say(&screen);
+    let (mesh, stopped) = (shop.mesh().clone(), CancellationToken::new());
+    let followed = mesh::spawn(following.run(stopped.clone(), move |mut new: Config| {
+        // Where the parts listen in here stands in no file.
+        for (name, address) in &mesh.config().destinations {
+            let destinations = &mut new.mesh.destinations;
+            destinations.entry(name.clone()).or_insert(address.clone());
+        }
+        mesh.reload(new.mesh).map(|reloaded| reloaded.after_restart)
+    }));
     tokio::select! {
         () = signal.cancelled() => say("Stopping.\n"),
         () = shop.ended() => {}
     }
+    stopped.cancel();
+    followed.await?;
     shop.stop().await
 }
 

@@ -217,7 +217,7 @@ impl Flight {
     }
 
     fn decay(&self) -> Nanos {
-        millis(self.destination.shared.config.client.balance.decay_ms)
+        millis(self.destination.shared.live.load().client.balance.decay_ms)
     }
 }
 

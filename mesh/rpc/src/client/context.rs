@@ -14,6 +14,7 @@ use tower::{Layer, Service};
 use crate::{
     context::{CallContext, ScopedBody},
     contract::{Contract, MethodContract},
+    live::Live,
     stack::{Answer, Call, Stack},
     wire::{self, header},
 };
@@ -21,12 +22,12 @@ use crate::{
 /// Takes the current [`CallContext`] along.
 pub(crate) fn layer<S>(
     contract: Contract,
-    deadline_default: Duration,
+    live: Live,
 ) -> impl Layer<S, Service = Inject<S>> + Clone {
     tower::layer::layer_fn(move |inner| Inject {
         inner,
         contract: contract.clone(),
-        deadline_default,
+        live: live.clone(),
     })
 }
 
@@ -34,7 +35,7 @@ pub(crate) fn layer<S>(
 pub(crate) struct Inject<S> {
     inner: S,
     contract: Contract,
-    deadline_default: Duration,
+    live: Live,
 }
 
 impl<S: Stack> Service<Request<Body>> for Inject<S> {
@@ -49,7 +50,9 @@ impl<S: Stack> Service<Request<Body>> for Inject<S> {
     fn call(&mut self, mut request: Request<Body>) -> Answer {
         let path = request.uri().path();
         let method = self.contract.lookup(path);
-        let longest = self.contract.deadline(path, self.deadline_default);
+        let longest = self
+            .contract
+            .deadline(path, self.live.load().deadline_default());
         let serving = CallContext::current();
         let asked = match wire::read(
             request.headers(),

@@ -3,13 +3,13 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -29,7 +29,7 @@ use super::{
     outlier::{Outcome, Outliers},
     pool::{Found, Shared},
 };
-use crate::{Config, Contract};
+use crate::{Config, Contract, live::Live};
 
 pub(crate) struct Destination {
     pub(crate) name: Arc<str>,
@@ -42,7 +42,8 @@ pub(crate) struct Destination {
     discovery: Mutex<Discovery>,
     next_id: AtomicU64,
     waiting: AtomicUsize,
-    following: OnceLock<AbortOnDropHandle<()>>,
+    /// `None`: it is not configured.
+    following: ArcSwapOption<AbortOnDropHandle<()>>,
 }
 
 /// How the look-ups have gone.
@@ -77,15 +78,31 @@ impl Destination {
     /// As the configuration has it.
     pub(crate) fn configured(
         name: &str,
-        config: &Config,
+        live: &Live,
         contract: &Contract,
         metrics: &ClientMetrics,
     ) -> Arc<Self> {
-        let discover = config.destinations.get(name).map(|text| {
-            let source = parse_destination(text).expect("the configuration was validated");
-            discovery::of(source, &config.client.discovery)
-        });
-        Self::open(name, discover, Arc::new(Tcp), config, contract, metrics)
+        let discover = discover(name, &live.load());
+        Self::open(name, discover, Arc::new(Tcp), live, contract, metrics)
+    }
+
+    /// Takes its endpoints from where the configuration has them now. Those it knows stay until a look-up
+    /// has brought others.
+    pub(crate) fn reconfigure(self: &Arc<Self>, config: &Config) {
+        match discover(&self.name, config) {
+            Some(discover) => self.follow(discover, config),
+            None => self.following.store(None),
+        }
+    }
+
+    fn follow(self: &Arc<Self>, discover: Box<dyn Discover>, config: &Config) {
+        let following = crate::context::spawn_apart(discovery::follow(
+            discover,
+            config.client.discovery.clone(),
+            self.shared.lost.clone(),
+            publish_to(Arc::downgrade(self)),
+        ));
+        self.following.store(Some(Arc::new(following)));
     }
 
     /// Follows `discover`, which is missing where the destination is not configured. Connects nothing
@@ -94,11 +111,12 @@ impl Destination {
         name: &str,
         discover: Option<Box<dyn Discover>>,
         connector: Arc<dyn Connect>,
-        config: &Config,
+        live: &Live,
         contract: &Contract,
         metrics: &ClientMetrics,
     ) -> Arc<Self> {
         let (metrics, clock) = (metrics.of(name), Clock::start());
+        let config = live.whole();
         let client = &config.client;
         let destination = Arc::new(Self {
             name: Arc::from(name),
@@ -110,9 +128,9 @@ impl Destination {
             discovery: Mutex::default(),
             next_id: AtomicU64::new(1),
             waiting: AtomicUsize::new(0),
-            following: OnceLock::new(),
+            following: ArcSwapOption::empty(),
             shared: Arc::new(Shared {
-                config: config.clone(),
+                live: live.clone(),
                 clock,
                 connector,
                 metrics,
@@ -122,13 +140,7 @@ impl Destination {
             }),
         });
         if let Some(discover) = discover {
-            let following = crate::context::spawn_apart(discovery::follow(
-                discover,
-                client.discovery.clone(),
-                destination.shared.lost.clone(),
-                publish_to(Arc::downgrade(&destination)),
-            ));
-            let _ = destination.following.set(following);
+            destination.follow(discover, &config);
         }
         destination
     }
@@ -152,8 +164,8 @@ impl Destination {
         self.methods.known.get(path).unwrap_or(&self.methods.other)
     }
 
-    pub(crate) fn hedging(&self) -> &HedgeConfig {
-        &self.shared.config.client.hedge
+    pub(crate) fn hedging(&self) -> HedgeConfig {
+        self.shared.live.load().client.hedge.clone()
     }
 
     pub(crate) fn has_other(&self, tried: &Tried) -> bool {
@@ -163,7 +175,7 @@ impl Destination {
     /// A place on a connection to a good endpoint. Waits only while there is no connection at all and
     /// one is being opened.
     pub(crate) async fn place(&self, tried: &Tried) -> Result<(Arc<Endpoint>, Lease), Cause> {
-        if self.following.get().is_none() {
+        if self.following.load().is_none() {
             return Err(Cause::Unconfigured);
         }
         let mut waiting = None;
@@ -189,7 +201,7 @@ impl Destination {
     }
 
     fn look(&self, tried: &Tried) -> Place {
-        let Shared { config, clock, .. } = &*self.shared;
+        let (clock, config) = (self.shared.clock, self.shared.live.load());
         let set = self.set.load();
         let picked = set.pick(clock.now(), &config.client.balance, tried, &mut rand::rng());
         match picked {
@@ -217,7 +229,7 @@ impl Destination {
     }
 
     fn wait(&self) -> Result<Waiting<'_>, Cause> {
-        let max = self.shared.config.client.waiting_max;
+        let max = self.shared.live.load().client.waiting_max;
         let waiting = Waiting(&self.waiting);
         if self.waiting.fetch_add(1, Relaxed) < max {
             Ok(waiting)
@@ -272,7 +284,8 @@ impl Destination {
             before = old.members().len(),
             "endpoints have changed"
         );
-        let zone = &self.shared.config.client.zone;
+        let config = self.shared.live.load();
+        let zone = &config.client.zone;
         self.set.store(Arc::new(Set::new(members, zone)));
         self.shared.changed.notify_waiters();
     }
@@ -314,6 +327,13 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
+}
+
+/// Where a destination's endpoints come from; `None`: it is not configured.
+fn discover(name: &str, config: &Config) -> Option<Box<dyn Discover>> {
+    let text = config.destinations.get(name)?;
+    let source = parse_destination(text).expect("the configuration was validated");
+    Some(discovery::of(source, &config.client.discovery))
 }
 
 fn publish_to(

@@ -3,22 +3,14 @@
 //!
 //! Deliberately without anything on the way of a call.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
-
 use prometheus::{
     IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
 
-use super::{Client, Destination, snapshot::EndpointState};
+use super::{Clients, snapshot::EndpointState};
 use crate::metrics::TARGET;
-
-/// The destinations that were ever called, by name.
-pub(crate) type Clients = Arc<Mutex<HashMap<String, (Client, Arc<Destination>)>>>;
 
 struct Gauges {
     clients: Clients,
@@ -58,10 +50,8 @@ impl Collector for Gauges {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        // A map of finished clients is whole even if a thread panicked while it held the lock.
-        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        for (target, (_, destination)) in clients.iter() {
-            let snapshot = destination.snapshot();
+        for snapshot in self.clients.lock().snapshots() {
+            let target = snapshot.destination.as_str();
             for state in EndpointState::ALL {
                 let held = snapshot.endpoints.iter();
                 let count = held.filter(|endpoint| endpoint.state == state).count();

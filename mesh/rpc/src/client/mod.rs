@@ -1,6 +1,6 @@
 //! The client stack: what a call passes through on its way out.
 //!
-//! The layers from `context` to `retry` see a call; below, `destination` knows the endpoints
+//! The layers from `context` to `split` and `retry` see a call; below, `destination` knows the endpoints
 //! (`discovery`), and an `attempt` takes one of them (`balance`, `load`, `outlier`, `circuit`) and a place
 //! on a connection to it (`pool`, `connection`, `connect`).
 
@@ -8,7 +8,8 @@ mod attempt;
 mod balance;
 mod budget;
 mod circuit;
-mod clock;
+mod clients;
+pub(crate) mod clock;
 mod config;
 mod connect;
 mod connection;
@@ -27,6 +28,7 @@ mod pool;
 mod replay;
 mod retry;
 mod snapshot;
+mod split;
 #[cfg(test)]
 mod tests;
 
@@ -39,18 +41,21 @@ use http::{Request, Response};
 use tonic::{Status, body::Body};
 use tower::{Service, ServiceBuilder};
 
+pub(crate) use clients::Clients;
 pub use config::{
     BalanceConfig, ClientConfig, DiscoveryConfig, HedgeConfig, OutlierConfig, PoolConfig,
     RetryConfig,
 };
 pub(crate) use destination::Destination;
 pub(crate) use discovery::parse_destination;
-pub(crate) use gauges::{Clients, register as register_gauges};
+pub(crate) use gauges::register as register_gauges;
 pub(crate) use metrics::ClientMetrics;
 pub use snapshot::{DestinationSnapshot, EndpointSnapshot, EndpointState};
+pub(crate) use split::Versions;
 
 use crate::{
-    Config, Contract, frames,
+    Contract, frames,
+    live::Live,
     metrics::Calls,
     observe,
     stack::{Answer, Side},
@@ -66,29 +71,29 @@ pub struct Client {
 }
 
 /// The stack as a type, from outside in.
-type Layers = context::Inject<
-    observe::Observe<deadline::Deadline<frames::Limit<retry::Retry<Arc<Destination>>>>>,
->;
+type Layers = context::Inject<observe::Observe<deadline::Deadline<frames::Limit<split::Split>>>>;
 
 impl Client {
     pub(crate) fn new(
         destination: Arc<Destination>,
-        config: &Config,
+        versions: Versions,
+        live: &Live,
         contract: &Contract,
         metrics: Arc<Calls>,
         traffic: Traffic,
     ) -> Self {
         let stack = ServiceBuilder::new()
             // Who, why and until when: from the call being served, into the headers.
-            .layer(context::layer(contract.clone(), config.deadline_default()))
+            .layer(context::layer(contract.clone(), live.clone()))
             // Sees what the caller sees, whatever the layers below make of it.
             .layer(observe::layer(Side::Client, metrics, traffic))
             // Over everything that can take time: connecting, repeating, the whole stream.
             .layer(deadline::layer())
             // A message that nobody would accept is not worth sending, or buffering.
-            .layer(frames::layer(Side::Client, config.message_bytes_max))
-            // What failed is tried again where that is safe, what is slow a second time elsewhere.
-            .service(retry::Retry::new(destination.clone(), destination));
+            .layer(frames::layer(Side::Client, live.clone()))
+            // One version is chosen for the whole call. What failed is then tried again where that is
+            // safe, what is slow a second time elsewhere.
+            .service(split::Split::new(destination, versions));
         Self { stack }
     }
 }

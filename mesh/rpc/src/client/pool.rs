@@ -33,11 +33,11 @@ use super::{
     metrics::DestinationMetrics,
     retry::jitter,
 };
-use crate::Config;
+use crate::live::Live;
 
 /// What the endpoints of a destination have in common.
 pub(crate) struct Shared {
-    pub(crate) config: Config,
+    pub(crate) live: Live,
     pub(crate) clock: Clock,
     pub(crate) connector: Arc<dyn Connect>,
     pub(crate) metrics: DestinationMetrics,
@@ -133,7 +133,7 @@ impl Pool {
 
     /// A place on a connection.
     pub(crate) fn lease(self: &Arc<Self>) -> Found {
-        let Shared { config, .. } = &*self.shared;
+        let config = self.shared.live.load();
         let connections = self.connections.load();
         let mut least: Option<(&Arc<Connection>, usize)> = None;
         for connection in connections.iter().filter(|connection| connection.is_open()) {
@@ -176,7 +176,7 @@ impl Pool {
         );
         let tasks = shared.tasks.clone();
         tasks.spawn(async move {
-            let patience = Duration::from_millis(shared.config.client.connect_timeout_ms);
+            let patience = Duration::from_millis(shared.live.load().client.connect_timeout_ms);
             let opened = match timeout(patience, open(&shared, &target)).await {
                 Ok(opened) => opened,
                 Err(_) => Err(format!("no connection within {} ms", patience.as_millis())),
@@ -198,7 +198,8 @@ impl Pool {
 
     fn back_off(&self, trouble: &str) {
         let failures = self.failures.fetch_add(1, Relaxed);
-        let config = &self.shared.config.client.pool;
+        let live = self.shared.live.load();
+        let config = &live.client.pool;
         let pause = jitter(
             failures + 1,
             config.backoff_ms,
@@ -264,7 +265,7 @@ impl Drop for Pool {
 async fn open(shared: &Shared, target: &Target) -> Result<(Arc<Connection>, Driver), String> {
     let stream = shared.connector.connect(target).await;
     let stream = stream.map_err(|error| error.to_string())?;
-    connection::open(stream, &shared.config)
+    connection::open(stream, &shared.live.whole())
         .await
         .map_err(|error| error.to_string())
 }

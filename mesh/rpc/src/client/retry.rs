@@ -112,7 +112,7 @@ enum Next {
 impl<A: Attempts> Retry<A> {
     async fn run(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let destination = &*self.destination;
-        let config = &destination.shared.config.client.retry;
+        let config = &destination.shared.live.load().client.retry.clone();
         destination.budget.earn(destination.shared.clock.now());
         let mut trial = Trial::of(&request, destination);
         let mut copy = Copy::of(request, config.replay_bytes_max).await?;
@@ -239,7 +239,8 @@ fn is_good(answer: &Result<Response<Body>, Failure>) -> bool {
 impl Trial {
     fn of(request: &Request<Body>, destination: &Destination) -> Self {
         let call = Call::of(request);
-        let config = &destination.shared.config.client;
+        let live = destination.shared.live.load();
+        let config = &live.client;
         let above = call.context.previous_attempts();
         let unary = call
             .method

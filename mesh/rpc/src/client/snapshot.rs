@@ -89,7 +89,7 @@ impl EndpointState {
 impl Destination {
     pub(crate) fn snapshot(&self) -> DestinationSnapshot {
         let now = self.shared.clock.now();
-        let decay = millis(self.shared.config.client.balance.decay_ms);
+        let decay = millis(self.shared.live.load().client.balance.decay_ms);
         let set = self.set();
         let endpoints = set.members().iter().map(|member| EndpointSnapshot {
             zone: member.zone.to_string(),

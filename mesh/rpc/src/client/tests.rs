@@ -31,8 +31,8 @@ use super::{
     failure::{Cause, Failure, Reach},
 };
 use crate::{
-    CallContext, Mesh, Principal, RetryConfig, metrics::Metrics, stack::Call,
-    testing::descriptor_set, wire::header,
+    CallContext, Config, Mesh, Principal, RetryConfig, live::Live, metrics::Metrics, stack::Call,
+    testing::descriptor_set, traffic::Traffic, wire::header,
 };
 
 const READ: &str = "/mesh.test.v1.TestService/Read";
@@ -79,7 +79,7 @@ fn destination_over(
         "test",
         Some(discover),
         connector,
-        config,
+        &Live::new(config.clone()),
         &contract(),
         &metrics,
     )
@@ -87,8 +87,15 @@ fn destination_over(
 
 fn client_of(destination: Arc<Destination>, config: &Config) -> Client {
     let metrics = Metrics::register(Side::Client, &contract(), &Registry::new()).unwrap();
-    let (calls, traffic) = (metrics.of("test"), Traffic::default());
-    Client::new(destination, config, &contract(), calls, traffic)
+    let live = Live::new(config.clone());
+    Client::new(
+        destination,
+        Versions::default(),
+        &live,
+        &contract(),
+        metrics.of("test"),
+        Traffic::default(),
+    )
 }
 
 /// A client whose connector never comes to a result.
@@ -204,7 +211,7 @@ async fn an_unconfigured_destination_names_its_key() {
 async fn the_context_goes_along_in_headers() {
     let (seen, mut headers) = tokio::sync::mpsc::channel(1);
     let stack = ServiceBuilder::new()
-        .layer(context::layer(contract(), Duration::from_secs(10)))
+        .layer(context::layer(contract(), Live::new(Config::default())))
         .service(service_fn(move |request: Request<Body>| {
             let seen = seen.clone();
             async move {
@@ -319,7 +326,7 @@ async fn tried_by(
         previous: Arc::default(),
     };
     let stack = ServiceBuilder::new()
-        .layer(context::layer(contract(), Duration::from_secs(10)))
+        .layer(context::layer(contract(), Live::new(Config::default())))
         .layer(deadline::layer())
         .service(retry::Retry::new(attempts.clone(), destination));
     let outcome = caller.scope(stack.oneshot(request(path))).await;

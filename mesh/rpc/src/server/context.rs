@@ -20,6 +20,7 @@ use tower::{Layer, Service};
 use crate::{
     context::{CallContext, Principal, ScopedBody},
     contract::{Contract, Criticality},
+    live::Live,
     stack::{Answer, Call, Progress, Stack},
     wire::{self, header},
 };
@@ -27,12 +28,12 @@ use crate::{
 /// Puts the context of each call into scope.
 pub(crate) fn layer<S>(
     contract: Contract,
-    deadline_default: Duration,
+    live: Live,
 ) -> impl Layer<S, Service = Extract<S>> + Clone {
     tower::layer::layer_fn(move |inner| Extract {
         inner,
         contract: contract.clone(),
-        deadline_default,
+        live: live.clone(),
     })
 }
 
@@ -40,7 +41,7 @@ pub(crate) fn layer<S>(
 pub(crate) struct Extract<S> {
     inner: S,
     contract: Contract,
-    deadline_default: Duration,
+    live: Live,
 }
 
 impl<S: Stack> Service<Request<Body>> for Extract<S> {
@@ -55,7 +56,9 @@ impl<S: Stack> Service<Request<Body>> for Extract<S> {
     fn call(&mut self, mut request: Request<Body>) -> Answer {
         let path = request.uri().path();
         let method = self.contract.lookup(path);
-        let cap = self.contract.deadline(path, self.deadline_default);
+        let cap = self
+            .contract
+            .deadline(path, self.live.load().deadline_default());
         let criticality = method
             .as_ref()
             .map_or(Criticality::Critical, |m| m.criticality);

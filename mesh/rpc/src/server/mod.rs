@@ -1,16 +1,21 @@
 //! The server stack: what a call passes through on its way in, and the life of a server.
 //!
-//! Deliberately without authorisation (the edge enforces audiences), identity (the `mesh-principal`
-//! header is believed: keep the port inside) and overload control; each comes with its own issue.
+//! Deliberately without authorisation (the edge enforces audiences) and identity (the `mesh-principal`
+//! header is believed: keep the port inside); each comes with its own issue.
 
 mod accept;
 mod context;
 mod deadline;
+mod fault;
 mod greeting;
 mod health;
+pub(crate) mod metrics;
+mod overload;
 mod panic;
+mod pattern;
+mod rate_limit;
 
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
 
 use http::{Request, Response};
 use tokio::net::TcpListener;
@@ -23,7 +28,10 @@ use tonic::{
 };
 use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
+pub use fault::{FaultRule, FaultsConfig};
 pub use health::Health;
+pub use overload::OverloadConfig;
+pub use rate_limit::{RateLimitRule, RateLimitsConfig};
 
 use crate::{Error, Mesh, frames, observe, stack::Side};
 
@@ -109,28 +117,33 @@ impl Server {
         let routes = std::mem::take(&mut self.routes).routes();
         let stack = self.stack(routes, &drain);
         let config = self.mesh.config();
-        accept::serve(listener, stack, config, &drain, &shutdown).await;
+        accept::serve(listener, stack, &config, &drain, &shutdown).await;
         self.health.all(&self.services, false).await;
-        drain
-            .run(Duration::from_millis(config.server.drain_timeout_ms))
-            .await;
+        drain.run(self.mesh.config().server.drain_timeout()).await;
         Ok(())
     }
 
     fn stack(&self, routes: Routes, drain: &accept::Drain) -> ServerStack {
-        let (config, contract) = (self.mesh.config(), self.mesh.contract());
+        let contract = self.mesh.contract();
+        let (live, metrics) = (self.mesh.live(), self.mesh.server_metrics());
         let routes = ServiceExt::<Request<Body>>::map_err(routes.prepare(), |never| match never {});
         let stack = ServiceBuilder::new()
             // Who calls, why and until when; everything below runs inside that context.
-            .layer(context::layer(contract.clone(), config.deadline_default()))
+            .layer(context::layer(contract.clone(), live.clone()))
             // Sees what the caller sees, whatever the layers below make of it.
             .layer(observe::layer(Side::Server, self.mesh.served(), self.mesh.traffic()))
             // The caller's deadline, capped by the contract's; and the end of the server.
             .layer(deadline::layer(drain.clone()))
+            // What comes too often is nobody else's load.
+            .layer(rate_limit::layer(live.clone(), metrics.clone()))
+            // Refuses what cannot be borne while that is still cheap.
+            .layer(overload::layer(live.clone(), contract, metrics.clone()))
+            // Faults on purpose look like the handler's own.
+            .layer(fault::layer(live.clone(), metrics.clone()))
             // A bug in one call is not the end of its connection, nor a text for its caller.
             .layer(panic::layer())
             // What is too long is refused before it is read.
-            .layer(frames::layer(Side::Server, config.message_bytes_max))
+            .layer(frames::layer(Side::Server, live.clone()))
             .service(routes);
         BoxCloneSyncService::new(stack)
     }

@@ -43,6 +43,73 @@ fn with(name: &'static str, value: &'static str) -> Request<String> {
     request
 }
 
+/// Code, reason, layer, policy and attempt of each.
+const EXPLAINED: [(Code, &str, &str, &str, &str); 9] = [
+    (
+        Code::DeadlineExceeded,
+        "DEADLINE_EXCEEDED",
+        "deadline",
+        "mesh.deadline_default_ms",
+        "3",
+    ),
+    (
+        Code::InvalidArgument,
+        "MALFORMED_HEADER",
+        "context",
+        "grpc-timeout",
+        "0",
+    ),
+    (
+        Code::Internal,
+        "INTERNAL",
+        "panic",
+        "the handler panicked",
+        "1",
+    ),
+    (
+        Code::ResourceExhausted,
+        "MESSAGE_TOO_LARGE",
+        "frames",
+        "mesh.message_bytes_max",
+        "1",
+    ),
+    (
+        Code::DeadlineExceeded,
+        "DEADLINE_EXCEEDED",
+        "deadline",
+        "grpc-timeout",
+        "1",
+    ),
+    (
+        Code::DeadlineExceeded,
+        "DEADLINE_EXCEEDED",
+        "deadline",
+        "the caller's deadline",
+        "0",
+    ),
+    (
+        Code::ResourceExhausted,
+        "MESSAGE_TOO_LARGE",
+        "frames",
+        "mesh.message_bytes_max",
+        "0",
+    ),
+    (
+        Code::Unavailable,
+        "DESTINATION_NOT_CONFIGURED",
+        "discovery",
+        "mesh.destinations.nowhere",
+        "1",
+    ),
+    (
+        Code::Unavailable,
+        "SHUTTING_DOWN",
+        "deadline",
+        "shutdown",
+        "1",
+    ),
+];
+
 #[tokio::test]
 async fn every_layer_explains_its_errors() {
     let config = Config {
@@ -83,70 +150,10 @@ async fn every_layer_explains_its_errors() {
     // The server's, at its end.
     served.shutdown.cancel();
     statuses.push(drain(watched).await.1.unwrap_err());
-    let (late, large) = (Code::DeadlineExceeded, Code::ResourceExhausted);
-    let rows = [
-        (
-            late,
-            "DEADLINE_EXCEEDED",
-            "deadline",
-            "mesh.deadline_default_ms",
-            "3",
-        ),
-        (
-            Code::InvalidArgument,
-            "MALFORMED_HEADER",
-            "context",
-            "grpc-timeout",
-            "0",
-        ),
-        (
-            Code::Internal,
-            "INTERNAL",
-            "panic",
-            "the handler panicked",
-            "1",
-        ),
-        (
-            large,
-            "MESSAGE_TOO_LARGE",
-            "frames",
-            "mesh.message_bytes_max",
-            "1",
-        ),
-        (late, "DEADLINE_EXCEEDED", "deadline", "grpc-timeout", "1"),
-        (
-            late,
-            "DEADLINE_EXCEEDED",
-            "deadline",
-            "the caller's deadline",
-            "0",
-        ),
-        (
-            large,
-            "MESSAGE_TOO_LARGE",
-            "frames",
-            "mesh.message_bytes_max",
-            "0",
-        ),
-        (
-            Code::Unavailable,
-            "DESTINATION_NOT_CONFIGURED",
-            "discovery",
-            "mesh.destinations.nowhere",
-            "1",
-        ),
-        (
-            Code::Unavailable,
-            "SHUTTING_DOWN",
-            "deadline",
-            "shutdown",
-            "1",
-        ),
-    ];
     let explained: Vec<_> = statuses.iter().map(explained).collect();
     assert_eq!(
         explained,
-        rows.map(|(code, reason, layer, policy, attempt)| {
+        EXPLAINED.map(|(code, reason, layer, policy, attempt)| {
             (code, [reason, layer, policy, attempt].map(str::to_owned))
         })
     );

@@ -7,6 +7,7 @@ mod explaining;
 mod lifecycle;
 mod limits;
 mod propagation;
+mod reloading;
 mod repeating;
 mod seeing;
 #[path = "../support/mod.rs"]

@@ -8,8 +8,11 @@
 //! taken as text where the key's default is text, and is read like TOML elsewhere (`5`, `true`,
 //! `[1, 2]`); text for an optional key that looks like a number has to be quoted.
 //!
-//! Deliberately without profiles, includes and reloading.
+//! What can change while the program runs is read again from its file ([`Following`]).
+//!
+//! Deliberately without profiles and includes.
 
+mod follow;
 mod secret;
 mod source;
 
@@ -22,6 +25,7 @@ use figment::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use follow::Following;
 pub use secret::Secret;
 pub use source::Overrides;
 
@@ -73,6 +77,15 @@ pub struct Loaded<C> {
     /// What to run with.
     pub config: C,
     toml: String,
+    from: Origin,
+}
+
+/// Where a configuration was read from.
+#[derive(Clone, Debug)]
+struct Origin {
+    args: CommonArgs,
+    env_prefix: String,
+    overrides: Overrides,
 }
 
 impl<C> Loaded<C> {
@@ -85,6 +98,11 @@ impl<C> Loaded<C> {
         } else {
             None
         }
+    }
+
+    /// Reads the file again while the program runs.
+    pub fn following(&self) -> Following {
+        Following::new(self.from.clone(), self.toml.clone())
     }
 
     /// The configuration in effect as TOML, with secrets masked.
@@ -135,6 +153,11 @@ where
     for variable in source::variables(environment, env_prefix, &defaults) {
         figment = figment.merge(variable);
     }
+    let from = Origin {
+        args: args.clone(),
+        env_prefix: env_prefix.to_owned(),
+        overrides: overrides.clone(),
+    };
     for flag in overrides.0 {
         figment = figment.merge(flag);
     }
@@ -167,7 +190,7 @@ where
             .into_iter(),
         )
     })?;
-    Ok(Loaded { config, toml })
+    Ok(Loaded { config, toml, from })
 }
 
 fn tree(config: &impl Serialize) -> Value {

@@ -13,6 +13,7 @@ use crate::{
         metrics::ClientMetrics,
         pool::Shared,
     },
+    live::Live,
 };
 
 const SEED: u64 = 11;
@@ -21,7 +22,7 @@ const SEED: u64 = 11;
 pub(crate) fn members(places: &[(u32, &str)]) -> Vec<Member> {
     let metrics = ClientMetrics::register(&Registry::new()).unwrap();
     let shared = Arc::new(Shared {
-        config: Config::default(),
+        live: Live::new(Config::default()),
         clock: Clock::start(),
         connector: Arc::new(Tcp),
         metrics: metrics.of("test"),
