@@ -187,7 +187,7 @@ pub(crate) fn refused(refusal: Refusal<'_>) -> Status {
     let (code, pause) = (Code::ResourceExhausted, Some(refusal.pause));
     let mut status =
         Origin::before(layer, policy).status(code, refusal.message, refusal.reason, pause, []);
-    let pause_ms = refusal.pause.as_micros().div_ceil(1_000);
+    let pause_ms = refusal.pause.as_nanos().div_ceil(1_000_000);
     if let Ok(pushback) = pause_ms.to_string().parse() {
         status
             .metadata_mut()

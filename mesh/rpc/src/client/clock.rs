@@ -23,7 +23,7 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> Nanos {
-        nanos(self.epoch.elapsed()).max(1)
+        nanos(self.epoch.elapsed()).saturating_add(1)
     }
 }
 
