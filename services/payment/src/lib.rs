@@ -280,7 +280,7 @@ pub async fn run(
         stopping.cancelled().await;
         readiness.stop();
     });
-    background.spawn(following.run(shutdown.clone(), move |new: Config| {
+    background.spawn(following.run(admin_stop.clone(), move |new: Config| {
         mesh.reload(new.mesh).map(|reloaded| reloaded.after_restart)
     }));
     let served = service.run(listener, shutdown).await;

@@ -354,7 +354,7 @@ mod tests {
         let pushback = refused.metadata().get(header::RETRY_PUSHBACK).unwrap();
         assert_eq!(pushback, "1000");
         limits.check(&request(READ, "modest")).unwrap();
-        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::advance(Duration::from_millis(1_001)).await;
         limits.check(&request(READ, "greedy")).unwrap();
         limits.check(&request(READ, "greedy")).unwrap_err();
     }

@@ -84,7 +84,7 @@ impl Calls {
     async fn end(self) -> Result<(), Status> {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
-            task.await.unwrap()?;
+            task.await.expect("callers do not panic")?;
         }
         Ok(())
     }
@@ -93,7 +93,8 @@ impl Calls {
 async fn share_of_two(mesh: &Mesh, calls: u32) -> u32 {
     let (client, mut two) = (client(mesh), 0);
     for _ in 0..calls {
-        two += u32::from(client.unary("Post", "").await.unwrap() == "two");
+        let name = client.unary("Post", "").await.expect("no call fails");
+        two += u32::from(name == "two");
     }
     two
 }
@@ -166,8 +167,12 @@ async fn the_default_deadline_of_the_next_call_is_the_new_one() {
 
 /// A server whose mesh can be reloaded.
 async fn reloadable() -> (Mesh, TestClient<mesh::Client>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("loopback has a free port");
+    let address = listener
+        .local_addr()
+        .expect("a bound listener has an address");
     let mesh = mesh_with(Config::default(), &Registry::new());
     let service = TestService::new(|_, _| async { Ok(one("fine")) });
     let server = mesh.server().add(service);
