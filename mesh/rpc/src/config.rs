@@ -70,6 +70,16 @@ pub struct ServerConfig {
     pub streams_max: u32,
     /// How long a new connection may take to say that it speaks HTTP/2, in milliseconds. Default: 5000.
     pub handshake_timeout_ms: u64,
+    /// How old a connection may become, in milliseconds, give or take a tenth; then its peer is told to
+    /// open another (GOAWAY), so that clients spread over servers that are new. 0: no limit.
+    /// Default: 1800000.
+    pub connection_age_max_ms: u64,
+    /// How long calls in flight may go on after that, in milliseconds; what is left then ends with
+    /// UNAVAILABLE. Default: 300000.
+    pub connection_age_grace_ms: u64,
+    /// How long a connection may be without calls before its peer is told that it goes away, in
+    /// milliseconds. 0: no limit. Default: 600000.
+    pub connection_idle_max_ms: u64,
     /// How long calls in flight may go on after shutdown was asked for, in milliseconds; what is left
     /// then ends with UNAVAILABLE. Streams without a deadline end at once. Default: 10000.
     pub drain_timeout_ms: u64,
@@ -81,6 +91,9 @@ impl Default for ServerConfig {
             connections_max: 4096,
             streams_max: 1024,
             handshake_timeout_ms: 5_000,
+            connection_age_max_ms: 1_800_000,
+            connection_age_grace_ms: 300_000,
+            connection_idle_max_ms: 600_000,
             drain_timeout_ms: 10_000,
         }
     }

@@ -23,6 +23,7 @@ mod context;
 mod contract;
 mod error;
 mod frames;
+mod incoming;
 mod metrics;
 mod observe;
 mod server;

@@ -146,6 +146,23 @@ pub(crate) fn shutting_down() -> Status {
     )
 }
 
+/// Of a call that was left on a connection after its grace.
+pub(crate) fn connection_ended() -> Status {
+    status(
+        Code::Unavailable,
+        "the connection has reached its end, and the grace for calls on it too",
+        "CONNECTION_ENDED",
+        Some(RETRY_DELAY),
+    )
+}
+
+/// What the handler sees of a request that its caller did not finish. Not CANCELLED, which tonic's
+/// decoder takes for the end of the request.
+pub(crate) fn request_cut_off(error: &h2::Error) -> Status {
+    let message = format!("the request was cut off: {error}");
+    status(Code::Aborted, message, "REQUEST_CUT_OFF", None)
+}
+
 pub(crate) fn message_too_large(bytes: u64, max: usize) -> Status {
     let message = format!("a message of {bytes} bytes is over the limit of {max} bytes");
     status(Code::ResourceExhausted, message, "MESSAGE_TOO_LARGE", None)

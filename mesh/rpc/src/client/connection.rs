@@ -19,8 +19,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream, client};
-use http::{HeaderMap, Request, Response};
+use h2::{Ping, PingPong, Reason, SendStream, client};
+use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use tokio::{
     sync::Notify,
@@ -30,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, body::Body};
 
 use super::connect::Stream;
-use crate::{Config, context};
+use crate::{Config, context, incoming::Incoming};
 
 /// The half that calls use.
 pub(crate) struct Connection {
@@ -221,8 +221,7 @@ impl Lease {
         let answer = answer.map_err(|error| broken(Trouble::Http2(error)))?;
         let (parts, stream) = answer.into_parts();
         let received = Received {
-            stream,
-            trailing: false,
+            incoming: Incoming::new(stream),
             _pumping: pumping,
         };
         Ok((Response::from_parts(parts, ()), received))
@@ -315,37 +314,21 @@ impl Future for Pump {
 
 /// An answer's body. Dropped before its end, it resets the stream.
 pub(crate) struct Received {
-    stream: RecvStream,
-    trailing: bool,
+    incoming: Incoming,
     /// The rest of the request, which is of no use without an answer.
     _pumping: Option<AbortOnDropHandle<()>>,
 }
 
 impl Received {
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.incoming.is_end_stream()
     }
 
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        if !self.trailing {
-            match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // Refused only for more than was received.
-                    let _ = self.stream.flow_control().release_capacity(data.len());
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => self.trailing = true,
-            }
-        }
-        let trailers: Option<HeaderMap> = match ready!(self.stream.poll_trailers(cx)) {
-            Ok(trailers) => trailers,
-            Err(error) => return Poll::Ready(Some(Err(error))),
-        };
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+        self.incoming.poll_frame(cx)
     }
 }
 

@@ -4,13 +4,17 @@
 //! header is believed: keep the port inside) and overload control; each comes with its own issue.
 
 mod accept;
+mod call;
+mod connection;
 mod context;
 mod deadline;
-mod greeting;
+mod drain;
 mod health;
+mod heard;
+mod life;
 mod panic;
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use tokio::net::TcpListener;
@@ -104,12 +108,13 @@ impl Server {
             .add_service(self.health.service());
         self.health.all(&self.services, true).await;
 
-        let drain = accept::Drain::default();
+        let drain = drain::Drain::default();
         let _closed = drain.close_on_drop();
         let routes = std::mem::take(&mut self.routes).routes();
-        let stack = self.stack(routes, &drain);
         let config = self.mesh.config();
-        accept::serve(listener, stack, config, &drain, &shutdown).await;
+        let terms = Arc::new(connection::Terms::new(self.stack(routes), config, &drain));
+        let connections_max = config.server.connections_max;
+        accept::serve(listener, terms, connections_max, &shutdown).await;
         self.health.all(&self.services, false).await;
         drain
             .run(Duration::from_millis(config.server.drain_timeout_ms))
@@ -117,7 +122,7 @@ impl Server {
         Ok(())
     }
 
-    fn stack(&self, routes: Routes, drain: &accept::Drain) -> ServerStack {
+    fn stack(&self, routes: Routes) -> ServerStack {
         let (config, contract) = (self.mesh.config(), self.mesh.contract());
         let routes = ServiceExt::<Request<Body>>::map_err(routes.prepare(), |never| match never {});
         let stack = ServiceBuilder::new()
@@ -125,8 +130,8 @@ impl Server {
             .layer(context::layer(contract.clone(), config.deadline_default()))
             // Sees what the caller sees, whatever the layers below make of it.
             .layer(observe::layer(Side::Server, self.mesh.metrics(Side::Server)))
-            // The caller's deadline, capped by the contract's; and the end of the server.
-            .layer(deadline::layer(drain.clone()))
+            // The caller's deadline, capped by the contract's; and the end of its connection.
+            .layer(deadline::layer())
             // A bug in one call is not the end of its connection, nor a text for its caller.
             .layer(panic::layer())
             // What is too long is refused before it is read.

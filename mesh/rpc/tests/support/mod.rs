@@ -1,6 +1,7 @@
 //! A service whose behaviour each test writes itself, served for real on port 0.
 
 pub(crate) mod contract;
+pub(crate) mod wire;
 
 use std::{
     convert::Infallible,
@@ -101,6 +102,17 @@ pub(crate) async fn elapse(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
     tokio::time::resume();
+}
+
+/// How often a test does something: the large numbers by an environment variable, or a smaller
+/// default that leaves the suite quick.
+pub(crate) fn count(variable: &str, default: usize) -> usize {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test has no configuration to be an argument"
+    )]
+    let asked = std::env::var(variable);
+    asked.map_or(default, |text| text.parse().expect("a number"))
 }
 
 /// An answer of one text.
