@@ -17,6 +17,11 @@ pub struct Config {
     /// each with `;zone=NAME` and `;weight=1..1000` where wanted; `dns://host:port`, each address of which
     /// is an endpoint; or `file:///path` of a file with one endpoint per line. Default: none. A call to
     /// a name that is missing here is UNAVAILABLE and says so.
+    ///
+    /// `https://` instead of `http://` speaks TLS, which `identity.mode` has to allow; in mode `strict`
+    /// all do. The server has to be of the own trust domain, or, with one or several
+    /// `;id=spiffe://shop.example/product` (or `/jobs/*` for all below), one of those; on a `dns://`
+    /// destination an id also says that it speaks TLS.
     pub destinations: BTreeMap<String, String>,
     /// The longest a call may take whose contract states no deadline, in milliseconds. Default: 10000.
     pub deadline_default_ms: u64,
@@ -40,6 +45,8 @@ pub struct Config {
     pub client: ClientConfig,
     /// The server stack.
     pub server: ServerConfig,
+    /// Mutual TLS and authorisation. Default: off.
+    pub identity: mesh_identity::Config,
 }
 
 impl Default for Config {
@@ -55,6 +62,7 @@ impl Default for Config {
             connection_window_bytes: 4 << 20,
             client: ClientConfig::default(),
             server: ServerConfig::default(),
+            identity: mesh_identity::Config::default(),
         }
     }
 }
@@ -143,11 +151,19 @@ impl Config {
             }
         }
         for (name, address) in &self.destinations {
-            parse_destination(address).map_err(|reason| Error::Config {
+            let refuse = |reason: &str| Error::Config {
                 key: format!("destinations.{name}"),
                 reason: reason.to_owned(),
-            })?;
+            };
+            let source = parse_destination(address).map_err(refuse)?;
+            if source.wants_tls() && self.identity.mode == mesh_identity::Mode::Off {
+                return Err(refuse("speaks TLS, and mesh.identity.mode is off"));
+            }
         }
+        self.identity.validate().map_err(|error| Error::Config {
+            key: format!("identity.{}", error.key),
+            reason: error.reason.to_owned(),
+        })?;
         Ok(())
     }
 
@@ -214,7 +230,7 @@ mod tests {
     #[test]
     fn a_bad_destination_is_refused_by_its_key() {
         let config = Config {
-            destinations: BTreeMap::from([("product".to_owned(), "https://product:1".to_owned())]),
+            destinations: BTreeMap::from([("product".to_owned(), "ftp://product:1".to_owned())]),
             ..Config::default()
         };
         let error = config.validate().unwrap_err().to_string();

@@ -9,12 +9,12 @@
 //! reads it from the descriptors ([`Contract`]) and owns the mechanism behind it: deadlines that cover
 //! connecting and whole streams, trace and principal that travel along ([`CallContext`]), discovery,
 //! balancing, retries within a budget, hedging, ejection of endpoints that fail, size limits, metrics,
-//! health, reflection, graceful shutdown.
+//! health, reflection, graceful shutdown; and, where `mesh.identity` asks for them, mutual TLS by SPIFFE
+//! identities ([`Mesh::start`]) and authorisation by caller and method.
 //!
-//! Deliberately without: SQL, a broker, anything that knows commerce; global state; and, until the
-//! issues that bring them, identity (the server believes the `mesh-principal` header of whoever can
-//! reach it: keep its port inside), authorisation (the audience of a method is enforced by the edge) and
-//! overload control.
+//! Deliberately without: SQL, a broker, anything that knows commerce; global state; overload control,
+//! until its issue brings it. The audience of a method is enforced by the edge. Without identity, the
+//! server believes the `mesh-principal` header of whoever can reach it: keep its port inside.
 
 mod bounded;
 mod client;
@@ -23,6 +23,7 @@ mod context;
 mod contract;
 mod error;
 mod frames;
+mod identities;
 mod incoming;
 mod metrics;
 mod observe;
@@ -38,6 +39,7 @@ mod wire;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 pub use client::{
@@ -51,15 +53,21 @@ pub use contract::{
     destination_of,
 };
 pub use error::Error;
+pub use mesh_identity::{self as identity, SpiffeId};
 pub use server::{Health, Server};
 pub use status::ERROR_DOMAIN;
 pub use wire::header;
 
 use crate::{
     client::{ClientMetrics, Destination},
+    identities::Identities,
     metrics::Metrics,
     stack::Side,
 };
+
+/// How long calls in flight may go on with a peer that is not trusted any more: a revocation is noticed
+/// within a second, by the default of `identity.files.reload_interval_ms`, and in force within two.
+pub(crate) const UNTRUSTED_GRACE: Duration = Duration::from_millis(500);
 
 /// What a process needs to call and to serve: configuration, contract, connections, metrics.
 /// Cheap to clone; one per process and registry.
@@ -74,18 +82,52 @@ struct Inner {
     client_metrics: Metrics,
     server_metrics: Metrics,
     attempt_metrics: ClientMetrics,
+    identities: Arc<Identities>,
     // One per destination, made at its first use.
     clients: Mutex<HashMap<String, (Client, Arc<Destination>)>>,
 }
 
 impl Mesh {
-    /// Checks the configuration and registers the metrics. Connects nothing yet.
+    /// Checks the configuration, waits for the first identity where one is asked for
+    /// (`mesh.identity.mode`), and registers the metrics. Connects nothing yet.
+    ///
+    /// The identity follows its files or the Workload API for as long as the mesh, a client or a server
+    /// of it lives: nobody else has to run anything. That it is waited for here, and not by `client` and
+    /// `server`, leaves those as they are, and finds a missing certificate at the start and not at the
+    /// first call.
+    pub async fn start(
+        config: Config,
+        contract: Contract,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, Error> {
+        config.validate()?;
+        let identities = Identities::start(&config.identity).await?;
+        Self::with(config, contract, registry, identities)
+    }
+
+    /// The same without an identity: for tests, and for programs that only speak plaintext. A
+    /// configuration that asks for an identity is refused.
     pub fn new(
         config: Config,
         contract: Contract,
         registry: &prometheus::Registry,
     ) -> Result<Self, Error> {
         config.validate()?;
+        if config.identity.mode != mesh_identity::Mode::Off {
+            return Err(Error::Config {
+                key: "identity.mode".to_owned(),
+                reason: "needs Mesh::start, which waits for the first identity".to_owned(),
+            });
+        }
+        Self::with(config, contract, registry, Identities::off())
+    }
+
+    fn with(
+        config: Config,
+        contract: Contract,
+        registry: &prometheus::Registry,
+        identities: Identities,
+    ) -> Result<Self, Error> {
         let client_metrics = Metrics::register(Side::Client, registry)?;
         let server_metrics = Metrics::register(Side::Server, registry)?;
         let attempt_metrics = ClientMetrics::register(registry)?;
@@ -96,6 +138,7 @@ impl Mesh {
             client_metrics,
             server_metrics,
             attempt_metrics,
+            identities: Arc::new(identities),
             clients,
         };
         Ok(Self {
@@ -113,6 +156,7 @@ impl Mesh {
             contract,
             client_metrics,
             attempt_metrics,
+            identities,
             clients,
             ..
         } = &*self.inner;
@@ -121,7 +165,13 @@ impl Mesh {
         if let Some((client, _)) = clients.get(destination) {
             return client.clone();
         }
-        let opened = Destination::configured(destination, config, contract, attempt_metrics);
+        let opened = Destination::configured(
+            destination,
+            config,
+            contract,
+            attempt_metrics,
+            identities.clone(),
+        );
         let client = Client::new(opened.clone(), config, contract, client_metrics.clone());
         clients.insert(destination.to_owned(), (client.clone(), opened));
         client
@@ -164,6 +214,15 @@ impl Mesh {
     /// What the mesh was configured with.
     pub fn config(&self) -> &Config {
         &self.inner.config
+    }
+
+    /// The identity of this process; `None` where `mesh.identity.mode` is off.
+    pub fn identity(&self) -> Option<&mesh_identity::Identity> {
+        self.inner.identities.own.as_ref()
+    }
+
+    pub(crate) fn identities(&self) -> &Arc<Identities> {
+        &self.inner.identities
     }
 
     pub(crate) fn metrics(&self, side: Side) -> Metrics {

@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
+use mesh_identity::SpiffeId;
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
@@ -83,6 +84,7 @@ fn span_of(call: &Call) -> Span {
         "rpc",
         rpc.method = method_label(call),
         trace_id = call.context.trace_id(),
+        caller = call.context.caller().map(SpiffeId::as_str),
         principal = call.context.principal().name(),
         request_id = call.context.request_id(),
         code = Empty,

@@ -156,6 +156,30 @@ pub(crate) fn connection_ended() -> Status {
     )
 }
 
+/// Of a call that was in flight when its caller stopped being trusted.
+pub(crate) fn distrusted() -> Status {
+    status(
+        Code::Unauthenticated,
+        "the caller's certificate is not trusted any more",
+        "CALLER_NOT_TRUSTED",
+        None,
+    )
+}
+
+pub(crate) fn unauthenticated() -> Status {
+    status(
+        Code::Unauthenticated,
+        "the caller has shown no identity, and the method asks for one",
+        "UNAUTHENTICATED",
+        None,
+    )
+}
+
+/// `denial` says no more than that the caller may not call the method.
+pub(crate) fn permission_denied(denial: &str) -> Status {
+    status(Code::PermissionDenied, denial, "PERMISSION_DENIED", None)
+}
+
 /// What the handler sees of a request that its caller did not finish. Not CANCELLED, which tonic's
 /// decoder takes for the end of the request.
 pub(crate) fn request_cut_off(error: &h2::Error) -> Status {

@@ -230,7 +230,7 @@ pub async fn run(
     let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
     let bus = RabbitMqBus::start(config.bus, "payment", bus_metrics)?;
     let parts = Parts {
-        mesh: Mesh::new(config.mesh, contract, &registry)?,
+        mesh: Mesh::start(config.mesh, contract, &registry).await?,
         bus: Arc::new(bus.clone()),
         events: Metrics::register(&registry)?,
         providers: Providers::from([(name.clone(), provider)]),

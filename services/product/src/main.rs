@@ -79,11 +79,12 @@ async fn main() -> anyhow::Result<()> {
         clock: Clock::system(),
         bus: (args.fault_deliveries.unwrap_or_default()).on(Arc::new(bus.clone())),
         dead_letters: Some(Arc::new(bus.dead_letters())),
-        mesh: Mesh::new(
+        mesh: Mesh::start(
             config.mesh,
             Contract::new(proto::FILE_DESCRIPTOR_SET)?,
             &registry,
-        )?,
+        )
+        .await?,
         event_metrics: mesh_events::Metrics::register(&registry)?,
         fault_points: args.fault_point.unwrap_or_default(),
     };

@@ -19,7 +19,7 @@ use super::{
     circuit::Circuit,
     clock::{Clock, Nanos},
     config::HedgeConfig,
-    connect::{Connect, Tcp},
+    connect::{Connect, Network},
     connection::Lease,
     discovery::{self, Discover, Failed, Target, parse_destination},
     endpoint::Endpoint,
@@ -29,7 +29,7 @@ use super::{
     outlier::{Outcome, Outliers},
     pool::{Found, Shared},
 };
-use crate::{Config, Contract};
+use crate::{Config, Contract, identities::Identities};
 
 pub(crate) struct Destination {
     pub(crate) name: Arc<str>,
@@ -80,12 +80,15 @@ impl Destination {
         config: &Config,
         contract: &Contract,
         metrics: &ClientMetrics,
+        identities: Arc<Identities>,
     ) -> Arc<Self> {
         let discover = config.destinations.get(name).map(|text| {
             let source = parse_destination(text).expect("the configuration was validated");
             discovery::of(source, &config.client.discovery)
         });
-        Self::open(name, discover, Arc::new(Tcp), config, contract, metrics)
+        let patience = Duration::from_millis(config.client.connect_timeout_ms);
+        let connector = Arc::new(Network::new(identities, patience));
+        Self::open(name, discover, connector, config, contract, metrics)
     }
 
     /// Follows `discover`, which is missing where the destination is not configured. Connects nothing
@@ -295,7 +298,10 @@ impl Destination {
             members.push(Member {
                 weight: target.weight,
                 zone: target.zone.clone(),
-                endpoint: if let Some(endpoint) = known.get(&target.address) {
+                endpoint: if let Some(endpoint) = known
+                    .get(&target.address)
+                    .filter(|endpoint| endpoint.pool.target().is_reached_like(&target))
+                {
                     (*endpoint).clone()
                 } else {
                     let id = self.next_id.fetch_add(1, Relaxed);

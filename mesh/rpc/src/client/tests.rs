@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::Uri;
 use http_body_util::{BodyExt as _, Full};
+use mesh_identity::PeerGuard;
 use prometheus::Registry;
 use tokio::{
     io::{AsyncReadExt as _, DuplexStream},
@@ -26,12 +27,13 @@ use super::*;
 use super::{
     attempt::Attempts,
     balance::Tried,
-    connect::{Connect, Connecting, Tcp},
+    connect::{Connect, Connecting, Network, Opened},
     discovery::Target,
     failure::{Cause, Failure, Reach},
 };
 use crate::{
-    CallContext, Mesh, Principal, RetryConfig, stack::Call, testing::descriptor_set, wire::header,
+    CallContext, Mesh, Principal, RetryConfig, identities::Identities, stack::Call,
+    testing::descriptor_set, wire::header,
 };
 
 const READ: &str = "/mesh.test.v1.TestService/Read";
@@ -62,8 +64,23 @@ where
     fn connect<'a>(&'a self, _: &'a Target) -> Connecting<'a> {
         self.count.fetch_add(1, Ordering::SeqCst);
         let connecting = (self.connect)();
-        Box::pin(async { Ok(Box::new(connecting.await?) as Box<dyn connect::Stream>) })
+        Box::pin(async {
+            Ok(Opened {
+                stream: Box::new(connecting.await?),
+                guard: PeerGuard::default(),
+            })
+        })
     }
+
+    fn scheme(&self, _: &Target) -> http::uri::Scheme {
+        http::uri::Scheme::HTTP
+    }
+}
+
+/// Over TCP.
+fn network() -> Arc<dyn Connect> {
+    let patience = Duration::from_secs(1);
+    Arc::new(Network::new(Arc::new(Identities::off()), patience))
 }
 
 fn destination_over(
@@ -309,7 +326,7 @@ async fn tried_by(
 ) -> (u32, Option<Status>, Vec<String>) {
     let mut config = Config::default();
     config.client.retry = retry;
-    let destination = destination_over(Arc::new(Tcp), "http://test:1", &config);
+    let destination = destination_over(network(), "http://test:1", &config);
     let attempts = Failing {
         failures,
         reach,
@@ -471,7 +488,7 @@ async fn a_refused_connection_is_unavailable_and_says_when_to_come_back() {
         .local_addr()
         .unwrap();
     let config = Config::default();
-    let destination = destination_over(Arc::new(Tcp), &format!("http://{gone}"), &config);
+    let destination = destination_over(network(), &format!("http://{gone}"), &config);
     let status = client_of(destination, &config)
         .oneshot(request(READ))
         .await

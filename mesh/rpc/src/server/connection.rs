@@ -6,10 +6,11 @@
 //!
 //! Deliberately without: push, CONNECT, upgrades, adaptive windows.
 
-use std::{pin::pin, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use h2::server;
+use h2::{Reason, server};
+use mesh_identity::PeerIdentity;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
@@ -20,9 +21,10 @@ use super::{
     ServerStack, call,
     drain::{Closing, Drain},
     heard::Heard,
-    life::{Activity, Event, Life},
+    life::{Activity, Event, Life, Why},
+    peer::Peer,
 };
-use crate::Config;
+use crate::{Config, identities::Identities};
 
 /// How much of a response may wait for the peer's flow control, in bytes, beside one frame of its body.
 const SEND_BUFFER_BYTES_MAX: usize = 256 << 10;
@@ -32,11 +34,17 @@ pub(crate) struct Terms {
     pub(crate) stack: ServerStack,
     pub(crate) drain: Drain,
     config: Config,
+    identities: Arc<Identities>,
     http2: server::Builder,
 }
 
 impl Terms {
-    pub(crate) fn new(stack: ServerStack, config: &Config, drain: &Drain) -> Self {
+    pub(crate) fn new(
+        stack: ServerStack,
+        config: &Config,
+        identities: Arc<Identities>,
+        drain: &Drain,
+    ) -> Self {
         let mut http2 = server::Builder::new();
         http2
             .max_concurrent_streams(config.server.streams_max)
@@ -48,28 +56,33 @@ impl Terms {
             stack,
             drain: drain.clone(),
             config: config.clone(),
+            identities,
             http2,
         }
     }
 
     /// Serves a connection that was just accepted until it ends. An error says why it did not end in
-    /// good order.
+    /// good order; a handshake that fails has been logged.
     pub(crate) async fn serve(&self, stream: TcpStream) -> Result<(), BoxError> {
         let patience = Duration::from_millis(self.config.server.handshake_timeout_ms);
         let deadline = Instant::now() + patience;
         let closing = Closing::new(&self.drain);
         stream.set_nodelay(true)?;
-        let peer = stream.connect_info();
+        let connected = stream.connect_info();
         let activity = Activity::begin();
-        let stream = Heard::new(stream, activity.heard.clone());
-        let shaking = timeout_at(deadline, self.http2.handshake::<_, Bytes>(stream));
-        let mut io = tokio::select! {
-            shaken = shaking => {
-                shaken.map_err(|_| "nothing that looks like HTTP/2 was said in time")??
-            }
+        let shaking = async {
+            let accepted = self.identities.acceptor.accept(stream, patience).await?;
+            let stream = Heard::new(accepted.stream, activity.heard.clone());
+            let shaken = timeout_at(deadline, self.http2.handshake::<_, Bytes>(stream)).await;
+            let io = shaken.map_err(|_| "nothing that looks like HTTP/2 was said in time")??;
+            Ok::<_, BoxError>((io, accepted.peer, accepted.guard))
+        };
+        let (mut io, proven, guard) = tokio::select! {
+            shaken = shaking => shaken?,
             // Nothing was asked yet, so nothing is lost.
             () = closing.begun() => return Ok(()),
         };
+        let peer = self.peer(connected.remote_addr, proven);
         let (pings, drain) = (io.ping_pong(), &self.drain);
         let mut life = Life::begin(
             &self.config,
@@ -77,7 +90,9 @@ impl Terms {
             closing.clone(),
             activity.clone(),
             pings,
+            guard,
         );
+        let mut is_distrusted = false;
         loop {
             let mut next = pin!(life.next());
             let event = loop {
@@ -86,9 +101,14 @@ impl Terms {
                     biased;
                     accepted = io.accept() => match accepted {
                         Some(accepted) => {
-                            let (mut request, respond) = accepted?;
+                            let (mut request, mut respond) = accepted?;
+                            if is_distrusted {
+                                respond.send_reset(Reason::REFUSED_STREAM);
+                                continue;
+                            }
                             let extensions = request.extensions_mut();
-                            extensions.insert(peer.clone()); // tonic's `Request::remote_addr`
+                            extensions.insert(connected.clone()); // tonic's `Request::remote_addr`
+                            extensions.insert(peer.clone());
                             extensions.insert(closing.clone());
                             let (stack, in_flight) = (self.stack.clone(), activity.call());
                             drain.tasks.spawn(async move {
@@ -105,10 +125,24 @@ impl Terms {
                 Event::Leave(why) => {
                     tracing::debug!(reason = why.name(), "connection goes away");
                     io.graceful_shutdown();
+                    is_distrusted |= why == Why::Distrust;
                 }
                 Event::Cut(why) => closing.cut(why.status()),
                 Event::Close(why) => return Err(format!("cut off: {}", why.name()).into()),
             }
+        }
+    }
+
+    fn peer(&self, address: Option<SocketAddr>, proven: Option<PeerIdentity>) -> Peer {
+        let id = proven.map(|peer| peer.id);
+        let own = self.identities.own.as_ref();
+        let own = own.map(mesh_identity::Identity::id);
+        Peer {
+            address,
+            is_foreign: id
+                .as_ref()
+                .is_some_and(|id| own.is_none_or(|own| own.trust_domain() != id.trust_domain())),
+            id,
         }
     }
 }

@@ -21,12 +21,13 @@ use std::{
 };
 
 use h2::{Ping, PingPong};
+use mesh_identity::{GuardEvent, PeerGuard};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::drain::{Closing, Drain, FLUSH_TIMEOUT};
-use crate::{Config, status};
+use crate::{Config, UNTRUSTED_GRACE, status};
 
 /// How much earlier or later than configured a connection ends by its age, in percent: connections made
 /// together, as after a deployment, do not all end together.
@@ -43,6 +44,11 @@ pub(crate) enum Why {
     Idle,
     /// The peer does not answer.
     Silent,
+    /// A certificate of either end runs out before long.
+    Expiry,
+    /// The peer is not trusted any more: its certificate, or the authority behind it, is revoked, gone or
+    /// out of date.
+    Distrust,
 }
 
 impl Why {
@@ -53,6 +59,8 @@ impl Why {
             Self::Age => "age",
             Self::Idle => "idle",
             Self::Silent => "silent",
+            Self::Expiry => "expiry",
+            Self::Distrust => "distrust",
         }
     }
 
@@ -60,7 +68,8 @@ impl Why {
     pub(crate) fn status(self) -> Status {
         match self {
             Self::Drain => status::shutting_down(),
-            Self::Age | Self::Idle | Self::Silent => status::connection_ended(),
+            Self::Distrust => status::distrusted(),
+            Self::Age | Self::Idle | Self::Silent | Self::Expiry => status::connection_ended(),
         }
     }
 }
@@ -140,6 +149,7 @@ pub(crate) struct Life {
     activity: Arc<Activity>,
     closing: Closing,
     closed: CancellationToken,
+    guard: PeerGuard,
     keepalive: Keepalive,
 }
 
@@ -158,6 +168,7 @@ impl Life {
         closing: Closing,
         activity: Arc<Activity>,
         pings: Option<PingPong>,
+        guard: PeerGuard,
     ) -> Self {
         let limit = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
         let server = &config.server;
@@ -170,6 +181,7 @@ impl Life {
             grace: Duration::from_millis(server.connection_age_grace_ms),
             closing,
             closed: drain.closed.child_token(),
+            guard,
             keepalive: Keepalive {
                 pings,
                 heard: activity.heard.clone(),
@@ -187,15 +199,35 @@ impl Life {
             biased;
             () = self.closed.cancelled() => Event::Close(Why::Drain),
             () = self.closing.begun(), if is_serving => Event::Leave(Why::Drain),
+            event = self.guard.event() => match event {
+                GuardEvent::Expiring => Event::Leave(Why::Expiry),
+                GuardEvent::Invalid(_) => {
+                    self.guard = PeerGuard::default(); // It has nothing more to say.
+                    Event::Leave(Why::Distrust)
+                }
+            },
             event = due(self.stage, &self.activity, self.idle) => event,
             () = self.keepalive.silent() => Event::Close(Why::Silent),
         };
         let now = Instant::now();
         match event {
             Event::Leave(why) => {
-                // The drain has a bound of its own for all connections.
-                let cut_at = (why != Why::Drain).then(|| now + self.grace);
-                self.stage = Stage::Leaving { why, cut_at };
+                self.stage = match (self.stage, why) {
+                    (Stage::Cutting { .. }, _) => self.stage,
+                    (_, Why::Distrust) => {
+                        let cut_at = Some(now + UNTRUSTED_GRACE);
+                        Stage::Leaving { why, cut_at }
+                    }
+                    (Stage::Leaving { .. }, _) => self.stage,
+                    // The drain has a bound of its own for all connections, and a certificate its end.
+                    (Stage::Serving { .. }, Why::Drain | Why::Expiry) => {
+                        Stage::Leaving { why, cut_at: None }
+                    }
+                    (Stage::Serving { .. }, _) => {
+                        let cut_at = Some(now + self.grace);
+                        Stage::Leaving { why, cut_at }
+                    }
+                };
             }
             Event::Cut(why) => {
                 let close_at = now + FLUSH_TIMEOUT;
@@ -286,7 +318,14 @@ mod tests {
         change(&mut config);
         let (drain, activity) = (Drain::default(), Activity::begin());
         let closing = Closing::new(&drain);
-        let life = Life::begin(&config, &drain, closing, activity.clone(), None);
+        let life = Life::begin(
+            &config,
+            &drain,
+            closing,
+            activity.clone(),
+            None,
+            PeerGuard::default(),
+        );
         (life, drain, activity)
     }
 

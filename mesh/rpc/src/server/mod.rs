@@ -1,9 +1,10 @@
 //! The server stack: what a call passes through on its way in, and the life of a server.
 //!
-//! Deliberately without authorisation (the edge enforces audiences), identity (the `mesh-principal`
-//! header is believed: keep the port inside) and overload control; each comes with its own issue.
+//! Deliberately without overload control, which comes with its own issue; and without audiences, which
+//! the edge enforces. Whose `mesh-principal` header is believed says `context.rs`.
 
 mod accept;
+mod authorize;
 mod call;
 mod connection;
 mod context;
@@ -13,6 +14,7 @@ mod health;
 mod heard;
 mod life;
 mod panic;
+mod peer;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -112,7 +114,12 @@ impl Server {
         let _closed = drain.close_on_drop();
         let routes = std::mem::take(&mut self.routes).routes();
         let config = self.mesh.config();
-        let terms = Arc::new(connection::Terms::new(self.stack(routes), config, &drain));
+        let terms = Arc::new(connection::Terms::new(
+            self.stack(routes),
+            config,
+            self.mesh.identities().clone(),
+            &drain,
+        ));
         let connections_max = config.server.connections_max;
         accept::serve(listener, terms, connections_max, &shutdown).await;
         self.health.all(&self.services, false).await;
@@ -130,6 +137,8 @@ impl Server {
             .layer(context::layer(contract.clone(), config.deadline_default()))
             // Sees what the caller sees, whatever the layers below make of it.
             .layer(observe::layer(Side::Server, self.mesh.metrics(Side::Server)))
+            // Who may not call is told so before anything is spent on it, and is counted.
+            .layer(authorize::layer(self.mesh.identities().authorizer.clone()))
             // The caller's deadline, capped by the contract's; and the end of its connection.
             .layer(deadline::layer())
             // A bug in one call is not the end of its connection, nor a text for its caller.

@@ -1,6 +1,7 @@
 //! A service whose behaviour each test writes itself, served for real on port 0.
 
 pub(crate) mod contract;
+pub(crate) mod party;
 pub(crate) mod wire;
 
 use std::{

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use prometheus::Registry;
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -8,11 +8,12 @@ use crate::{
     Config,
     client::{
         clock::{Clock, millis},
-        connect::Tcp,
+        connect::Network,
         discovery::Target,
         metrics::ClientMetrics,
         pool::Shared,
     },
+    identities::Identities,
 };
 
 const SEED: u64 = 11;
@@ -23,7 +24,10 @@ pub(crate) fn members(places: &[(u32, &str)]) -> Vec<Member> {
     let shared = Arc::new(Shared {
         config: Config::default(),
         clock: Clock::start(),
-        connector: Arc::new(Tcp),
+        connector: Arc::new(Network::new(
+            Arc::new(Identities::off()),
+            Duration::from_secs(1),
+        )),
         metrics: metrics.of("test"),
         changed: tokio::sync::Notify::new(),
         lost: Arc::default(),
@@ -36,6 +40,8 @@ pub(crate) fn members(places: &[(u32, &str)]) -> Vec<Member> {
             authority: address.parse().unwrap(),
             zone: Arc::from(*zone),
             weight: *weight,
+            tls: false,
+            ids: Arc::default(),
         };
         let endpoint = Endpoint::new(index as u64, target, shared.clone(), 0);
         endpoint.pool.pretend(true);
