@@ -15,9 +15,9 @@ use tonic::{Code, Status};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 
-use crate::support::{
-    PATIENCE, TestClient, TestService, Texts, elapse, mesh_calling, one,
+use crate::{
     party::{Authority, Issued, Logs, Party, QUICK, self_signed, started, year},
+    support::{PATIENCE, TestClient, TestService, Texts, elapse, mesh_calling, one},
 };
 
 /// Says who calls, and for whom.

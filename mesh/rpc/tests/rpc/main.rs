@@ -8,6 +8,7 @@ mod discovering;
 mod identity;
 mod lifecycle;
 mod limits;
+mod party;
 mod propagation;
 mod repeating;
 mod restarts;

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use crate::support::{
-    PATIENCE, TestClient, TestService, Texts, count, drain, mesh_calling_all, mesh_with, one, serve,
+    PATIENCE, TestClient, TestService, Texts, all_ready, count, drain, mesh_calling_all, mesh_with,
+    one, serve,
 };
 
 /// One process of a backend.
@@ -62,7 +63,8 @@ async fn rolling_restarts_fail_no_call_and_cut_no_stream() {
     let (first, a) = start(anywhere, ticking()).await;
     let (second, b) = start(anywhere, ticking()).await;
     let mut backends = [(first, a), (second, b)];
-    let client = TestClient(mesh_calling_all([first, second]).client("test"));
+    let caller = mesh_calling_all([first, second]);
+    let client = TestClient(caller.client("test"));
     let (done, made) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
@@ -99,9 +101,7 @@ async fn rolling_restarts_fail_no_call_and_cut_no_stream() {
             .unwrap()
             .unwrap();
         *old = start(*address, ticking()).await.1;
-        // The next one goes only when this one is back, as a Deployment does it.
-        let probe = TestClient(mesh_calling_all([*address]).client("test"));
-        probe.unary("Read", "").await.unwrap();
+        all_ready(&caller).await;
         while made.load(SeqCst) < before + 10 {
             tokio::task::yield_now().await;
             assert!(!load.is_empty() && load.try_join_next().is_none());

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use mesh::{Client, Config, identity::Mode};
+use mesh::{Client, Config, Mesh, identity::Mode};
 use tokio::{
     net::TcpListener,
     task::{JoinHandle, JoinSet},
@@ -17,9 +17,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{
-    PATIENCE, TestClient, TestService, count, mesh_with, one,
+use crate::{
     party::{Authority, Party, QUICK, holds, started},
+    support::{PATIENCE, TestClient, TestService, all_ready, count, mesh_with, one},
 };
 
 fn echo() -> TestService {
@@ -132,13 +132,15 @@ async fn rotations_under_load_fail_no_call() {
     serving.await.unwrap().unwrap();
 }
 
+struct Process {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    serving: JoinHandle<Result<(), mesh::Error>>,
+}
+
 /// Two processes of a server, restarted one after the other.
 struct Fleet {
-    processes: Vec<(
-        SocketAddr,
-        CancellationToken,
-        JoinHandle<Result<(), mesh::Error>>,
-    )>,
+    processes: Vec<Process>,
 }
 
 impl Fleet {
@@ -150,27 +152,25 @@ impl Fleet {
         Self { processes }
     }
 
-    async fn process(
-        address: SocketAddr,
-        config: &Config,
-    ) -> (
-        SocketAddr,
-        CancellationToken,
-        JoinHandle<Result<(), mesh::Error>>,
-    ) {
+    async fn process(address: SocketAddr, config: &Config) -> Process {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (mesh, shutdown) = (started(config.clone()).await, CancellationToken::new());
         let serving = mesh::spawn(mesh.server().add(echo()).serve(listener, shutdown.clone()));
-        (address, shutdown, serving)
+        Process {
+            address,
+            shutdown,
+            serving,
+        }
     }
 
-    async fn restart(&mut self, config: &Config, load: &mut Load) {
+    async fn restart(&mut self, config: &Config, caller: &Mesh, load: &mut Load) {
         for process in &mut self.processes {
-            process.1.cancel();
-            let ended = timeout(PATIENCE, &mut process.2).await.unwrap();
+            process.shutdown.cancel();
+            let ended = timeout(PATIENCE, &mut process.serving).await.unwrap();
             ended.unwrap().unwrap();
-            *process = Self::process(process.0, config).await;
+            *process = Self::process(process.address, config).await;
+            all_ready(caller).await;
             load.goes_on(100).await;
         }
     }
@@ -179,7 +179,7 @@ impl Fleet {
         let addresses: Vec<_> = self
             .processes
             .iter()
-            .map(|process| format!("{scheme}://{}", process.0))
+            .map(|process| format!("{scheme}://{}", process.address))
             .collect();
         config
             .destinations
@@ -200,19 +200,21 @@ async fn from_plaintext_over_permissive_to_strict_without_a_failed_call() {
     load.goes_on(100).await;
     // First the servers take both, then the clients speak TLS, then the servers want it; and back.
     let permissive = product.config(Mode::Permissive, QUICK);
-    fleet.restart(&permissive, &mut load).await;
+    fleet.restart(&permissive, &plaintext, &mut load).await;
     let encrypted = fleet.addressed("https", payment.config(Mode::Permissive, QUICK));
     let encrypted = started(encrypted).await;
     *load.client.write().unwrap() = TestClient(encrypted.client("test"));
     load.goes_on(100).await;
     fleet
-        .restart(&product.config(Mode::Strict, QUICK), &mut load)
+        .restart(&product.config(Mode::Strict, QUICK), &encrypted, &mut load)
         .await;
     let refused = TestClient(plaintext.client("test")).unary("Post", "").await;
     refused.unwrap_err();
-    fleet.restart(&permissive, &mut load).await;
+    fleet.restart(&permissive, &encrypted, &mut load).await;
     *load.client.write().unwrap() = TestClient(plaintext.client("test"));
     load.goes_on(100).await;
-    fleet.restart(&Config::default(), &mut load).await;
+    fleet
+        .restart(&Config::default(), &plaintext, &mut load)
+        .await;
     load.end().await;
 }

@@ -1,7 +1,6 @@
 //! A service whose behaviour each test writes itself, served for real on port 0.
 
 pub(crate) mod contract;
-pub(crate) mod party;
 pub(crate) mod wire;
 
 use std::{
@@ -213,6 +212,24 @@ impl Served {
     pub(crate) fn client(&self) -> TestClient<mesh::Client> {
         TestClient(mesh_calling(self.address).client("test"))
     }
+}
+
+/// Waits until a mesh that is called through has a connection to every endpoint that it knows. A server
+/// that is back is not yet one that every client has noticed: until then the next one must not go, as
+/// `minReadySeconds` sees to it in a Deployment.
+pub(crate) async fn all_ready(mesh: &Mesh) {
+    let is_ready = || {
+        let mut endpoints = mesh.endpoints().into_iter().flat_map(|one| one.endpoints);
+        endpoints.all(|endpoint| endpoint.state == mesh::EndpointState::Ready)
+    };
+    let noticed = async {
+        while !is_ready() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, noticed)
+        .await
+        .expect("the client connects again");
 }
 
 /// A mesh that knows one destination, `test`.

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 use tracing::subscriber::DefaultGuard;
 
-use super::contract;
+use crate::support::contract;
 
 static SERIAL: AtomicU64 = AtomicU64::new(1);
 
