@@ -68,6 +68,20 @@ pub struct FilesConfig {
     pub reload_interval_ms: u64,
 }
 
+/// Without paths, which have to be given.
+impl Default for FilesConfig {
+    fn default() -> Self {
+        Self {
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+            bundle: PathBuf::new(),
+            crls: Vec::new(),
+            federated: BTreeMap::new(),
+            reload_interval_ms: 1_000,
+        }
+    }
+}
+
 /// Where the policy is, and how it is applied.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,6 +97,18 @@ pub struct PolicyConfig {
     /// How often the file is looked at for changes, in milliseconds. Default: 1000.
     #[serde(default = "second")]
     pub reload_interval_ms: u64,
+}
+
+/// Without a file, which has to be given.
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            file: PathBuf::new(),
+            dry_run: false,
+            audit_allowed: false,
+            reload_interval_ms: 1_000,
+        }
+    }
 }
 
 fn second() -> u64 {

@@ -19,6 +19,11 @@ pub struct Config {
     /// each with `;zone=NAME` and `;weight=1..1000` where wanted; `dns://host:port`, each address of which
     /// is an endpoint; or `file:///path` of a file with one endpoint per line. Default: none. A call to
     /// a name that is missing here is UNAVAILABLE and says so.
+    ///
+    /// `https://` instead of `http://` speaks TLS, which `identity.mode` has to allow; in mode `strict`
+    /// all do. The server has to be of the own trust domain, or, with one or several
+    /// `;id=spiffe://shop.example/product` (or `/jobs/*` for all below), one of those; on a `dns://`
+    /// destination an id also says that it speaks TLS.
     pub destinations: BTreeMap<String, String>,
     /// How the calls of a destination are shared between versions of it: the names of other destinations,
     /// each with its weight. A call stays with its version, retries and hedges included. Default: none.
@@ -45,6 +50,8 @@ pub struct Config {
     pub client: ClientConfig,
     /// The server stack.
     pub server: ServerConfig,
+    /// Mutual TLS and authorisation. Default: off.
+    pub identity: mesh_identity::Config,
 }
 
 impl Default for Config {
@@ -61,6 +68,7 @@ impl Default for Config {
             connection_window_bytes: 4 << 20,
             client: ClientConfig::default(),
             server: ServerConfig::default(),
+            identity: mesh_identity::Config::default(),
         }
     }
 }
@@ -76,6 +84,16 @@ pub struct ServerConfig {
     pub streams_max: u32,
     /// How long a new connection may take to say that it speaks HTTP/2, in milliseconds. Default: 5000.
     pub handshake_timeout_ms: u64,
+    /// How old a connection may become, in milliseconds, give or take a tenth; then its peer is told to
+    /// open another (GOAWAY), so that clients spread over servers that are new. 0: no limit.
+    /// Default: 1800000.
+    pub connection_age_max_ms: u64,
+    /// How long calls in flight may go on after that, in milliseconds; what is left then ends with
+    /// UNAVAILABLE. Default: 300000.
+    pub connection_age_grace_ms: u64,
+    /// How long a connection may be without calls before its peer is told that it goes away, in
+    /// milliseconds. 0: no limit. Default: 600000.
+    pub connection_idle_max_ms: u64,
     /// How long calls in flight may go on after shutdown was asked for, in milliseconds; what is left
     /// then ends with UNAVAILABLE. Streams without a deadline end at once. Default: 10000.
     pub drain_timeout_ms: u64,
@@ -93,6 +111,9 @@ impl Default for ServerConfig {
             connections_max: 4096,
             streams_max: 1024,
             handshake_timeout_ms: 5_000,
+            connection_age_max_ms: 1_800_000,
+            connection_age_grace_ms: 300_000,
+            connection_idle_max_ms: 600_000,
             drain_timeout_ms: 10_000,
             overload: OverloadConfig::default(),
             rate_limits: RateLimitsConfig::default(),
@@ -167,11 +188,19 @@ impl Config {
             }
         }
         for (name, address) in &self.destinations {
-            parse_destination(address).map_err(|reason| Error::Config {
+            let refuse = |reason: &str| Error::Config {
                 key: format!("destinations.{name}"),
                 reason: reason.to_owned(),
-            })?;
+            };
+            let source = parse_destination(address).map_err(refuse)?;
+            if source.wants_tls() && self.identity.mode == mesh_identity::Mode::Off {
+                return Err(refuse("speaks TLS, and mesh.identity.mode is off"));
+            }
         }
+        self.identity.validate().map_err(|error| Error::Config {
+            key: format!("identity.{}", error.key),
+            reason: error.reason.to_owned(),
+        })?;
         self.validate_splits()
     }
 
@@ -263,7 +292,7 @@ mod tests {
     #[test]
     fn a_bad_destination_is_refused_by_its_key() {
         let config = Config {
-            destinations: BTreeMap::from([("product".to_owned(), "https://product:1".to_owned())]),
+            destinations: BTreeMap::from([("product".to_owned(), "ftp://product:1".to_owned())]),
             ..Config::default()
         };
         let error = config.validate().unwrap_err().to_string();

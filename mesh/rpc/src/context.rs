@@ -15,6 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::Frame;
+use mesh_identity::SpiffeId;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Status, body::Body};
@@ -84,6 +85,8 @@ pub struct CallContext {
     principal: Principal,
     criticality: Criticality,
     request_id: Option<Arc<str>>,
+    // Who has called this process, as its certificate proves; not sent on.
+    caller: Option<SpiffeId>,
     deadline: Option<Instant>,
     // How often somebody above has made the call being served before.
     previous_attempts: u32,
@@ -106,6 +109,7 @@ impl CallContext {
             principal,
             criticality: Criticality::CriticalPlus, // Lowers nothing: each callee's own counts.
             request_id: None,
+            caller: None,
             deadline: None,
             previous_attempts: 0,
             cancelled: None,
@@ -125,6 +129,13 @@ impl CallContext {
     /// Who the call is made for.
     pub fn principal(&self) -> &Principal {
         &self.principal
+    }
+
+    /// The workload that has made the call being served, as its certificate proves; `None`: it spoke
+    /// plaintext, or no call is being served. It is who calls, where the principal is for whom. Calls
+    /// made meanwhile do not pass it on: their callee sees this process.
+    pub fn caller(&self) -> Option<&SpiffeId> {
+        self.caller.as_ref()
     }
 
     /// When the caller stops waiting; `None`: never.
@@ -219,6 +230,10 @@ impl CallContext {
             previous_attempts: previous.and_then(|text| text.parse().ok()).unwrap_or(0),
             ..self
         }
+    }
+
+    pub(crate) fn with_caller(self, caller: Option<SpiffeId>) -> Self {
+        Self { caller, ..self }
     }
 
     pub(crate) fn with_child_span(self) -> Self {

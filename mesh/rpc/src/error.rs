@@ -24,6 +24,9 @@ pub enum Error {
     /// A service is served that the contract does not know: its deadlines would be lost in silence.
     #[error("service \"{0}\" is served but not part of the contract")]
     NotInContract(&'static str),
+    /// There is no identity, or no policy, to start with.
+    #[error("the identity of this process cannot be had")]
+    Identity(#[from] mesh_identity::StartError),
     /// The registry holds the metrics of a mesh already.
     #[error(
         "the mesh's metrics cannot be registered: share one Mesh, or give each its own registry"

@@ -9,11 +9,12 @@
 //! reads it from the descriptors ([`Contract`]) and owns the mechanism behind it: deadlines that cover
 //! connecting and whole streams, trace and principal that travel along ([`CallContext`]), discovery,
 //! balancing, retries within a budget, hedging, ejection of endpoints that fail, overload control, rate
-//! limits, size limits, metrics, health, reflection, graceful shutdown.
+//! limits, size limits, metrics, health, reflection, graceful shutdown; and, where `mesh.identity` asks for
+//! them, mutual TLS by SPIFFE identities ([`Mesh::start`]) and authorisation by caller and method.
 //!
-//! Deliberately without: SQL, a broker, anything that knows commerce; global state; and, until the
-//! issues that bring them, identity (the server believes the `mesh-principal` header of whoever can
-//! reach it: keep its port inside) and authorisation (the audience of a method is enforced by the edge).
+//! Deliberately without: SQL, a broker, anything that knows commerce; global state. The audience of a
+//! method is enforced by the edge. Without identity, the server believes the `mesh-principal` header of
+//! whoever can reach it: keep its port inside.
 
 mod bounded;
 mod client;
@@ -23,6 +24,8 @@ mod contract;
 mod error;
 mod exemplars;
 mod frames;
+mod identities;
+mod incoming;
 mod inspect;
 mod live;
 mod metrics;
@@ -38,7 +41,7 @@ mod trace;
 mod traffic;
 mod wire;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 pub use client::{
     BalanceConfig, Client, ClientConfig, DestinationSnapshot, DiscoveryConfig, EndpointSnapshot,
@@ -51,6 +54,7 @@ pub use contract::{
     destination_of,
 };
 pub use error::Error;
+pub use mesh_identity::{self as identity, SpiffeId};
 pub use reload::Reloaded;
 pub use server::{
     FaultRule, FaultsConfig, Health, OverloadConfig, RateLimitRule, RateLimitsConfig, Server,
@@ -64,12 +68,17 @@ pub use wire::header;
 
 use crate::{
     client::{ClientMetrics, Clients},
+    identities::Identities,
     live::Live,
     metrics::{Calls, Metrics},
     server::metrics::ServerMetrics,
     stack::Side,
     traffic::Traffic,
 };
+
+/// How long calls in flight may go on with a peer that is not trusted any more: a revocation is noticed
+/// within a second, by the default of `identity.files.reload_interval_ms`, and in force within two.
+pub(crate) const UNTRUSTED_GRACE: Duration = Duration::from_millis(500);
 
 /// What a process needs to call and to serve: configuration, contract, connections, metrics.
 /// Cheap to clone; one per process and registry.
@@ -86,17 +95,51 @@ struct Inner {
     served: Arc<Calls>,
     server_metrics: ServerMetrics,
     traffic: Traffic,
+    identities: Arc<Identities>,
     clients: Clients,
 }
 
 impl Mesh {
-    /// Checks the configuration and registers the metrics. Connects nothing yet.
+    /// Checks the configuration, waits for the first identity where one is asked for
+    /// (`mesh.identity.mode`), and registers the metrics. Connects nothing yet.
+    ///
+    /// The identity follows its files or the Workload API for as long as the mesh, a client or a server
+    /// of it lives: nobody else has to run anything. That it is waited for here, and not by `client` and
+    /// `server`, leaves those as they are, and finds a missing certificate at the start and not at the
+    /// first call.
+    pub async fn start(
+        config: Config,
+        contract: Contract,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, Error> {
+        config.validate()?;
+        let identities = Identities::start(&config.identity).await?;
+        Self::with(config, contract, registry, identities)
+    }
+
+    /// The same without an identity: for tests, and for programs that only speak plaintext. A
+    /// configuration that asks for an identity is refused.
     pub fn new(
         config: Config,
         contract: Contract,
         registry: &prometheus::Registry,
     ) -> Result<Self, Error> {
         config.validate()?;
+        if config.identity.mode != mesh_identity::Mode::Off {
+            return Err(Error::Config {
+                key: "identity.mode".to_owned(),
+                reason: "needs Mesh::start, which waits for the first identity".to_owned(),
+            });
+        }
+        Self::with(config, contract, registry, Identities::off())
+    }
+
+    fn with(
+        config: Config,
+        contract: Contract,
+        registry: &prometheus::Registry,
+        identities: Identities,
+    ) -> Result<Self, Error> {
         let client_metrics = Metrics::register(Side::Client, &contract, registry)?;
         let attempt_metrics = ClientMetrics::register(registry)?;
         let served = Metrics::register(Side::Server, &contract, registry)?.of("");
@@ -111,6 +154,7 @@ impl Mesh {
             served,
             server_metrics,
             traffic: Traffic::default(),
+            identities: Arc::new(identities),
             clients,
         };
         Ok(Self {
@@ -165,6 +209,15 @@ impl Mesh {
     /// What the mesh is configured with at the moment.
     pub fn config(&self) -> Arc<Config> {
         self.inner.live.whole()
+    }
+
+    /// The identity of this process; `None` where `mesh.identity.mode` is off.
+    pub fn identity(&self) -> Option<&mesh_identity::Identity> {
+        self.inner.identities.own.as_ref()
+    }
+
+    pub(crate) fn identities(&self) -> &Arc<Identities> {
+        &self.inner.identities
     }
 
     pub(crate) fn live(&self) -> &Live {

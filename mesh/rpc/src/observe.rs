@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
+use mesh_identity::SpiffeId;
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body, transport::server::TcpConnectInfo};
 use tower::{Layer, Service};
@@ -106,6 +107,7 @@ fn logged(shown: &InFlight) -> Span {
         "rpc",
         rpc.method = shown.path(),
         trace_id = context.trace_id(),
+        caller = context.caller().map(SpiffeId::as_str),
         principal = context.principal().name(),
         request_id = context.request_id(),
         code = Empty,

@@ -12,7 +12,7 @@ use crate::{Config, Error, Mesh};
 
 /// The keys below `mesh` that are only read when something is built, by their beginnings. All others are
 /// read by each call.
-const BUILT: [&str; 14] = [
+const BUILT: [&str; 17] = [
     "header_bytes_max",
     "keepalive_interval_ms",
     "keepalive_timeout_ms",
@@ -26,7 +26,10 @@ const BUILT: [&str; 14] = [
     "server.connections_max",
     "server.streams_max",
     "server.handshake_timeout_ms",
+    "server.connection_age_",
+    "server.connection_idle_max_ms",
     "server.overload.limit_initial",
+    "identity.", // The files that it names are followed, not where they are.
 ];
 
 /// What another configuration changed. Keys are whole: `mesh.server.overload.enabled`.
@@ -43,7 +46,7 @@ pub struct Reloaded {
 impl Mesh {
     /// Takes another configuration, or refuses it as a whole and keeps the one it has.
     ///
-    /// Refused is what [`Mesh::new`] would refuse, and a configuration without a destination that was
+    /// Refused is what [`Mesh::start`] would refuse, and a configuration without a destination that was
     /// [required](Mesh::require).
     pub fn reload(&self, config: Config) -> Result<Reloaded, Error> {
         config.validate()?;

@@ -93,6 +93,39 @@ impl<'a> Origin<'a> {
         self.status(code, message, "SHUTTING_DOWN", Some(RETRY_DELAY), [])
     }
 
+    /// Of a call that was left on a connection after its grace.
+    pub(crate) fn connection_ended(self) -> Status {
+        let message = "the connection has reached its end, and the grace for calls on it too";
+        let (code, reason) = (Code::Unavailable, "CONNECTION_ENDED");
+        self.status(code, message, reason, Some(RETRY_DELAY), [])
+    }
+
+    /// Of a call that was in flight when its caller stopped being trusted.
+    pub(crate) fn distrusted(self) -> Status {
+        let message = "the caller's certificate is not trusted any more";
+        let (code, reason) = (Code::Unauthenticated, "CALLER_NOT_TRUSTED");
+        self.status(code, message, reason, None, [])
+    }
+
+    pub(crate) fn unauthenticated(self) -> Status {
+        let message = "the caller has shown no identity, and the method asks for one";
+        let (code, reason) = (Code::Unauthenticated, "UNAUTHENTICATED");
+        self.status(code, message, reason, None, [])
+    }
+
+    /// `denial` says no more than that the caller may not call the method.
+    pub(crate) fn permission_denied(self, denial: &str) -> Status {
+        let (code, reason) = (Code::PermissionDenied, "PERMISSION_DENIED");
+        self.status(code, denial, reason, None, [])
+    }
+
+    /// What the handler sees of a request that its caller did not finish. Not CANCELLED, which tonic's
+    /// decoder takes for the end of the request.
+    pub(crate) fn request_cut_off(self, error: &h2::Error) -> Status {
+        let message = format!("the request was cut off: {error}");
+        self.status(Code::Aborted, message, "REQUEST_CUT_OFF", None, [])
+    }
+
     pub(crate) fn message_too_large(self, bytes: u64, max: usize) -> Status {
         let message = format!("a message of {bytes} bytes is over the limit of {max} bytes");
         let code = Code::ResourceExhausted;

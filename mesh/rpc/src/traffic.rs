@@ -47,6 +47,15 @@ impl InFlight {
         method.map_or(metrics::OTHER, |method| &method.path)
     }
 
+    /// On the server, who has proven to be at the other end.
+    fn peer_id(&self) -> Option<String> {
+        let caller = match self.side {
+            Side::Server => self.call.context.caller(),
+            Side::Client => None, // The context's one is who called this process.
+        };
+        caller.map(|id| id.as_str().to_owned())
+    }
+
     fn peer(&self) -> Option<String> {
         match self.side {
             Side::Server => self.peer.map(|peer| peer.to_string()),
@@ -67,6 +76,8 @@ pub struct CallSnapshot {
     pub caller: String,
     /// The other end's address; nothing while a call that is made has no endpoint yet.
     pub peer: Option<String>,
+    /// Of a call that is served: the SPIFFE ID that the other end has proven.
+    pub peer_id: Option<String>,
     /// Which attempt of the caller it is, or how many were made here.
     pub attempt: u32,
     /// How long it takes already, in milliseconds.
@@ -99,6 +110,8 @@ pub struct FinishedCall {
     pub caller: String,
     /// The other end's address.
     pub peer: Option<String>,
+    /// Of a call that was served: the SPIFFE ID that the other end has proven.
+    pub peer_id: Option<String>,
     /// Which attempt of the caller it was, or how many were made here.
     pub attempt: u32,
     /// gRPC's own spelling.
@@ -271,6 +284,7 @@ impl Listed {
                 method: method.to_owned(),
                 caller: caller.to_owned(),
                 peer: self.call.peer(),
+                peer_id: self.call.peer_id(),
                 attempt: progress.attempts(),
                 code,
                 duration_us,
@@ -305,6 +319,7 @@ fn snapshot(shown: &InFlight, now: Instant) -> CallSnapshot {
         method: metrics::label(shown.path()).to_owned(),
         caller: context.principal().name().to_owned(),
         peer: shown.peer(),
+        peer_id: shown.peer_id(),
         attempt: progress.attempts(),
         age_ms: ms(now.saturating_duration_since(shown.started)),
         deadline_left_ms: context.deadline().map(left),

@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
     let shutdown = shutdown::on_signal()?;
     let registry = Registry::new();
     let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
-    let mesh = Mesh::new(config.mesh.clone(), contract, &registry)?;
+    let mesh = Mesh::start(config.mesh.clone(), contract, &registry).await?;
     let listen = |address: SocketAddr| async move {
         TcpListener::bind(address)
             .await

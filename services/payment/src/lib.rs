@@ -232,7 +232,7 @@ pub async fn run(
     let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
     let bus = RabbitMqBus::start(config.bus, "payment", bus_metrics)?;
     bus.declare(&[]).await?;
-    let mesh = Mesh::new(config.mesh, contract, &registry)?;
+    let mesh = Mesh::start(config.mesh, contract, &registry).await?;
     let parts = Parts {
         mesh: mesh.clone(),
         bus: Arc::new(bus.clone()),

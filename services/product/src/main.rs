@@ -79,7 +79,7 @@ async fn main() -> anyhow::Result<()> {
     let consumed = consumer::subscription(config.service.consumer.concurrency_max);
     bus.declare(&[consumed]).await?;
     let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
-    let mesh = Mesh::new(config.mesh, contract, &registry)?;
+    let mesh = Mesh::start(config.mesh, contract, &registry).await?;
     let parts = Parts {
         clock: Clock::system(),
         bus: (args.fault_deliveries.unwrap_or_default()).on(Arc::new(bus.clone())),

@@ -55,11 +55,8 @@ impl Ground {
                 .destinations
                 .insert(name.to_owned(), format!("http://{address}"));
         }
-        let mesh = Mesh::new(
-            mesh_config,
-            Contract::new(proto::FILE_DESCRIPTOR_SET)?,
-            registry,
-        )?;
+        let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
+        let mesh = Mesh::start(mesh_config, contract, registry).await?;
         let simulator =
             Simulator::open(&config.simulator, &config.simulator_journal, clock.clone())
                 .await

@@ -166,8 +166,9 @@ impl Flight {
     /// earlier attempts have used some of it.
     fn address(&self, request: &mut Request<Body>) {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme = Some(self.destination.shared.connector.scheme());
-        parts.authority = Some(self.endpoint.pool.target().authority.clone());
+        let target = self.endpoint.pool.target();
+        parts.scheme = Some(self.destination.shared.connector.scheme(target));
+        parts.authority = Some(target.authority.clone());
         if parts.path_and_query.is_none() {
             parts.path_and_query = Some(uri::PathAndQuery::from_static("/"));
         }

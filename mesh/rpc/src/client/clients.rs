@@ -52,7 +52,8 @@ impl Opened {
         }
         let (live, contract) = (&mesh.live, &mesh.contract);
         let versions = Versions::default();
-        let destination = Destination::configured(name, live, contract, &mesh.attempt_metrics);
+        let (metrics, identities) = (&mesh.attempt_metrics, mesh.identities.clone());
+        let destination = Destination::configured(name, live, contract, metrics, identities);
         let client = Client::new(
             destination.clone(),
             versions.clone(),

@@ -19,18 +19,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream, client};
-use http::{HeaderMap, Request, Response};
+use h2::{Ping, PingPong, Reason, SendStream, client};
+use http::{Request, Response};
 use http_body::{Body as _, Frame};
+use mesh_identity::{GuardEvent, PeerGuard};
 use tokio::{
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, body::Body};
 
-use super::connect::Stream;
-use crate::{Config, context};
+use super::connect::{Opened, Stream};
+use crate::{Config, UNTRUSTED_GRACE, context, incoming::Incoming};
 
 /// The half that calls use.
 pub(crate) struct Connection {
@@ -53,6 +54,9 @@ pub(crate) struct Connection {
 pub(crate) struct Driver {
     io: client::Connection<Box<dyn Stream>, Bytes>,
     pings: Option<PingPong>,
+    guard: PeerGuard,
+    /// When what is left is cut off, because the peer is not trusted any more.
+    cut_at: Option<Instant>,
     keepalive_interval: Duration,
     keepalive_timeout: Duration,
     idle: Duration,
@@ -88,7 +92,7 @@ impl Trouble {
 /// Shakes hands on a fresh byte stream, until the peer's settings are there: only then does somebody
 /// speak HTTP/2 at the other end, and the number of streams is known.
 pub(crate) async fn open(
-    stream: Box<dyn Stream>,
+    opened: Opened,
     config: &Config,
 ) -> Result<(Arc<Connection>, Driver), h2::Error> {
     let (sender, mut io) = client::Builder::new()
@@ -97,7 +101,7 @@ pub(crate) async fn open(
         .initial_window_size(config.stream_window_bytes)
         .initial_connection_window_size(config.connection_window_bytes)
         .max_header_list_size(config.header_bytes_max)
-        .handshake(stream)
+        .handshake(opened.stream)
         .await?;
     let streams_max = poll_fn(|cx| {
         if let Poll::Ready(ended) = Pin::new(&mut io).poll(cx) {
@@ -122,6 +126,8 @@ pub(crate) async fn open(
     let driver = Driver {
         pings: io.ping_pong(),
         io,
+        guard: opened.guard,
+        cut_at: None,
         keepalive_interval: config.keepalive_interval(),
         keepalive_timeout: config.keepalive_timeout(),
         idle: Duration::from_millis(config.client.pool.idle_ms),
@@ -221,8 +227,7 @@ impl Lease {
         let answer = answer.map_err(|error| broken(Trouble::Http2(error)))?;
         let (parts, stream) = answer.into_parts();
         let received = Received {
-            stream,
-            trailing: false,
+            incoming: Incoming::new(stream),
             _pumping: pumping,
         };
         Ok((Response::from_parts(parts, ()), received))
@@ -315,37 +320,21 @@ impl Future for Pump {
 
 /// An answer's body. Dropped before its end, it resets the stream.
 pub(crate) struct Received {
-    stream: RecvStream,
-    trailing: bool,
+    incoming: Incoming,
     /// The rest of the request, which is of no use without an answer.
     _pumping: Option<AbortOnDropHandle<()>>,
 }
 
 impl Received {
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.incoming.is_end_stream()
     }
 
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        if !self.trailing {
-            match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // Refused only for more than was received.
-                    let _ = self.stream.flow_control().release_capacity(data.len());
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => self.trailing = true,
-            }
-        }
-        let trailers: Option<HeaderMap> = match ready!(self.stream.poll_trailers(cx)) {
-            Ok(trailers) => trailers,
-            Err(error) => return Poll::Ready(Some(Err(error))),
-        };
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+        self.incoming.poll_frame(cx)
     }
 }
 
@@ -356,6 +345,9 @@ pub(crate) enum End {
     Lost,
     /// It was not needed any more.
     Idle,
+    /// A certificate of either end runs out before long, or the peer is not trusted any more: another
+    /// connection takes over.
+    Stale,
     /// Nobody holds it any more.
     Retired,
 }
@@ -369,7 +361,11 @@ impl Driver {
             let look = self.keepalive_interval.min(self.idle);
             tokio::select! {
                 biased;
-                () = self.lost(&mut probe) => return End::Lost,
+                () = lost(&mut self.io, &mut probe) => return End::Lost,
+                event = self.guard.event() => {
+                    self.cut_at = cut_at(&event);
+                    return End::Stale;
+                }
                 () = connection.over.notified() => {
                     if !connection.is_open() {
                         return End::Retired;
@@ -391,12 +387,16 @@ impl Driver {
         }
     }
 
-    /// Moves bytes until the calls in flight have ended.
+    /// Moves bytes until the calls in flight have ended, or their time on a connection to a peer that is
+    /// not trusted any more.
     pub(crate) async fn drain(&mut self, connection: &Connection) {
+        let far = Instant::now(); // Never waited for: without a moment there is no branch.
         while connection.in_flight() > 0 {
             tokio::select! {
                 _ = &mut self.io => return,
                 () = connection.over.notified() => {}
+                event = self.guard.event(), if self.cut_at.is_none() => self.cut_at = cut_at(&event),
+                () = sleep_until(self.cut_at.unwrap_or(far)), if self.cut_at.is_some() => return,
                 () = sleep(self.keepalive_interval) => {
                     let heard = connection.heard.swap(false, Relaxed);
                     if !heard && !self.answers_ping().await {
@@ -405,28 +405,6 @@ impl Driver {
                 }
             }
         }
-    }
-
-    /// Resolves when the connection has ended or the peer has sent GOAWAY.
-    async fn lost(&mut self, probe: &mut client::SendRequest<Bytes>) {
-        let mut stood_back = false;
-        poll_fn(|cx| {
-            // A call that has written its frames wakes this task, which would be next and send them
-            // alone. Standing back once lets the calls that are ready as well write theirs first.
-            stood_back = !stood_back;
-            if stood_back {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            if Pin::new(&mut self.io).poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            match probe.poll_ready(cx) {
-                Poll::Ready(Err(_)) => Poll::Ready(()),
-                _ => Poll::Pending,
-            }
-        })
-        .await;
     }
 
     async fn answers_ping(&mut self) -> bool {
@@ -443,5 +421,38 @@ impl Driver {
             }
         };
         timeout(self.keepalive_timeout, pong).await.unwrap_or(false)
+    }
+}
+
+/// Resolves when the connection has ended or the peer has sent GOAWAY.
+async fn lost(
+    io: &mut client::Connection<Box<dyn Stream>, Bytes>,
+    probe: &mut client::SendRequest<Bytes>,
+) {
+    let mut stood_back = false;
+    poll_fn(|cx| {
+        // A call that has written its frames wakes this task, which would be next and send them
+        // alone. Standing back once lets the calls that are ready as well write theirs first.
+        stood_back = !stood_back;
+        if stood_back {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if Pin::new(&mut *io).poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match probe.poll_ready(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+/// `None`: what is in flight may end by itself.
+fn cut_at(event: &GuardEvent) -> Option<Instant> {
+    match event {
+        GuardEvent::Expiring => None,
+        GuardEvent::Invalid(_) => Some(Instant::now() + UNTRUSTED_GRACE),
     }
 }

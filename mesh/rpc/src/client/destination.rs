@@ -19,7 +19,7 @@ use super::{
     circuit::Circuit,
     clock::{Clock, Nanos},
     config::HedgeConfig,
-    connect::{Connect, Tcp},
+    connect::{Connect, Network},
     connection::Lease,
     discovery::{self, Discover, Failed, Target, parse_destination},
     endpoint::Endpoint,
@@ -29,7 +29,7 @@ use super::{
     outlier::{Outcome, Outliers},
     pool::{Found, Shared},
 };
-use crate::{Config, Contract, live::Live};
+use crate::{Config, Contract, identities::Identities, live::Live};
 
 pub(crate) struct Destination {
     pub(crate) name: Arc<str>,
@@ -81,9 +81,11 @@ impl Destination {
         live: &Live,
         contract: &Contract,
         metrics: &ClientMetrics,
+        identities: Arc<Identities>,
     ) -> Arc<Self> {
         let discover = discover(name, &live.load());
-        Self::open(name, discover, Arc::new(Tcp), live, contract, metrics)
+        let connector = Arc::new(Network::new(identities, live.clone()));
+        Self::open(name, discover, connector, live, contract, metrics)
     }
 
     /// Takes its endpoints from where the configuration has them now. Those it knows stay until a look-up
@@ -308,7 +310,10 @@ impl Destination {
             members.push(Member {
                 weight: target.weight,
                 zone: target.zone.clone(),
-                endpoint: if let Some(endpoint) = known.get(&target.address) {
+                endpoint: if let Some(endpoint) = known
+                    .get(&target.address)
+                    .filter(|endpoint| endpoint.pool.target().is_reached_like(&target))
+                {
                     (*endpoint).clone()
                 } else {
                     let id = self.next_id.fetch_add(1, Relaxed);

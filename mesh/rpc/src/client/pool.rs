@@ -241,6 +241,9 @@ impl Pool {
         if connection.has_answered() {
             self.failures.store(0, Relaxed);
         }
+        if end == End::Stale {
+            self.dial();
+        }
         if end == End::Lost {
             self.shared.metrics.disconnects.inc();
             self.shared.lost.notify_one();
@@ -263,9 +266,9 @@ impl Drop for Pool {
 }
 
 async fn open(shared: &Shared, target: &Target) -> Result<(Arc<Connection>, Driver), String> {
-    let stream = shared.connector.connect(target).await;
-    let stream = stream.map_err(|error| error.to_string())?;
-    connection::open(stream, &shared.live.whole())
+    let opened = shared.connector.connect(target).await;
+    let opened = opened.map_err(|error| error.to_string())?;
+    connection::open(opened, &shared.live.whole())
         .await
         .map_err(|error| error.to_string())
 }

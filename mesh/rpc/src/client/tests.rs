@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::Uri;
 use http_body_util::{BodyExt as _, Full};
+use mesh_identity::PeerGuard;
 use prometheus::Registry;
 use tokio::{
     io::{AsyncReadExt as _, DuplexStream},
@@ -26,13 +27,13 @@ use super::*;
 use super::{
     attempt::Attempts,
     balance::Tried,
-    connect::{Connect, Connecting, Tcp},
+    connect::{Connect, Connecting, Network, Opened},
     discovery::Target,
     failure::{Cause, Failure, Reach},
 };
 use crate::{
-    CallContext, Config, Mesh, Principal, RetryConfig, live::Live, metrics::Metrics, stack::Call,
-    testing::descriptor_set, traffic::Traffic, wire::header,
+    CallContext, Config, Mesh, Principal, RetryConfig, identities::Identities, live::Live,
+    metrics::Metrics, stack::Call, testing::descriptor_set, traffic::Traffic, wire::header,
 };
 
 const READ: &str = "/mesh.test.v1.TestService/Read";
@@ -63,8 +64,23 @@ where
     fn connect<'a>(&'a self, _: &'a Target) -> Connecting<'a> {
         self.count.fetch_add(1, Ordering::SeqCst);
         let connecting = (self.connect)();
-        Box::pin(async { Ok(Box::new(connecting.await?) as Box<dyn connect::Stream>) })
+        Box::pin(async {
+            Ok(Opened {
+                stream: Box::new(connecting.await?),
+                guard: PeerGuard::default(),
+            })
+        })
     }
+
+    fn scheme(&self, _: &Target) -> http::uri::Scheme {
+        http::uri::Scheme::HTTP
+    }
+}
+
+/// Over TCP.
+fn network() -> Arc<dyn Connect> {
+    let live = Live::new(Config::default());
+    Arc::new(Network::new(Arc::new(Identities::off()), live))
 }
 
 fn destination_over(
@@ -318,7 +334,7 @@ async fn tried_by(
 ) -> (u32, Option<Status>, Vec<String>) {
     let mut config = Config::default();
     config.client.retry = retry;
-    let destination = destination_over(Arc::new(Tcp), "http://test:1", &config);
+    let destination = destination_over(network(), "http://test:1", &config);
     let attempts = Failing {
         failures,
         reach,
@@ -480,7 +496,7 @@ async fn a_refused_connection_is_unavailable_and_says_when_to_come_back() {
         .local_addr()
         .unwrap();
     let config = Config::default();
-    let destination = destination_over(Arc::new(Tcp), &format!("http://{gone}"), &config);
+    let destination = destination_over(network(), &format!("http://{gone}"), &config);
     let status = client_of(destination, &config)
         .oneshot(request(READ))
         .await

@@ -1,7 +1,10 @@
 //! Layer: reads the context of the call being served from its headers and puts it into scope, for the
 //! handler and for the stream that it answers with.
 //!
-//! The principal is believed as it stands in the header. Identity, which makes it provable, comes later.
+//! Whose word counts: a caller of the own trust domain passes on for whom it calls, and its header is
+//! believed; so it is in plaintext, where nobody can prove anything (keep the port inside). A caller of
+//! a federated trust domain speaks for itself: its header is ignored, and the principal is its own
+//! SPIFFE ID, without scopes.
 
 use std::{
     pin::Pin,
@@ -17,6 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
+use super::peer::Peer;
 use crate::{
     context::{CallContext, Principal, ScopedBody},
     contract::{Contract, Criticality},
@@ -63,7 +67,8 @@ impl<S: Stack> Service<Request<Body>> for Extract<S> {
             .as_ref()
             .map_or(Criticality::Critical, |m| m.criticality);
         let token = CancellationToken::new();
-        let (context, asked) = match read(request.headers(), criticality, cap) {
+        let peer = request.extensions().get::<Peer>();
+        let (context, asked) = match read(request.headers(), peer, criticality, cap) {
             Ok((context, asked)) => (context.with_cancellation(token.clone()), asked),
             Err(refused) => return Box::pin(std::future::ready(Err(refused))),
         };
@@ -102,10 +107,17 @@ impl<S: Stack> Service<Request<Body>> for Extract<S> {
 /// The context, and the timeout that the caller asked for.
 fn read(
     headers: &HeaderMap,
+    peer: Option<&Peer>,
     criticality: Criticality,
     cap: Option<Duration>,
 ) -> Result<(CallContext, Option<Duration>), Status> {
-    let principal = principal(headers)?;
+    let caller = peer.and_then(|peer| peer.id.clone());
+    let principal = match &caller {
+        Some(id) if peer.is_some_and(|peer| peer.is_foreign) => {
+            Principal::new(id.as_str(), Vec::<String>::new())
+        }
+        _ => principal(headers)?,
+    };
     let context = match wire::text(headers, header::TRACEPARENT) {
         Some(traceparent) => CallContext::from_traceparent(traceparent, principal),
         None => CallContext::root(principal),
@@ -122,6 +134,7 @@ fn read(
         .min()
         .and_then(|left| now.checked_add(left));
     let context = context
+        .with_caller(caller)
         .with_previous_attempts(headers)
         .with_deadline(deadline)
         .with_criticality(stated.map_or(criticality, |stated| stated.min(criticality)));

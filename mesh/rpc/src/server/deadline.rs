@@ -1,6 +1,6 @@
 //! Layer: a call, with its whole response stream, ends with the caller's deadline (capped by the
-//! contract's) as DEADLINE_EXCEEDED, and with the server's drain as UNAVAILABLE. The handler is dropped
-//! at that moment, and its context cancelled.
+//! contract's) as DEADLINE_EXCEEDED, and with its connection or the server's drain as UNAVAILABLE. The
+//! handler is dropped at that moment, and its context cancelled.
 
 use std::{
     future::pending,
@@ -12,25 +12,21 @@ use tokio::time::sleep_until;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::accept::Drain;
+use super::{drain::Closing, life::Why};
 use crate::{
     bounded::{Ending, bound},
     stack::{Answer, Call, Side, Stack},
     status::Origin,
 };
 
-/// Ends each call with its deadline or with the server.
-pub(crate) fn layer<S>(drain: Drain) -> impl Layer<S, Service = Deadline<S>> + Clone {
-    tower::layer::layer_fn(move |inner| Deadline {
-        inner,
-        drain: drain.clone(),
-    })
+/// Ends each call with its deadline or with its connection.
+pub(crate) fn layer<S>() -> impl Layer<S, Service = Deadline<S>> + Clone {
+    tower::layer::layer_fn(|inner| Deadline { inner })
 }
 
 #[derive(Clone)]
 pub(crate) struct Deadline<S> {
     inner: S,
-    drain: Drain,
 }
 
 impl<S: Stack> Service<Request<Body>> for Deadline<S> {
@@ -44,15 +40,17 @@ impl<S: Stack> Service<Request<Body>> for Deadline<S> {
 
     fn call(&mut self, request: Request<Body>) -> Answer {
         let call = Call::of(&request).clone();
+        let closing = request.extensions().get::<Closing>().cloned();
+        let closing = closing.expect("the connection says how it ends");
         bound(
             self.inner.call(request),
-            ending(call, self.drain.clone()),
+            ending(call, closing),
             Side::Server,
         )
     }
 }
 
-fn ending(call: Call, drain: Drain) -> Ending {
+fn ending(call: Call, closing: Closing) -> Ending {
     let deadline = call.context.deadline();
     Box::pin(async move {
         let expired = async {
@@ -61,24 +59,17 @@ fn ending(call: Call, drain: Drain) -> Ending {
                 None => pending().await,
             }
         };
-        // A stream that never ends by itself would hold up every shutdown to its bound.
-        let closing = if deadline.is_none() {
-            &drain.begun
-        } else {
-            &drain.cut
-        };
         let status = tokio::select! {
             biased;
             () = expired => {
                 Origin::of("deadline", call.deadline_by, &call.progress).deadline_exceeded()
             }
-            () = closing.cancelled() => {
-                let policy = if deadline.is_none() {
-                    "shutdown"
-                } else {
-                    "mesh.server.drain_timeout_ms"
+            why = closing.closed(deadline.is_some()) => {
+                let policy = match why {
+                    Why::Drain if deadline.is_none() => "shutdown",
+                    why => why.policy(),
                 };
-                Origin::of("deadline", policy, &call.progress).shutting_down()
+                why.status(Origin::of("deadline", policy, &call.progress))
             }
         };
         if let Some(token) = call.context.cancellation() {

@@ -1,21 +1,27 @@
 //! The server stack: what a call passes through on its way in, and the life of a server.
 //!
-//! Deliberately without authorisation (the edge enforces audiences) and identity (the `mesh-principal`
-//! header is believed: keep the port inside); each comes with its own issue.
+//! Deliberately without audiences, which the edge enforces. Whose `mesh-principal` header is believed says
+//! `context.rs`.
 
 mod accept;
+mod authorize;
+mod call;
+mod connection;
 mod context;
 mod deadline;
+mod drain;
 mod fault;
-mod greeting;
 mod health;
+mod heard;
+mod life;
 pub(crate) mod metrics;
 mod overload;
 mod panic;
 mod pattern;
+mod peer;
 mod rate_limit;
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use http::{Request, Response};
 use tokio::net::TcpListener;
@@ -112,28 +118,38 @@ impl Server {
             .add_service(self.health.service());
         self.health.all(&self.services, true).await;
 
-        let drain = accept::Drain::default();
+        let drain = drain::Drain::default();
         let _closed = drain.close_on_drop();
         let routes = std::mem::take(&mut self.routes).routes();
-        let stack = self.stack(routes, &drain);
         let config = self.mesh.config();
-        accept::serve(listener, stack, &config, &drain, &shutdown).await;
+        let connections_max = config.server.connections_max;
+        let terms = Arc::new(connection::Terms::new(
+            self.stack(routes),
+            config,
+            self.mesh.identities().clone(),
+            &drain,
+        ));
+        accept::serve(listener, terms, connections_max, &shutdown).await;
         self.health.all(&self.services, false).await;
         drain.run(self.mesh.config().server.drain_timeout()).await;
         Ok(())
     }
 
-    fn stack(&self, routes: Routes, drain: &accept::Drain) -> ServerStack {
+    fn stack(&self, routes: Routes) -> ServerStack {
         let contract = self.mesh.contract();
         let (live, metrics) = (self.mesh.live(), self.mesh.server_metrics());
+        let authorizer = self.mesh.identities().authorizer.clone();
         let routes = ServiceExt::<Request<Body>>::map_err(routes.prepare(), |never| match never {});
         let stack = ServiceBuilder::new()
             // Who calls, why and until when; everything below runs inside that context.
             .layer(context::layer(contract.clone(), live.clone()))
             // Sees what the caller sees, whatever the layers below make of it.
             .layer(observe::layer(Side::Server, self.mesh.served(), self.mesh.traffic()))
-            // The caller's deadline, capped by the contract's; and the end of the server.
-            .layer(deadline::layer(drain.clone()))
+            // Who may not call costs nothing, not even a timer, and uses up neither a place nor the rate
+            // of the principal that it names; it is counted all the same.
+            .layer(authorize::layer(authorizer))
+            // The caller's deadline, capped by the contract's; and the end of its connection.
+            .layer(deadline::layer())
             // What comes too often is nobody else's load.
             .layer(rate_limit::layer(live.clone(), metrics.clone()))
             // Refuses what cannot be borne while that is still cheap.

@@ -1,6 +1,7 @@
 //! A service whose behaviour each test writes itself, served for real on port 0.
 
 pub(crate) mod contract;
+pub(crate) mod wire;
 
 use std::{
     convert::Infallible,
@@ -103,6 +104,17 @@ pub(crate) async fn elapse(time: Duration) {
     tokio::time::resume();
 }
 
+/// How often a test does something: the large numbers by an environment variable, or a smaller
+/// default that leaves the suite quick.
+pub(crate) fn count(variable: &str, default: usize) -> usize {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test has no configuration to be an argument"
+    )]
+    let asked = std::env::var(variable);
+    asked.map_or(default, |text| text.parse().expect("a number"))
+}
+
 /// An answer of one text.
 pub(crate) fn one(text: impl Into<String>) -> Texts {
     Box::pin(stream::iter([Ok(text.into())]))
@@ -200,6 +212,24 @@ impl Served {
     pub(crate) fn client(&self) -> TestClient<mesh::Client> {
         TestClient(mesh_calling(self.address).client("test"))
     }
+}
+
+/// Waits until a mesh that is called through has a connection to every endpoint that it knows. A server
+/// that is back is not yet one that every client has noticed: until then the next one must not go, as
+/// `minReadySeconds` sees to it in a Deployment.
+pub(crate) async fn all_ready(mesh: &Mesh) {
+    let is_ready = || {
+        let mut endpoints = mesh.endpoints().into_iter().flat_map(|one| one.endpoints);
+        endpoints.all(|endpoint| endpoint.state == mesh::EndpointState::Ready)
+    };
+    let noticed = async {
+        while !is_ready() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, noticed)
+        .await
+        .expect("the client connects again");
 }
 
 /// A mesh that knows one destination, `test`.

@@ -8,11 +8,12 @@ use crate::{
     Config,
     client::{
         clock::{Clock, millis},
-        connect::Tcp,
+        connect::Network,
         discovery::Target,
         metrics::ClientMetrics,
         pool::Shared,
     },
+    identities::Identities,
     live::Live,
 };
 
@@ -21,10 +22,11 @@ const SEED: u64 = 11;
 /// Members that pretend to be connected, with their weights and zones.
 pub(crate) fn members(places: &[(u32, &str)]) -> Vec<Member> {
     let metrics = ClientMetrics::register(&Registry::new()).unwrap();
+    let live = Live::new(Config::default());
     let shared = Arc::new(Shared {
-        live: Live::new(Config::default()),
+        live: live.clone(),
         clock: Clock::start(),
-        connector: Arc::new(Tcp),
+        connector: Arc::new(Network::new(Arc::new(Identities::off()), live)),
         metrics: metrics.of("test"),
         changed: tokio::sync::Notify::new(),
         lost: Arc::default(),
@@ -37,6 +39,8 @@ pub(crate) fn members(places: &[(u32, &str)]) -> Vec<Member> {
             authority: address.parse().unwrap(),
             zone: Arc::from(*zone),
             weight: *weight,
+            tls: false,
+            ids: Arc::default(),
         };
         let endpoint = Endpoint::new(index as u64, target, shared.clone(), 0);
         endpoint.pool.pretend(true);

@@ -53,8 +53,8 @@ pub(crate) trait Discover: Send + Sync + 'static {
 pub(crate) fn of(source: Source, config: &DiscoveryConfig) -> Box<dyn Discover> {
     match source {
         Source::List(targets) => Box::new(List(targets)),
-        Source::Dns(authority) => Box::new(dns::Dns {
-            authority,
+        Source::Dns(named) => Box::new(dns::Dns {
+            named,
             interval: Duration::from_millis(config.dns_interval_ms),
         }),
         Source::File(path) => Box::new(file::File {

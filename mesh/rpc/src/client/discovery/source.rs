@@ -3,13 +3,16 @@
 //! ```text
 //! http://10.0.0.1:50051
 //! http://10.0.0.1:50051;zone=a;weight=3, http://10.0.0.2:50051
+//! https://10.0.0.1:50051;id=spiffe://shop.example/product
 //! dns://product.shop.svc:50051
+//! dns://product.shop.svc:50051;id=spiffe://shop.example/product
 //! file:///etc/mesh/product
 //! ```
 
 use std::{path::PathBuf, sync::Arc};
 
 use http::uri::Authority;
+use mesh_identity::IdPattern;
 
 /// The longest name of a zone, in bytes.
 const ZONE_BYTES_MAX: usize = 64;
@@ -20,8 +23,8 @@ const WEIGHT_MAX: u32 = 1000;
 pub(crate) enum Source {
     /// They stand in the configuration.
     List(Vec<Target>),
-    /// Each address of a name is one.
-    Dns(Authority),
+    /// Each address of a name is one like this.
+    Dns(Target),
     /// Each line of a file is one.
     File(PathBuf),
 }
@@ -37,6 +40,28 @@ pub(crate) struct Target {
     pub(crate) zone: Arc<str>,
     /// Its share beside the others': 1 to 1000.
     pub(crate) weight: u32,
+    /// Whether it says that it speaks TLS.
+    pub(crate) tls: bool,
+    /// Who may be there; empty: anybody of the own trust domain.
+    pub(crate) ids: Arc<[IdPattern]>,
+}
+
+impl Target {
+    /// Whether connections to one are as good as connections to the other.
+    pub(crate) fn is_reached_like(&self, other: &Self) -> bool {
+        (self.tls, &self.ids) == (other.tls, &other.ids)
+    }
+}
+
+impl Source {
+    /// Whether an endpoint says that it speaks TLS. What a file says shows only when it is read.
+    pub(crate) fn wants_tls(&self) -> bool {
+        match self {
+            Self::List(targets) => targets.iter().any(|target| target.tls),
+            Self::Dns(target) => target.tls,
+            Self::File(_) => false,
+        }
+    }
 }
 
 /// Reads the text of a destination. The error says what is wrong, as the end of a sentence.
@@ -50,10 +75,10 @@ pub(crate) fn parse_destination(text: &str) -> Result<Source, &'static str> {
         };
     }
     if text.starts_with("dns://") {
-        return authority(text, "dns").map(Source::Dns);
+        return parse_target(text).map(Source::Dns);
     }
     text.split(',')
-        .map(parse_target)
+        .map(parse_endpoint)
         .collect::<Result<_, _>>()
         .map(Source::List)
 }
@@ -67,23 +92,42 @@ pub(crate) fn parse_file(text: &str) -> Result<Vec<Target>, String> {
     lines
         .filter(|(_, target)| !target.is_empty())
         .map(|(line, target)| {
-            parse_target(target).map_err(|reason| format!("line {line} {reason}"))
+            parse_endpoint(target).map_err(|reason| format!("line {line} {reason}"))
         })
         .collect()
 }
 
-/// `http://host:port;zone=NAME;weight=NUMBER`
+/// One of several: an address, not a name for many.
+fn parse_endpoint(text: &str) -> Result<Target, &'static str> {
+    if text.trim().starts_with("dns://") {
+        return Err("must start with http:// or https:// beside others");
+    }
+    parse_target(text)
+}
+
+/// `http://host:port;zone=NAME;weight=NUMBER;id=SPIFFE-ID`
 fn parse_target(text: &str) -> Result<Target, &'static str> {
     let mut parts = text.split(';').map(str::trim);
-    let authority = authority(parts.next().unwrap_or_default(), "http")?;
+    let (scheme, authority) = address(parts.next().unwrap_or_default())?;
+    let mut ids: Vec<IdPattern> = Vec::new();
     let mut target = Target {
         address: Arc::from(authority.as_str()),
         authority,
         zone: Arc::from(""),
         weight: 1,
+        tls: scheme == Scheme::Https,
+        ids: Arc::default(),
     };
     for part in parts {
         match part.split_once('=') {
+            Some(("id", _)) if scheme == Scheme::Http => {
+                return Err("has an id, which only https:// and dns:// can");
+            }
+            Some(("id", id)) => {
+                let id = id.parse();
+                ids.push(id.map_err(|_| "has an id that is not a SPIFFE ID or all below one")?);
+            }
+            _ if scheme == Scheme::Dns => return Err("knows only ;id=SPIFFE-ID after the port"),
             Some(("zone", zone)) if is_zone(zone) => target.zone = Arc::from(zone),
             Some(("zone", _)) => {
                 return Err("has a zone that is not 1 to 64 letters, digits, '-', '_' or '.'");
@@ -95,9 +139,11 @@ fn parse_target(text: &str) -> Result<Target, &'static str> {
                     .filter(|weight| (1..=WEIGHT_MAX).contains(weight))
                     .ok_or("has a weight that is not a number from 1 to 1000")?;
             }
-            _ => return Err("knows only ;zone=NAME and ;weight=NUMBER after the port"),
+            _ => return Err("knows only ;zone=, ;weight= and ;id= after the port"),
         }
     }
+    target.tls |= !ids.is_empty();
+    target.ids = ids.into();
     Ok(target)
 }
 
@@ -106,14 +152,24 @@ fn is_zone(zone: &str) -> bool {
     !zone.is_empty() && zone.len() <= ZONE_BYTES_MAX && zone.bytes().all(plain)
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+    Dns,
+}
+
 /// `scheme://host:port` and nothing more.
-fn authority(text: &str, scheme: &str) -> Result<Authority, &'static str> {
+fn address(text: &str) -> Result<(Scheme, Authority), &'static str> {
     let uri: http::Uri = text
         .parse()
         .map_err(|_| "is not a URI such as http://host:port")?;
-    if uri.scheme_str() != Some(scheme) {
-        return Err("must start with http://, dns:// or file:// (without TLS)");
-    }
+    let scheme = match uri.scheme_str() {
+        Some("http") => Scheme::Http,
+        Some("https") => Scheme::Https,
+        Some("dns") => Scheme::Dns,
+        _ => return Err("must start with http://, https://, dns:// or file://"),
+    };
     if uri
         .path_and_query()
         .is_some_and(|rest| !matches!(rest.as_str(), "" | "/"))
@@ -124,6 +180,7 @@ fn authority(text: &str, scheme: &str) -> Result<Authority, &'static str> {
     authority
         .filter(|a| !a.host().is_empty() && a.port_u16().is_some_and(|port| port != 0))
         .filter(|a| !a.as_str().contains('@'))
+        .map(|authority| (scheme, authority))
         .ok_or("needs a host and a port, as in http://host:port")
 }
 
@@ -140,6 +197,9 @@ mod tests {
             "http://[::1]:50051",
             "http://product.shop.svc:50051/",
             "dns://product.shop.svc:50051",
+            "dns://product.shop.svc:50051;id=spiffe://shop.example/product",
+            "https://127.0.0.1:50051",
+            "https://a:1;id=spiffe://shop.example/a;id=spiffe://shop.example/jobs/*;weight=2",
             "file:///etc/mesh/product",
         ] {
             assert!(parse_destination(address).is_ok(), "{address:?}");
@@ -147,7 +207,11 @@ mod tests {
         for address in [
             "",
             "product:50051",
-            "https://a:1",
+            "ftp://a:1",
+            "http://a:1, dns://b:1",
+            "http://a:1;id=spiffe://shop.example/a",
+            "https://a:1;id=product",
+            "dns://a:1;weight=2",
             "http://a",
             "http://a:0",
             "http://:1",

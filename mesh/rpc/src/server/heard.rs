@@ -1,59 +1,45 @@
-//! Notices when a client has said hello, so that a connection on which nothing is said can be closed:
-//! hyper waits for an HTTP/2 preface for ever.
+//! Notices that something was received, whatever it was: a peer that says anything is alive.
 
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::sync::CancellationToken;
 
-/// The client's preface and the head of its SETTINGS frame (RFC 9113, sections 3.4 and 4.1).
-const GREETING_BYTES: usize = 24 + 9;
-
-/// A stream whose first bytes are counted.
-pub(crate) struct Greeting<S> {
+/// A stream that says when it has read something.
+pub(crate) struct Heard<S> {
     stream: S,
-    missing: usize,
-    greeted: CancellationToken,
+    heard: Arc<AtomicBool>,
 }
 
-impl<S> Greeting<S> {
-    /// The token is cancelled once the client has said enough.
-    pub(crate) fn new(stream: S) -> (Self, CancellationToken) {
-        let greeted = CancellationToken::new();
-        (
-            Self {
-                stream,
-                missing: GREETING_BYTES,
-                greeted: greeted.clone(),
-            },
-            greeted,
-        )
+impl<S> Heard<S> {
+    pub(crate) fn new(stream: S, heard: Arc<AtomicBool>) -> Self {
+        Self { stream, heard }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Greeting<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if self.missing > 0 {
-            self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
-            if self.missing == 0 {
-                self.greeted.cancel();
-            }
+        // Read first: a line of cache that nobody writes is cheap to look at.
+        if !self.heard.load(Relaxed) {
+            self.heard.store(true, Relaxed);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Greeting<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

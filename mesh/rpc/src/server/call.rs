@@ -1,0 +1,130 @@
+//! One call of a connection: the request in, the response out, on the stream itself.
+//!
+//! What hyper and tonic together do otherwise: a request that its caller cuts off with CANCEL is an error
+//! for whoever reads it. tonic's decoder takes every CANCELLED for the end of the request, so that half
+//! an upload would look like a whole one; here the error has another code.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt as _;
+use tonic::{Status, body::Body};
+use tower::ServiceExt as _;
+
+use super::ServerStack;
+use crate::{incoming::Incoming, status::Origin};
+
+/// Serves one call to the end of its response. The handler is dropped as soon as the caller resets the
+/// stream or the connection is gone.
+pub(crate) async fn serve(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    stack: ServerStack,
+) {
+    let request = request.map(|stream| Body::new(RequestBody(Incoming::new(stream))));
+    let answered = tokio::select! {
+        biased;
+        answered = stack.oneshot(request) => answered,
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+    };
+    let (head, body) = answered.unwrap_or_else(Status::into_http).into_parts();
+    let over = body.is_end_stream();
+    let sent = match respond.send_response(Response::from_parts(head, ()), over) {
+        Ok(_) if over => Ok(()),
+        Ok(stream) => send(body, stream).await,
+        Err(error) => {
+            respond.send_reset(Reason::INTERNAL_ERROR);
+            Err(error)
+        }
+    };
+    if let Err(error) = sent {
+        tracing::debug!(%error, "response broke off");
+    }
+}
+
+/// The request's messages. Ends in silence only if the caller has said that they are over.
+struct RequestBody(Incoming);
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = ready!(self.get_mut().0.poll_frame(cx));
+        Poll::Ready(polled.map(|read| read.map_err(|error| cut_off(&error))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+}
+
+fn cut_off(error: &h2::Error) -> Status {
+    Origin::before("call", "the request's stream").request_cut_off(error)
+}
+
+/// Sends the response's body, one frame ahead of the peer's flow control: whoever produces it waits for
+/// whoever reads it. Ends early when the peer resets the stream.
+async fn send(mut body: Body, mut stream: SendStream<Bytes>) -> Result<(), h2::Error> {
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = body.frame() => next,
+            reset = poll_fn(|cx| stream.poll_reset(cx)) => return Err(reset?.into()),
+        };
+        let Some(frame) = next else {
+            return stream.send_data(Bytes::new(), true);
+        };
+        let trailers = match frame.map(Frame::into_data) {
+            Ok(Ok(data)) => {
+                let last = body.is_end_stream();
+                wait_for_room(&mut stream, &data).await?;
+                stream.send_data(data, last)?;
+                if last {
+                    return Ok(());
+                }
+                continue;
+            }
+            Ok(Err(frame)) => frame.into_trailers().ok(),
+            Err(status) => trailers_of(&status),
+        };
+        let Some(trailers) = trailers else {
+            stream.send_reset(Reason::INTERNAL_ERROR);
+            return Err(Reason::INTERNAL_ERROR.into());
+        };
+        return stream.send_trailers(trailers);
+    }
+}
+
+/// Waits until a byte may be sent. Asks for no more than that: a stream that waits must not hold the
+/// connection's window back from others (hyper's issue 4003), and h2 asks for the rest when it has it.
+async fn wait_for_room(stream: &mut SendStream<Bytes>, data: &Bytes) -> Result<(), h2::Error> {
+    if data.is_empty() {
+        return Ok(());
+    }
+    stream.reserve_capacity(1);
+    while stream.capacity() == 0 {
+        match poll_fn(|cx| stream.poll_capacity(cx)).await {
+            Some(granted) => granted?,
+            None => return Err(Reason::CANCEL.into()), // It was reset.
+        };
+    }
+    Ok(())
+}
+
+/// `None`: it does not fit into headers.
+fn trailers_of(status: &Status) -> Option<HeaderMap> {
+    let mut trailers = HeaderMap::new();
+    status.add_header(&mut trailers).ok()?;
+    Some(trailers)
+}

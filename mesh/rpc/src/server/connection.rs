@@ -1,0 +1,148 @@
+//! One HTTP/2 connection of a server, on the `h2` crate itself: it takes calls in, each in a task of its
+//! own, and ends in good order.
+//!
+//! On hyper, nothing could be sent between a connection's life and its calls, and a call's task would be
+//! two futures deeper; the client has reasons of its own (`client/connection.rs`).
+//!
+//! Deliberately without: push, CONNECT, upgrades, adaptive windows.
+
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use h2::{Reason, server};
+use mesh_identity::PeerIdentity;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tonic::{codegen::StdError as BoxError, transport::server::Connected as _};
+
+use super::{
+    ServerStack, call,
+    drain::{Closing, Drain},
+    heard::Heard,
+    life::{Activity, Event, Life, Why},
+    peer::Peer,
+};
+use crate::{Config, identities::Identities};
+
+/// How much of a response may wait for the peer's flow control, in bytes, beside one frame of its body.
+const SEND_BUFFER_BYTES_MAX: usize = 256 << 10;
+
+/// What every connection of a server is served by.
+pub(crate) struct Terms {
+    pub(crate) stack: ServerStack,
+    pub(crate) drain: Drain,
+    config: Arc<Config>,
+    identities: Arc<Identities>,
+    http2: server::Builder,
+}
+
+impl Terms {
+    pub(crate) fn new(
+        stack: ServerStack,
+        config: Arc<Config>,
+        identities: Arc<Identities>,
+        drain: &Drain,
+    ) -> Self {
+        let mut http2 = server::Builder::new();
+        http2
+            .max_concurrent_streams(config.server.streams_max)
+            .max_header_list_size(config.header_bytes_max)
+            .initial_window_size(config.stream_window_bytes)
+            .initial_connection_window_size(config.connection_window_bytes)
+            .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
+        Self {
+            stack,
+            drain: drain.clone(),
+            config,
+            identities,
+            http2,
+        }
+    }
+
+    /// Serves a connection that was just accepted until it ends. An error says why it did not end in
+    /// good order; a handshake that fails has been logged.
+    pub(crate) async fn serve(&self, stream: TcpStream) -> Result<(), BoxError> {
+        let patience = Duration::from_millis(self.config.server.handshake_timeout_ms);
+        let deadline = Instant::now() + patience;
+        let closing = Closing::new(&self.drain);
+        stream.set_nodelay(true)?;
+        let connected = stream.connect_info();
+        let activity = Activity::begin();
+        let shaking = async {
+            let accepted = self.identities.acceptor.accept(stream, patience).await?;
+            let stream = Heard::new(accepted.stream, activity.heard.clone());
+            let shaken = timeout_at(deadline, self.http2.handshake::<_, Bytes>(stream)).await;
+            let io = shaken.map_err(|_| "nothing that looks like HTTP/2 was said in time")??;
+            Ok::<_, BoxError>((io, accepted.peer, accepted.guard))
+        };
+        let (mut io, proven, guard) = tokio::select! {
+            shaken = shaking => shaken?,
+            // Nothing was asked yet, so nothing is lost.
+            () = closing.begun() => return Ok(()),
+        };
+        let peer = self.peer(connected.remote_addr, proven);
+        let (pings, drain) = (io.ping_pong(), &self.drain);
+        let mut life = Life::begin(
+            &self.config,
+            drain,
+            closing.clone(),
+            activity.clone(),
+            pings,
+            guard,
+        );
+        let mut is_distrusted = false;
+        loop {
+            let mut next = pin!(life.next());
+            let event = loop {
+                // Calls first: tokio's budget makes the socket pause often enough for the rest.
+                tokio::select! {
+                    biased;
+                    accepted = io.accept() => match accepted {
+                        Some(accepted) => {
+                            let (mut request, mut respond) = accepted?;
+                            if is_distrusted {
+                                respond.send_reset(Reason::REFUSED_STREAM);
+                                continue;
+                            }
+                            let extensions = request.extensions_mut();
+                            extensions.insert(connected.clone()); // tonic's `Request::remote_addr`
+                            extensions.insert(peer.clone());
+                            extensions.insert(closing.clone());
+                            let (stack, in_flight) = (self.stack.clone(), activity.call());
+                            drain.tasks.spawn(async move {
+                                call::serve(request, respond, stack).await;
+                                drop(in_flight);
+                            });
+                        }
+                        None => return Ok(()),
+                    },
+                    event = &mut next => break event,
+                }
+            };
+            match event {
+                Event::Leave(why) => {
+                    tracing::debug!(reason = why.name(), "connection goes away");
+                    io.graceful_shutdown();
+                    is_distrusted |= why == Why::Distrust;
+                }
+                Event::Cut(why) => closing.cut(why),
+                Event::Close(why) => return Err(format!("cut off: {}", why.name()).into()),
+            }
+        }
+    }
+
+    fn peer(&self, address: Option<SocketAddr>, proven: Option<PeerIdentity>) -> Peer {
+        let id = proven.map(|peer| peer.id);
+        let own = self.identities.own.as_ref();
+        let own = own.map(mesh_identity::Identity::id);
+        Peer {
+            address,
+            is_foreign: id
+                .as_ref()
+                .is_some_and(|id| own.is_none_or(|own| own.trust_domain() != id.trust_domain())),
+            id,
+        }
+    }
+}

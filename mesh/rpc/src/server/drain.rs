@@ -1,0 +1,104 @@
+//! The end of a server, and how the calls of a connection learn that they have to end before their time.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use super::life::Why;
+
+/// How long the last frames may take to leave after everything was told to end.
+pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The end of a server, in three steps.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Drain {
+    /// No new calls; streams without a deadline end.
+    pub(crate) begun: CancellationToken,
+    /// Every call ends.
+    pub(crate) cut: CancellationToken,
+    /// Connections close, whatever is still on them.
+    pub(crate) closed: CancellationToken,
+    /// Connections and the calls on them.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Drain {
+    /// Closes every connection when the server's future is dropped before it has drained: no call may
+    /// outlive its server.
+    pub(crate) fn close_on_drop(&self) -> DropGuard {
+        self.closed.clone().drop_guard()
+    }
+
+    /// Lets calls in flight go on for at most `bound`.
+    pub(crate) async fn run(&self, bound: Duration) {
+        self.tasks.close();
+        self.begun.cancel();
+        if timeout(bound, self.tasks.wait()).await.is_ok() {
+            return;
+        }
+        tracing::warn!(
+            tasks = self.tasks.len(),
+            "calls in flight at the drain's bound are cut off"
+        );
+        self.cut.cancel();
+        if timeout(FLUSH_TIMEOUT, self.tasks.wait()).await.is_ok() {
+            return;
+        }
+        self.closed.cancel();
+        if timeout(FLUSH_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::error!(
+                tasks = self.tasks.len(),
+                "handlers block the runtime and are left behind"
+            );
+        }
+    }
+}
+
+/// When the calls of one connection have to end: with the server, or with the connection. A request
+/// extension. Its tokens are the connection's own, so that calls of different connections share no lock.
+#[derive(Clone, Debug)]
+pub(crate) struct Closing {
+    begun: CancellationToken,
+    cut: CancellationToken,
+    why: Arc<OnceLock<Why>>,
+}
+
+impl Closing {
+    /// Of a new connection.
+    pub(crate) fn new(drain: &Drain) -> Self {
+        Self {
+            begun: drain.begun.child_token(),
+            cut: drain.cut.child_token(),
+            why: Arc::default(),
+        }
+    }
+
+    /// The server goes away.
+    pub(crate) async fn begun(&self) {
+        self.begun.cancelled().await;
+    }
+
+    /// Ends every call of the connection.
+    pub(crate) fn cut(&self, why: Why) {
+        let _ = self.why.set(why); // The first reason is the one.
+        self.cut.cancel();
+    }
+
+    /// Resolves when a call has to end, and says why. A stream that never ends by itself would hold up every shutdown
+    /// to its bound, so one without a deadline goes first.
+    pub(crate) async fn closed(&self, has_deadline: bool) -> Why {
+        tokio::select! {
+            biased;
+            () = self.cut.cancelled() => {}
+            () = self.begun.cancelled(), if !has_deadline => {}
+        }
+        self.why.get().copied().unwrap_or(Why::Drain)
+    }
+}

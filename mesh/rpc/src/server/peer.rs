@@ -1,0 +1,15 @@
+//! Who is at the other end of the connection that a call came on.
+
+use std::net::SocketAddr;
+
+use mesh_identity::SpiffeId;
+
+/// The other end of a connection: a request extension.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: Option<SocketAddr>,
+    /// Proven by its certificate; `None`: it spoke plaintext.
+    pub(crate) id: Option<SpiffeId>,
+    /// Whether it is of another trust domain than this process: it then speaks for itself only.
+    pub(crate) is_foreign: bool,
+}
