@@ -23,6 +23,8 @@ mod context;
 mod contract;
 mod error;
 mod frames;
+#[doc(hidden)]
+pub mod measure;
 mod metrics;
 mod observe;
 mod server;

@@ -20,6 +20,7 @@ mod endpoint;
 mod failure;
 mod hedge;
 mod load;
+pub(crate) mod measure;
 mod metrics;
 mod outlier;
 mod pool;
