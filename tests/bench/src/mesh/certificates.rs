@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -34,6 +34,10 @@ impl Certificates {
     /// Makes the authority, `client` and `server`.
     pub(crate) fn make(folder: &Path) -> Result<Certificates> {
         let mut params = CertificateParams::new(Vec::<String>::new())?;
+        // OpenSSL takes a certificate that is called like its issuer for its own issuer.
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
@@ -41,6 +45,7 @@ impl Certificates {
         for side in ["client", "server"] {
             let key = KeyPair::generate()?;
             let mut params = CertificateParams::new(vec![SERVER_NAME.to_owned()])?;
+            params.distinguished_name.push(DnType::CommonName, side);
             let identity = format!("{TRUST_DOMAIN}/{side}");
             params
                 .subject_alt_names

@@ -117,6 +117,9 @@ fn section(text: &mut String, setting: Setting, samples: &Samples) -> Result<()>
 
 /// One line for each target that the setting has the figures for.
 fn targets(text: &mut String, samples: &Samples) -> Result<()> {
+    if !samples.keys().any(|(_, who)| *who == Contestant::Mesh) {
+        return Ok(());
+    }
     writeln!(text, "\n| target | load | measured | |\n|---|---|---:|---|")?;
     let mut line = |what: &str, load: Load, spread: Option<Spread>, bound: Bound, decimals| {
         let Some(spread) = spread else {
