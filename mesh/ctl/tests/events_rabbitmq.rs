@@ -191,7 +191,7 @@ fn lag_names_what_it_can_not_tell() {
     .unwrap();
     let closed = meshctl(&config, &closed).unwrap_err();
     assert!(
-        closed.contains("http://127.0.0.1:1/: no answer"),
+        closed.contains("http://127.0.0.1:1/metrics: no answer"),
         "{closed}"
     );
     let wrong = meshctl(&config, &["lag", "--admin", "127.0.0.1:9090"]).unwrap_err();

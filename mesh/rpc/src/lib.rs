@@ -28,6 +28,8 @@ mod identities;
 mod incoming;
 mod inspect;
 mod live;
+#[doc(hidden)]
+pub mod measure;
 mod metrics;
 mod observe;
 mod reload;

@@ -44,6 +44,14 @@ impl Used {
     }
 }
 
+/// What a process has used so far, in milliseconds.
+pub(crate) fn used_ms(id: u32) -> Result<u64> {
+    let path = format!("/proc/{id}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let (_, _, ticks) = read(&stat).with_context(|| format!("{path} is not as it should be"))?;
+    Ok(ticks * TICK_MS)
+}
+
 /// Id, name, and ticks in user and kernel mode: see proc(5).
 fn read(stat: &str) -> Option<(u32, &str, u64)> {
     let (id, rest) = stat.split_once(" (")?;

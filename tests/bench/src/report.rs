@@ -1,4 +1,4 @@
-//! The tables, as Markdown: printed, and kept in docs/performance.md between two marks.
+//! The tables, as Markdown: printed, and kept in docs/performance.md between two marks for each benchmark.
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
@@ -15,8 +15,6 @@ use crate::{
     store::Options,
 };
 
-const BEGINS: &str = "<!-- bench store -->\n";
-const ENDS: &str = "<!-- /bench store -->";
 /// How much a figure may differ between the sizes, and how much slower a page far in may be.
 const GROWTH_MAX: f64 = 0.2;
 const DELIVERY_P99_MS_MAX: f64 = 100.0;
@@ -237,11 +235,11 @@ fn far_pages(text: &mut String, pages: &[Pages]) -> Result<()> {
     Ok(())
 }
 
-fn verdict(reached: bool) -> &'static str {
+pub(crate) fn verdict(reached: bool) -> &'static str {
     if reached { "reached" } else { "missed" }
 }
 
-fn shown(spread: Spread, decimals: usize) -> String {
+pub(crate) fn shown(spread: Spread, decimals: usize) -> String {
     let Spread {
         median,
         least,
@@ -262,7 +260,7 @@ fn thousands(number: u64) -> String {
     text
 }
 
-fn processor() -> Result<String> {
+pub(crate) fn processor() -> Result<String> {
     let known = fs::read_to_string("/proc/cpuinfo")?;
     let line = known.lines().find(|line| line.starts_with("model name"));
     let name = line
@@ -271,20 +269,24 @@ fn processor() -> Result<String> {
     Ok(name.unwrap_or("unknown").to_owned())
 }
 
-/// Puts the tables between the marks, and leaves what people wrote around them.
-pub(crate) fn write(report: &str) -> Result<()> {
+/// Puts the tables of a benchmark between its marks, and leaves what people wrote around them.
+pub(crate) fn write(benchmark: &str, report: &str) -> Result<()> {
     let path: PathBuf = checkout::root().join("docs/performance.md");
     let page =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (before, rest) = page
-        .split_once(BEGINS)
-        .context("docs/performance.md has no mark")?;
-    let (_, after) = rest
-        .split_once(ENDS)
-        .context("docs/performance.md has no second mark")?;
-    fs::write(&path, format!("{before}{BEGINS}{report}{ENDS}{after}"))?;
+    let page = replaced(&page, benchmark, report)
+        .with_context(|| format!("docs/performance.md has no two marks of {benchmark}"))?;
+    fs::write(&path, page)?;
     println!("written into {}", path.display());
     Ok(())
+}
+
+fn replaced(page: &str, benchmark: &str, report: &str) -> Option<String> {
+    let begins = format!("<!-- bench {benchmark} -->\n");
+    let ends = format!("<!-- /bench {benchmark} -->");
+    let (before, rest) = page.split_once(&begins)?;
+    let (_, after) = rest.split_once(&ends)?;
+    Some(format!("{before}{begins}{report}{ends}{after}"))
 }
 
 #[cfg(test)]
@@ -295,5 +297,14 @@ mod tests {
     fn large_numbers_are_readable() {
         assert_eq!(thousands(999), "999");
         assert_eq!(thousands(1_000_000), "1,000,000");
+    }
+
+    #[test]
+    fn only_what_is_between_the_marks_of_a_benchmark_is_replaced() {
+        let page =
+            "a\n<!-- bench x -->\nold\n<!-- /bench x -->\n<!-- bench y -->\nb\n<!-- /bench y -->\n";
+        let written = replaced(page, "x", "new\n").unwrap();
+        assert_eq!(written, page.replace("old", "new"));
+        assert_eq!(replaced(page, "z", "new"), None);
     }
 }

@@ -74,7 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let report = runtime.block_on(measure(options, &servers, folder.path()))?;
     println!("\n{report}");
     if options.write {
-        report::write(&report)?;
+        report::write("store", &report)?;
     }
     Ok(())
 }

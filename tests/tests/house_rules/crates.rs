@@ -14,7 +14,7 @@ struct Package {
 }
 
 /// By folder: what a package may depend on in this workspace; the first line that fits counts.
-const INSIDE: [(&str, &[&str]); 11] = [
+const INSIDE: [(&str, &[&str]); 12] = [
     ("mesh/proto", &[]),
     // Its tests kill a broker of their own, which xtask starts.
     ("mesh/rabbitmq", &["mesh/", "tests/xtask"]),
@@ -26,7 +26,12 @@ const INSIDE: [(&str, &[&str]); 11] = [
     // Product and payment: nothing of each other, nor of the edge.
     ("services/", &["mesh/", "proto", "services/kernel"]),
     // It measures the services from outside, and knows none of them.
-    ("tests/bench", &["mesh/", "proto", "tests/xtask"]),
+    (
+        "tests/bench",
+        &["mesh/", "proto", "tests/interop", "tests/xtask"],
+    ),
+    // A stranger to the shop, as whoever takes the mesh alone.
+    ("tests/interop", &["mesh/"]),
     ("tests/xtask", &[]),
     ("tests", &["mesh/", "proto", "services/", "tests/xtask"]),
 ];

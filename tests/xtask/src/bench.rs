@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{checkout, process::command};
 
-/// Passed on; `cargo xtask bench store --help` says what there is.
+/// Passed on; `cargo xtask bench --help` says what there is.
 #[derive(clap::Args)]
 pub struct Options {
     #[arg(
@@ -21,16 +21,16 @@ pub struct Options {
 
 /// Becomes the program that measures.
 pub fn run(options: &Options) -> Result<()> {
-    let binaries = checkout::build_all(&["bench", "product", "payment"], true)?;
-    let [bench, product, payment] = binaries.as_slice() else {
-        unreachable!("as many were built as were asked for");
+    // Of the services only what measures them needs a build.
+    let services: &[&str] = match options.arguments.first() {
+        Some(what) if what == "store" => &["product", "payment"],
+        _ => &[],
     };
-    let mut bench = command(bench);
+    let binaries = checkout::build_all(&[&["bench"], services].concat(), true)?;
+    let mut bench = command(&binaries[0]);
     bench.args(&options.arguments);
-    bench
-        .arg("--product")
-        .arg(product)
-        .arg("--payment")
-        .arg(payment);
+    for (service, binary) in services.iter().zip(&binaries[1..]) {
+        bench.arg(format!("--{service}")).arg(binary);
+    }
     Err(bench.exec()).context("cannot start the benchmark")
 }

@@ -17,7 +17,7 @@ struct Arguments {
 enum Task {
     /// Formatting, lints and all tests; the light ones first.
     Test(test::Options),
-    /// Checks from outside: buf, spectral, schemathesis, a browser. Each says RAN or SKIPPED.
+    /// Checks from outside: buf, grpcio, spectral, schemathesis, a browser. Each says RAN or SKIPPED.
     Verify(verify::Options),
     /// Breaks the code on purpose and lists what no test noticed (cargo-mutants).
     Mutants(mutants::Options),
@@ -31,7 +31,7 @@ enum Task {
     Faults(faults::Options),
     /// Starts a private PostgreSQL and RabbitMQ for tests that are run one by one; Ctrl-C stops them.
     Servers,
-    /// Measures the services against their servers: `cargo xtask bench store`.
+    /// Measures the services against their servers, and the mesh against others: `cargo xtask bench store`, `mesh`.
     #[command(disable_help_flag = true)]
     Bench(bench::Options),
     /// Writes docs/configuration.md from the configuration structs.

@@ -22,6 +22,7 @@ mod failure;
 mod gauges;
 mod hedge;
 mod load;
+pub(crate) mod measure;
 mod metrics;
 mod outlier;
 mod pool;

@@ -83,8 +83,7 @@ impl Pool {
         })
     }
 
-    /// As if it had a connection, or had lost it.
-    #[cfg(test)]
+    /// As if it had a connection, or had lost it: for tests and measurements.
     pub(crate) fn pretend(&self, live: bool) {
         self.live.store(usize::from(live), Release);
     }

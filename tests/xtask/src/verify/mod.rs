@@ -9,6 +9,7 @@
 
 mod browser;
 mod buf;
+mod interop;
 mod openapi;
 mod tools;
 
@@ -19,6 +20,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+
+pub use tools::environment;
 
 use crate::{checkout, process::Ended};
 
@@ -39,7 +42,7 @@ struct Check {
     run: fn(&Place) -> Result<Verdict>,
 }
 
-const CHECKS: [Check; 5] = [
+const CHECKS: [Check; 6] = [
     Check {
         name: "buf-lint",
         about: "the contracts follow buf.yaml's rules",
@@ -49,6 +52,11 @@ const CHECKS: [Check; 5] = [
         name: "buf-breaking",
         about: "the contracts break nobody who uses those of the main branch",
         run: buf::breaking,
+    },
+    Check {
+        name: "grpc-interop",
+        about: "gRPC's interoperability tests pass between the mesh and grpcio, both ways",
+        run: interop::run,
     },
     Check {
         name: "openapi-spectral",

@@ -24,8 +24,13 @@ const COMPLETE: &str = ".complete";
 
 /// The folder of the Python environment's programs: buf, node, schemathesis, python.
 pub(super) fn python(place: &Place) -> Result<PathBuf> {
-    let pins = Place::config("requirements.txt");
-    let folder = install(&place.tools, "python", &pins, |folder| {
+    environment(&place.tools, &Place::config("requirements.txt"))
+}
+
+/// The folder of the programs of a Python environment below `tools` that holds what `pins`, a
+/// `requirements.txt` with hashes, names.
+pub fn environment(tools: &Path, pins: &Path) -> Result<PathBuf> {
+    let folder = install(tools, "python", pins, |folder| {
         debian::ensure_python()?;
         quietly(
             command("python3")
@@ -42,7 +47,7 @@ pub(super) fn python(place: &Place) -> Result<PathBuf> {
                     "--disable-pip-version-check",
                 ])
                 .args(["--require-hashes", "--only-binary=:all:", "--requirement"])
-                .arg(&pins),
+                .arg(pins),
         )
     })?;
     Ok(folder.join("bin"))

@@ -19,10 +19,10 @@ pub struct OverloadConfig {
     /// Default: 150.
     pub tolerance_percent: u32,
     /// How many calls may wait for a place; beyond, the least critical one is refused. 0: none waits.
-    /// Default: 256.
+    /// Default: 1024.
     pub waiting_max: usize,
     /// How long a call may wait for a place, in milliseconds; sheddable ones wait for one mean latency
-    /// only while the queue does not empty. Default: 500.
+    /// only while the queue does not empty. Default: 2000.
     pub wait_ms: u64,
 }
 
@@ -34,8 +34,8 @@ impl Default for OverloadConfig {
             limit_min: 32,
             limit_max: 4_096,
             tolerance_percent: 150,
-            waiting_max: 256,
-            wait_ms: 500,
+            waiting_max: 1_024,
+            wait_ms: 2_000,
         }
     }
 }

@@ -1,0 +1,34 @@
+//! gRPC's official interoperability tests: the mesh, as client and as server, against PyPI's grpcio.
+//!
+//! The crate `interop` is the mesh's side; the script `tests/verify/interop.py` is the other one and says what
+//! each case has to show.
+
+use std::fs;
+
+use anyhow::Result;
+
+use super::{Place, Verdict, tools};
+use crate::{
+    checkout,
+    process::{collect, command},
+};
+
+/// Where the contract of the tests and its imports lie.
+const PROTOS: [&str; 2] = ["tests/interop/proto", "mesh/proto/proto"];
+
+pub(super) fn run(place: &Place) -> Result<Verdict> {
+    let python = match tools::python(place) {
+        Ok(python) => python,
+        Err(reason) => return Ok(Verdict::Skipped(format!("{reason:#}"))),
+    };
+    let interop = checkout::build("interop")?;
+    let ended = collect(
+        command(python.join("python"))
+            .arg(Place::config("interop.py"))
+            .arg(interop)
+            .args(PROTOS.map(|folder| checkout::root().join(folder))),
+    )?;
+    fs::write(place.log("interop.txt"), &ended.text)?;
+    let sum = ended.text.lines().last().unwrap_or_default().to_owned();
+    Ok(Verdict::of(ended, sum))
+}
