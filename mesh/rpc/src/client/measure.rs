@@ -41,13 +41,11 @@ pub(crate) fn pick(endpoints: usize, picks: u32) -> Duration {
 fn shared() -> Arc<Shared> {
     let metrics = ClientMetrics::register(&prometheus::Registry::new())
         .expect("a new registry knows no other metrics");
+    let live = Live::new(Config::default());
     Arc::new(Shared {
-        live: Live::new(Config::default()),
+        live: live.clone(),
         clock: Clock::start(),
-        connector: Arc::new(Network::new(
-            Arc::new(Identities::off()),
-            Duration::from_secs(1),
-        )),
+        connector: Arc::new(Network::new(Arc::new(Identities::off()), live)),
         metrics: metrics.of("measured"),
         changed: Notify::new(),
         lost: Arc::default(),
@@ -62,6 +60,8 @@ fn member(index: usize, shared: &Arc<Shared>) -> Member {
         authority: address.parse().expect("a name and a port are an authority"),
         zone: Arc::from(""),
         weight: 1,
+        tls: false,
+        ids: Vec::new().into(),
     };
     let endpoint = Endpoint::new(index as u64, target, shared.clone(), 0);
     endpoint.pool.pretend(true);

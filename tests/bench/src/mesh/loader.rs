@@ -145,7 +145,7 @@ async fn load(options: &Options) -> Result<Seen> {
 async fn connect(options: &Options) -> Result<(Vec<Client>, Option<Mesh>)> {
     let certificates = options.certificates.as_deref().map(Certificates::of);
     if options.kind == Kind::Mesh {
-        let mesh = full::mesh(Some(&options.address), certificates.as_ref())?;
+        let mesh = full::mesh(Some(&options.address), certificates.as_ref(), "client").await?;
         let client = TestServiceClient::new(mesh.client(DESTINATION));
         return Ok((vec![Client::Mesh(client)], Some(mesh)));
     }

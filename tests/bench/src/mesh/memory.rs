@@ -40,7 +40,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     runtime.block_on(async {
         let file = fs::canonicalize(&options.endpoints)?;
         let expected = fs::read_to_string(&file)?.lines().count();
-        let mesh = full::knowing(&format!("file://{}", file.display()))?;
+        let mesh = full::knowing(&format!("file://{}", file.display())).await?;
         let _client = mesh.client(DESTINATION);
         let known = || {
             mesh.endpoints()

@@ -53,7 +53,9 @@ async fn serve(options: &Options) -> Result<()> {
     let certificates = options.certificates.as_deref().map(Certificates::of);
     match (options.kind, &certificates) {
         (Kind::Mesh, certificates) => {
-            let server = full::mesh(None, certificates.as_ref())?.server();
+            let _log = full::log()?;
+            let mesh = full::mesh(None, certificates.as_ref(), "server").await?;
+            let server = mesh.server();
             let server = server.add(interop::server::service());
             server.serve(listener, CancellationToken::new()).await?;
         }

@@ -148,10 +148,6 @@ impl Builder<'_> {
     /// Makes sure that a contestant can be measured; answers its sidecar, where it has one.
     fn prepare(&self, contestant: Contestant) -> Result<PathBuf> {
         match (contestant, self.security) {
-            (Contestant::Mesh, Security::Mtls) => match full::WITHOUT_TLS {
-                Some(reason) => bail!(reason),
-                None => Ok(PathBuf::new()),
-            },
             (Contestant::Haproxy, _) => haproxy::install().map(|()| PathBuf::from("haproxy")),
             (Contestant::Envoy, _) => envoy::install(),
             (Contestant::Tonic | Contestant::TonicMany | Contestant::Mesh, _) => Ok(PathBuf::new()),
