@@ -263,7 +263,12 @@ async fn an_old_connection_goes_away_and_its_streams_have_their_grace() {
         .unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     let details = status.get_error_details();
-    assert_eq!(details.error_info().unwrap().reason, "CONNECTION_ENDED");
+    let info = details.error_info().unwrap();
+    assert_eq!(info.reason, "CONNECTION_ENDED");
+    assert_eq!(
+        info.metadata["policy"],
+        "mesh.server.connection_age_grace_ms"
+    );
     assert_eq!(client.unary("Read", "").await.unwrap(), "fine");
 }
 

@@ -63,6 +63,13 @@ fn reason(status: &Status) -> (Code, String) {
     (status.code(), info.reason.clone())
 }
 
+/// Layer and policy.
+fn made_by(status: &Status) -> [String; 2] {
+    let details = status.get_error_details();
+    let metadata = &details.error_info().unwrap().metadata;
+    ["layer", "policy"].map(|key| metadata[key].clone())
+}
+
 #[tokio::test]
 async fn a_handler_learns_who_calls_and_for_whom() {
     let authority = Authority::new("shop.example");
@@ -91,6 +98,33 @@ async fn a_handler_learns_who_calls_and_for_whom() {
             Mode::Strict => assert_eq!(said.unwrap_err().code(), Code::Unavailable),
             _ => assert_eq!(said.unwrap(), "nobody for anonymous"),
         }
+    }
+}
+
+#[tokio::test]
+async fn a_call_in_flight_shows_who_is_at_the_other_end() {
+    let authority = Authority::new("shop.example");
+    let product = Party::new(&authority.issue("/product"), &authority.pem());
+    let payment = Party::new(&authority.issue("/payment"), &authority.pem());
+    let server = started(product.config(Mode::Permissive, QUICK)).await;
+    let (address, _stop) = serve(&server).await;
+    let secure = client(
+        payment.config(Mode::Strict, QUICK),
+        format!("https://{address}"),
+    )
+    .await;
+    let plaintext = TestClient(mesh_calling(address).client("test"));
+    let mut secured = secure.watch("Watch", "").await.unwrap();
+    secured.next().await.unwrap().unwrap();
+    let mut plain = plaintext.watch("Watch", "").await.unwrap();
+    plain.next().await.unwrap().unwrap();
+    let shown = server.calls().calls;
+    let ids: Vec<_> = shown.iter().map(|call| call.peer_id.as_deref()).collect();
+    assert_eq!(ids, [Some("spiffe://shop.example/payment"), None]);
+    for call in &shown {
+        // The address is the socket's, TLS or not.
+        let peer = call.peer.as_deref().unwrap();
+        assert!(peer.starts_with("127.0.0.1:"), "{peer}");
     }
 }
 
@@ -281,6 +315,7 @@ async fn a_revoked_peer_is_cut_off_within_two_seconds() {
         reason(&status),
         (Code::Unauthenticated, "CALLER_NOT_TRUSTED".into())
     );
+    assert_eq!(made_by(&status), ["deadline", "the caller's certificate"]);
     assert!(elapsed <= Duration::from_secs(2), "after {elapsed:?}");
     assert_eq!(
         logs.with("connection ends: the certificate is revoked")
@@ -319,11 +354,13 @@ async fn what_no_rule_allows_is_denied() {
         reason(&status),
         (Code::PermissionDenied, "PERMISSION_DENIED".into())
     );
+    assert_eq!(made_by(&status), ["authorize", "mesh.identity.policy.file"]);
     let status = unknown.unary("Read", "").await.unwrap_err();
     assert_eq!(
         reason(&status),
         (Code::Unauthenticated, "UNAUTHENTICATED".into())
     );
+    assert_eq!(made_by(&status), ["authorize", "mesh.identity.policy.file"]);
     let lines = logs.with("call denied");
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains("mesh::audit") && lines[0].contains("/payment"));

@@ -269,6 +269,10 @@ async fn what_counts_only_after_a_restart_is_named() {
         ..Config::default()
     };
     config.server.streams_max = 5;
+    config.server.connection_age_max_ms = 5_000;
+    config.server.connection_age_grace_ms = 5_000;
+    config.server.connection_idle_max_ms = 5_000;
+    config.identity.workload_api = Some("unix:///run/spire/agent.sock".to_owned());
     config.client.retry.budget_percent = 7;
     config.server.overload.limit_min = 16;
     let mut reloaded = mesh.reload(config.clone()).unwrap();
@@ -282,6 +286,10 @@ async fn what_counts_only_after_a_restart_is_named() {
         reloaded.after_restart,
         [
             "mesh.client.retry.budget_percent",
+            "mesh.identity.workload_api",
+            "mesh.server.connection_age_grace_ms",
+            "mesh.server.connection_age_max_ms",
+            "mesh.server.connection_idle_max_ms",
             "mesh.server.streams_max",
             "mesh.stream_window_bytes"
         ]
