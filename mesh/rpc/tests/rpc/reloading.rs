@@ -1,5 +1,4 @@
 //! Another configuration while calls run: the next call finds it, and none fails for it.
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::{
     collections::BTreeMap,

@@ -18,7 +18,7 @@ use xtask::{
 use super::{
     certificates::Certificates,
     contestant::{Contestant, Security},
-    envoy, full, haproxy,
+    envoy, haproxy,
     server::Kind,
 };
 
