@@ -57,6 +57,7 @@ pub use contract::{
 };
 pub use error::Error;
 pub use mesh_identity::{self as identity, SpiffeId};
+pub use metrics::name as code_name;
 pub use reload::Reloaded;
 pub use server::{
     FaultRule, FaultsConfig, Health, OverloadConfig, RateLimitRule, RateLimitsConfig, Server,

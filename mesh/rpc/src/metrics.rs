@@ -50,8 +50,8 @@ pub(crate) fn label(path: &str) -> &str {
     path.strip_prefix('/').unwrap_or(path)
 }
 
-/// gRPC's own spelling.
-pub(crate) fn name(code: Code) -> &'static str {
+/// A code as gRPC and google/rpc/code.proto spell it: `NOT_FOUND`.
+pub fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

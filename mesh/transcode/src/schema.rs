@@ -1,6 +1,7 @@
 //! The contract: descriptors with their comments, and the HTTP rules bound to the methods they sit on.
 //!
-//! Everything that can be wrong with a rule is found here, once, before anything is served.
+//! Everything that can be wrong with a rule is found here, once, before anything is served. It is one file, because a
+//! rule is checked against the descriptors while these are read.
 
 use std::{collections::HashMap, sync::Arc};
 

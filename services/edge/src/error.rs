@@ -195,7 +195,7 @@ impl Refusal {
         details.push(status_json::request_info(request_id));
         json!({
             "code": i32::from(*code),
-            "status": status_json::name(*code),
+            "status": mesh::code_name(*code),
             "message": message,
             "details": details,
         })

@@ -1,5 +1,6 @@
 //! A payment: what is bought, what was tried, taken and given back, and the commands of its caller.
 //!
+//! One file, for every command is decided by the same fields, and none makes sense without the others.
 //! Pure: `now` comes with the [`Turn`], what a change leaves behind goes into it. What the world
 //! answers is recorded in `record`; what to ask it next is decided in `step`.
 

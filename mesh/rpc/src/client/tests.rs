@@ -1,4 +1,5 @@
-//! The client stack over transports that fail on purpose, in paused time.
+//! The client stack over transports that fail on purpose, in paused time. What belongs to one layer alone is tested
+//! beside it; here are those together.
 
 use std::{
     io,

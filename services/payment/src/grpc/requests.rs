@@ -1,5 +1,7 @@
 //! Requests read and checked once: what comes out of here is valid. Errors name the field in the
 //! contract's spelling.
+//!
+//! All requests of the service in one file, for they share how a field is read and how its error is worded.
 
 use crate::commands::NewPayment;
 use crate::error::Error;
