@@ -128,7 +128,7 @@ async fn a_shop_restored_from_dumps_into_a_new_cluster_goes_on() {
     for (database, file) in databases.iter().zip(&files) {
         restore(&new, database, file);
     }
-    let next = psql(&new, payment, "SELECT pg_current_xact_id()");
+    let next = psql(&new, payment, "SELECT payment_changes_settled()");
     let number = |text: &str| text.parse::<i64>().unwrap();
     assert!(
         number(&next) < number(&seen),

@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use mesh::{CallContext, Principal};
@@ -44,8 +44,11 @@ pub struct RelayConfig {
     pub publish_timeout_ms: u64,
     /// When an event is published again that the bus refused or did not confirm, in milliseconds.
     pub retry_ms: u64,
-    /// When an event is published again that no consumer's queue takes, in milliseconds.
+    /// When an event is published again that no consumer's queue takes, in milliseconds: at first. After that it waits
+    /// as long as it has been waiting.
     pub unroutable_retry_ms: u64,
+    /// The longest such wait, in milliseconds: how long events may take to move on once a queue is bound.
+    pub unroutable_retry_ms_max: u64,
     /// The first pause after the bus or the outbox was unavailable, in milliseconds; each further one
     /// doubles it.
     pub backoff_min_ms: u64,
@@ -69,6 +72,7 @@ impl Default for RelayConfig {
             publish_timeout_ms: 10_000,
             retry_ms: 500,
             unroutable_retry_ms: 1_000,
+            unroutable_retry_ms_max: 30_000,
             backoff_min_ms: 100,
             backoff_max_ms: 10_000,
             backoff_jitter: 0.5,
@@ -100,7 +104,8 @@ pub struct Relay {
 #[derive(Debug, Default)]
 struct Outcome {
     confirmed: Vec<Uuid>,
-    unroutable: Vec<Uuid>,
+    /// With the time when each occurred, in microseconds.
+    unroutable: Vec<(Uuid, i64)>,
     refused: Vec<Uuid>,
     unavailable: Vec<Uuid>,
 }
@@ -187,15 +192,17 @@ impl Relay {
                     "no answer within {limit:?}"
                 )))
             });
-            let ids = match &result {
-                Ok(()) => &mut outcome.confirmed,
-                Err(PublishError::Unroutable) => &mut outcome.unroutable,
-                Err(PublishError::Refused(_) | PublishError::Unconfirmed(_)) => {
-                    &mut outcome.refused
+            let id = event.message_id;
+            match &result {
+                Ok(()) => outcome.confirmed.push(id),
+                Err(PublishError::Unroutable) => {
+                    outcome.unroutable.push((id, event.occurred_at_us));
                 }
-                Err(PublishError::Unavailable(_)) => &mut outcome.unavailable,
-            };
-            ids.push(event.message_id);
+                Err(PublishError::Refused(_) | PublishError::Unconfirmed(_)) => {
+                    outcome.refused.push(id);
+                }
+                Err(PublishError::Unavailable(_)) => outcome.unavailable.push(id),
+            }
             if let Err(error) = result {
                 if let Some(span) = spans.get(at) {
                     span.record("otel.status_code", "ERROR");
@@ -243,11 +250,28 @@ impl Relay {
         }
         let pause_ms =
             u64::try_from(self.backoff().after(failures).as_millis()).unwrap_or(u64::MAX);
-        self.defer(&unroutable, self.config.unroutable_retry_ms)
-            .await;
+        for (wait_ms, ids) in self.unroutable_waits(&unroutable) {
+            self.defer(&ids, wait_ms).await;
+        }
         self.defer(&refused, self.config.retry_ms).await;
         self.defer(&unavailable, pause_ms).await;
         available
+    }
+
+    /// Events that no queue takes, by how long they wait: the first wait, doubled while they are older than that. So
+    /// they are few statements, and a queue that nobody binds costs less and less.
+    fn unroutable_waits(&self, unroutable: &[(Uuid, i64)]) -> BTreeMap<u64, Vec<Uuid>> {
+        let now_us = (self.now)();
+        let longest_ms = self.config.unroutable_retry_ms_max;
+        let mut waits: BTreeMap<u64, Vec<Uuid>> = BTreeMap::new();
+        for (id, occurred_at_us) in unroutable {
+            let mut wait_ms = self.config.unroutable_retry_ms.clamp(1, longest_ms.max(1));
+            while wait_ms < longest_ms && us(2 * wait_ms) <= now_us - occurred_at_us {
+                wait_ms *= 2;
+            }
+            waits.entry(wait_ms.min(longest_ms)).or_default().push(*id);
+        }
+        waits
     }
 
     async fn defer(&self, ids: &[Uuid], after_ms: u64) {

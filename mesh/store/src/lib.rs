@@ -3,7 +3,8 @@
 //!
 //! [`sqlite`] is the embedded default, [`postgres`] what services share. Each has the modules `idempotency`,
 //! `outbox`, `inbox` and `dead_letters`, which work on a connection that the caller gives them, so that what
-//! they write commits together with the caller's own change or not at all.
+//! they write commits together with the caller's own change or not at all. [`group`] lets what queues for a commit
+//! share the next one.
 //!
 //! Deliberately absent: a model of the service's data, an object mapper, and a trait over databases.
 //! A service writes its own SQL for each database it supports.
@@ -11,6 +12,7 @@
 pub mod dead_letters;
 mod error;
 mod folder;
+pub mod group;
 pub mod idempotency;
 pub mod postgres;
 pub mod sqlite;

@@ -62,6 +62,8 @@ pub struct ServiceConfig {
     pub database: SqliteConfig,
     /// Where payments are kept by any number of replicas; used as soon as it has a URL.
     pub postgres: PostgresConfig,
+    /// What a shared database needs beside its connections.
+    pub shared: SharedConfig,
     /// Publishing of events.
     pub relay: RelayConfig,
     /// How payments are carried out.
@@ -96,6 +98,7 @@ impl Default for ServiceConfig {
                 ..SqliteConfig::default()
             },
             postgres: PostgresConfig::default(),
+            shared: SharedConfig::default(),
             relay: RelayConfig::default(),
             saga: SagaConfig::default(),
             provider: crate::provider::simulator::NAME.to_owned(),
@@ -108,6 +111,28 @@ impl Default for ServiceConfig {
             sweep_rows_max: 1_000,
             watch_poll_ms: 200,
             watch_batch_max: 256,
+        }
+    }
+}
+
+/// What a shared database needs beside its connections. SQLite uses none of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SharedConfig {
+    /// New payments queue in so many lanes, and those that queue are written together. Each lane uses a connection.
+    pub lanes: usize,
+    /// New payments that queue in each lane; further ones are refused.
+    pub queue_max: usize,
+    /// New payments that are written together, at most; no more than 1024 are.
+    pub batch_max: usize,
+}
+
+impl Default for SharedConfig {
+    fn default() -> Self {
+        Self {
+            lanes: 2,
+            queue_max: 1_024,
+            batch_max: 64,
         }
     }
 }

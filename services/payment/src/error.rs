@@ -3,7 +3,9 @@
 use crate::rejection::Rejection;
 use crate::state::Command;
 use kernel::Invalid;
+use mesh_store::group::Refused;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -68,7 +70,10 @@ pub enum Error {
     Interrupted,
     /// The database did not do what it was asked.
     #[error("the database failed")]
-    Database(#[source] sqlx::Error),
+    Database(#[source] Arc<sqlx::Error>),
+    /// Too many wait for the database already.
+    #[error("too many wait for the database")]
+    Busy(#[from] Refused),
     /// The database holds what this program never wrote.
     #[error("the database holds an unreadable {0}")]
     Corrupt(&'static str),
@@ -76,6 +81,12 @@ pub enum Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
+impl From<Arc<sqlx::Error>> for Error {
+    fn from(error: Arc<sqlx::Error>) -> Self {
         Self::Database(error)
     }
 }
@@ -144,6 +155,7 @@ impl From<Error> for Status {
                     internal()
                 }
             },
+            Error::Busy(_) => retry_later(Code::Unavailable, "STORAGE_BUSY", message),
             Error::Corrupt(what) => {
                 tracing::error!(what, "unreadable row");
                 internal()

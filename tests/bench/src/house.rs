@@ -15,7 +15,7 @@ use xtask::{
     up,
 };
 
-use crate::pgbench;
+use crate::{pgbench, profile};
 
 /// What PostgreSQL's documentation recommends to begin with: a quarter of a machine's memory, at most this. All else
 /// is as it comes.
@@ -23,7 +23,7 @@ const SHARED_BUFFERS: &str = "4GB";
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// PostgreSQL, set up; RabbitMQ. To be started from the thread that lives longest.
-pub(crate) fn servers() -> Result<Servers> {
+pub(crate) fn servers(profiled: bool) -> Result<Servers> {
     let mut servers = Servers::start()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -35,6 +35,9 @@ pub(crate) fn servers() -> Result<Servers> {
             &format!("ALTER SYSTEM SET shared_buffers = '{SHARED_BUFFERS}'"),
         )
         .await?;
+        if profiled {
+            profile::prepare(&url).await?;
+        }
         execute(&url, &format!("CREATE DATABASE {}", pgbench::DATABASE)).await
     })?;
     servers.postgres_mut().restart_immediately()?;

@@ -12,6 +12,7 @@ mod pages;
 mod payments;
 mod pgbench;
 mod products;
+mod profile;
 mod relay;
 mod report;
 mod rounds;

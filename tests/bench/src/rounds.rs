@@ -18,7 +18,7 @@ use crate::{
     payments::{self, Buyer},
     pgbench::{self, Script},
     products::{Reader, Reserver},
-    relay, seed,
+    profile, relay, seed,
     store::Options,
 };
 
@@ -185,9 +185,17 @@ impl Ground<'_> {
         callers: Vec<C>,
         rounds: &mut Rounds,
     ) -> Result<Run> {
+        let url = self.servers.postgres().url();
+        if self.options.profile {
+            profile::reset(&url).await?;
+        }
         let before = Used::now(self.house)?;
         let run = load::run(callers, self.options.length()).await?;
         let cost = Used::now(self.house)?.each_since(before, run.calls);
+        if self.options.profile {
+            let table = profile::table(&url, run.calls).await?;
+            println!("{}, {clients} clients, each call:\n{table}", figure.name());
+        }
         let costs = rounds.costs.entry((figure, clients)).or_default();
         costs.push(cost);
         Ok(run)

@@ -42,6 +42,9 @@ pub(crate) struct Options {
     /// Write the tables into docs/performance.md.
     #[arg(long)]
     write: bool,
+    /// Print what PostgreSQL spent its time on, by statement; counting makes everything a little slower.
+    #[arg(long, conflicts_with = "write")]
+    pub(crate) profile: bool,
     /// The release build of product.
     #[arg(long, value_name = "FILE")]
     product: PathBuf,
@@ -63,7 +66,7 @@ impl Options {
 /// Measures and reports. To be called from the main thread: the servers end with the thread that started them.
 pub(crate) fn run(options: &Options) -> Result<()> {
     println!("starting PostgreSQL and RabbitMQ");
-    let servers = house::servers()?;
+    let servers = house::servers(options.profile)?;
     let folder = tempfile::tempdir()?;
     println!("filling pgbench's tables");
     pgbench::initialise(servers.postgres())?;

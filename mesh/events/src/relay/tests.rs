@@ -260,6 +260,25 @@ async fn shutdown_writes_down_what_is_on_its_way() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_no_queue_takes_is_tried_less_and_less_often() {
+    let unroutable = || Script::Answer(|_| Err(PublishError::Unroutable));
+    let bus = ScriptedBus::new((0..7).map(|_| unroutable()));
+    let outbox = filled(3);
+    let relay = start(relay(&outbox, bus.clone(), &clock()));
+    eventually("it is tried", || bus.calls.load(Ordering::Relaxed) == 1).await;
+    for (calls, wait_s) in (2..).zip([1, 1, 2, 4, 8, 16, 30]) {
+        let tried = Instant::now();
+        eventually("it is tried again", || {
+            bus.calls.load(Ordering::Relaxed) == calls
+        })
+        .await;
+        assert_eq!(tried.elapsed().as_secs(), wait_s, "before try {calls}");
+    }
+    eventually("the outbox is empty", || outbox.is_empty()).await;
+    relay.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn metrics_tell_how_far_publishing_is_behind() {
     let registry = Registry::new();
     let unroutable = || Script::Answer(|_| Err(PublishError::Unroutable));

@@ -1,7 +1,7 @@
 //! The database that is configured: PostgreSQL where it has a URL, else a SQLite file.
 
 use super::{PostgresStore, SqliteStore, Store, postgres, sqlite};
-use crate::config::ServiceConfig;
+use crate::config::{ServiceConfig, SharedConfig};
 use anyhow::Context as _;
 use mesh_events::{FaultPoints, Outbox};
 use mesh_store::postgres::outbox::PostgresOutbox;
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 /// An open database.
 pub(crate) enum Database {
     Sqlite(Sqlite),
-    Postgres(Postgres),
+    Postgres(Postgres, SharedConfig),
 }
 
 impl Database {
@@ -26,7 +26,8 @@ impl Database {
             let postgres = Postgres::connect(&config.postgres, &postgres::MIGRATIONS)
                 .await
                 .context("the database of payments")?;
-            return Ok(Self::Postgres(postgres.with_fault_points(fault_points)));
+            let postgres = postgres.with_fault_points(fault_points);
+            return Ok(Self::Postgres(postgres, config.shared.clone()));
         }
         let sqlite = Sqlite::open(&config.database, &sqlite::MIGRATIONS)
             .await
@@ -44,7 +45,9 @@ impl Database {
     pub(crate) fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Sqlite(sqlite) => Arc::new(SqliteStore::new(sqlite.clone())),
-            Self::Postgres(postgres) => Arc::new(PostgresStore::new(postgres.clone())),
+            Self::Postgres(postgres, shared) => {
+                Arc::new(PostgresStore::new(postgres.clone(), shared))
+            }
         }
     }
 
@@ -52,7 +55,7 @@ impl Database {
     pub(crate) fn outbox(&self) -> Arc<dyn Outbox> {
         match self {
             Self::Sqlite(sqlite) => Arc::new(SqliteOutbox::new(sqlite.clone())),
-            Self::Postgres(postgres) => Arc::new(PostgresOutbox::new(postgres.clone())),
+            Self::Postgres(postgres, _) => Arc::new(PostgresOutbox::new(postgres.clone())),
         }
     }
 
@@ -60,7 +63,7 @@ impl Database {
     pub(crate) fn wake(&self) -> Arc<Notify> {
         match self {
             Self::Sqlite(sqlite) => sqlite.wake(),
-            Self::Postgres(postgres) => postgres.committed(),
+            Self::Postgres(postgres, _) => postgres.committed(),
         }
     }
 
@@ -68,7 +71,7 @@ impl Database {
     pub(crate) async fn close(&self) -> anyhow::Result<()> {
         match self {
             Self::Sqlite(sqlite) => Ok(sqlite.close().await?),
-            Self::Postgres(postgres) => {
+            Self::Postgres(postgres, _) => {
                 postgres.close().await;
                 Ok(())
             }

@@ -1,6 +1,7 @@
 //! A fresh database on the server that `SHOP_POSTGRES` names.
 
 use mesh_store::{Durability, Postgres, PostgresConfig};
+use payment::config::SharedConfig;
 use payment::store::{PostgresStore, Store, postgres};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use std::sync::Arc;
@@ -37,12 +38,18 @@ impl Storage {
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {
-        Arc::new(PostgresStore::new(self.postgres.clone()))
+        Arc::new(PostgresStore::new(
+            self.postgres.clone(),
+            &SharedConfig::default(),
+        ))
     }
 
     /// The store of another replica, with connections of its own.
     pub(crate) async fn replica(&self) -> Arc<dyn Store> {
-        Arc::new(PostgresStore::new(connect(&self.config).await))
+        Arc::new(PostgresStore::new(
+            connect(&self.config).await,
+            &SharedConfig::default(),
+        ))
     }
 
     /// Leases run by the clock of the server, which no test can move: they are made to have run out.

@@ -4,15 +4,15 @@
 //! in one statement that is refused where the state has changed meanwhile (`writes`); reservations that queue for
 //! the same SKU are written together (`group`, `reserve`). The catalogue, which changes rarely and in many tables
 //! at once, is written in transactions that lock the product (`work`). Either way a conflict is decided again,
-//! a bounded number of times (`attempts`), and no transaction waits for anything but the database. Single products
-//! that are asked for while others are being read are read together.
+//! a bounded number of times (`attempts`), and no transaction waits for anything but the database. Products that are
+//! asked for while others are being read are read together (`read`).
 
 mod attempts;
 mod catalogue;
 mod export;
-mod group;
 mod import;
 mod list;
+mod read;
 mod reservations;
 mod reserve;
 mod sales;
@@ -29,6 +29,7 @@ use kernel::{Currency, ProductId, ReservationId};
 use mesh_events::FaultPoints;
 use mesh_store::{
     Postgres, PostgresConfig,
+    group::{CarryOut, Group, Limits},
     postgres::{OpenError, Schema, idempotency},
 };
 use prost::Message;
@@ -40,11 +41,7 @@ use tokio::{
 };
 
 use self::{
-    attempts::Attempts,
-    catalogue::Change as CatalogueChange,
-    group::{CarryOut, Group, Limits},
-    reserve::Asked,
-    watch_log::Revisions,
+    attempts::Attempts, catalogue::Change as CatalogueChange, reserve::Asked, watch_log::Revisions,
     work::Claimed,
 };
 use super::{
@@ -86,7 +83,7 @@ struct Shared {
     postgres: Postgres,
     attempts_max: u32,
     reservations: Group<Asked, Result<pb::Reservation, Error>>,
-    reads: Group<catalogue::Asked, Result<View, Error>>,
+    reads: Group<read::Asked, Result<Vec<View>, Error>>,
     revisions: Revisions,
     /// Ends with the last clone, or when the store is closed.
     poll: Mutex<JoinSet<()>>,
@@ -114,11 +111,11 @@ impl PostgresStore {
                 Box::pin(async move { reserve::reserve_all(&postgres, &asked, attempts_max).await })
             }
         });
-        let read_all: CarryOut<catalogue::Asked, _> = Arc::new({
+        let read_all: CarryOut<read::Asked, _> = Arc::new({
             let postgres = postgres.clone();
             move |asked| {
                 let postgres = postgres.clone();
-                Box::pin(async move { catalogue::views(&postgres, &asked).await })
+                Box::pin(async move { read::read_all(&postgres, &asked).await })
             }
         });
         let revisions = Revisions::new();
@@ -224,11 +221,8 @@ impl PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn get(&self, id: ProductId, now_us: i64) -> Result<View, Error> {
-        let asked = catalogue::Asked { id, now_us };
-        match self.shared.reads.join(&id.to_string(), asked).await {
-            Ok(view) => view,
-            Err(refused) => Err(Error::StorageBusy(refused.into())),
-        }
+        let views = self.batch_get(&[id], &[], now_us).await?;
+        Ok(views.into_iter().next().expect("one for each id"))
     }
 
     async fn batch_get(
@@ -237,7 +231,15 @@ impl Store for PostgresStore {
         skus: &[String],
         now_us: i64,
     ) -> Result<Vec<View>, Error> {
-        catalogue::batch_get(&mut *self.connection().await?, ids, skus, now_us).await
+        let asked = read::Asked {
+            ids: ids.to_vec(),
+            skus: skus.to_vec(),
+            now_us,
+        };
+        match self.shared.reads.join((ids, skus), asked).await {
+            Ok(views) => views,
+            Err(refused) => Err(Error::StorageBusy(refused.into())),
+        }
     }
 
     async fn list(&self, query: &ListQuery, now_us: i64) -> Result<Page, Error> {

@@ -2,19 +2,23 @@
 //!
 //! A write is two round trips and takes no lock in between: one statement loads the payment with all its
 //! parts, the domain decides, one statement ([`write`]) writes everything if the payment is still as it was
-//! loaded, and nothing otherwise; then it is loaded and decided again. A new payment is one statement.
+//! loaded, and nothing otherwise; then it is loaded and decided again. A run goes on from what it wrote itself
+//! ([`recent`]): one round trip for each of its steps. New payments that come at the same time are
+//! one statement ([`create`]).
 //!
 //! Leases run by the clock of the database, which all replicas share: how long a wish lasts is taken from
 //! it, when it began is not.
 //!
-//! The log of changes is numbered by the transactions themselves (`pg_current_xact_id()`), and readers stop
+//! The log of changes is numbered by the transactions themselves (1024 numbers each), and readers stop
 //! below the oldest one that is still running. So they see a prefix that never grows in the middle, in an
 //! order in which each payment's changes follow each other; and nobody draws from a sequence that commits out
 //! of order, takes a lock, or copies rows to give them numbers. The price: a long transaction anywhere on the
 //! server keeps watchers waiting for as long as it runs, and numbers have gaps. They survive a fail-over and
 //! an upgrade in place; in a cluster restored from a dump they begin anew, and watchers have to as well.
 
+mod create;
 mod lists;
+mod recent;
 mod rows;
 mod write;
 
@@ -23,18 +27,24 @@ use super::{
     Advanced, Change, Decide, LeaseWish, LedgerAccount, LedgerEntry, Make, Opened, PaymentsQuery,
     Recorded, Retention, Revisions, Store, Viewer, Work,
 };
+use crate::config::SharedConfig;
 use crate::error::Error;
 use crate::payment::Payment;
 use crate::rejection::Rejection;
 use crate::sales::{SalesQuery, SalesRow};
 use async_trait::async_trait;
+use create::New;
 use kernel::{Currency, PaymentId, RefundId};
 use mesh_store::Postgres;
+use mesh_store::group::{Group, Limits};
 use mesh_store::idempotency::{Claim, Key};
 use mesh_store::postgres::{Schema, idempotency};
+use recent::Recent;
 use rows::Loaded;
 use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
+use std::fmt;
+use std::sync::Arc;
 use write::{Write, Written};
 
 /// The tables of this service.
@@ -42,6 +52,8 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// How often a write is decided on again because another one came before it. Each time somebody got ahead.
 const TRIES_MAX: u32 = 64;
+/// How many changes one transaction can number: migration 2.
+const CHANGES_MAX: usize = 1024;
 
 /// The schema of this service for a role that may not alter the books.
 pub fn schema(role: &str) -> Schema<'_> {
@@ -53,9 +65,12 @@ pub fn schema(role: &str) -> Schema<'_> {
 }
 
 /// Payments in PostgreSQL.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PostgresStore {
     postgres: Postgres,
+    /// Ends with the last clone.
+    new_payments: Arc<Group<New, create::Outcome>>,
+    recent: Arc<Recent>,
 }
 
 /// What a change of a payment came to.
@@ -68,8 +83,18 @@ enum Changed {
 
 impl PostgresStore {
     /// Over a database that was connected to with [`MIGRATIONS`].
-    pub fn new(postgres: Postgres) -> Self {
-        Self { postgres }
+    pub fn new(postgres: Postgres, config: &SharedConfig) -> Self {
+        let limits = Limits {
+            lanes: config.lanes,
+            queue_max: config.queue_max,
+            batch_max: config.batch_max.min(CHANGES_MAX),
+        };
+        let new_payments = Arc::new(create::lanes(&postgres, limits));
+        Self {
+            postgres,
+            new_payments,
+            recent: Arc::default(),
+        }
     }
 
     /// Loads, decides and writes until nobody comes between. `holds` says of what was loaded whether it is
@@ -83,9 +108,14 @@ impl PostgresStore {
         holds: impl Fn(&Loaded) -> Option<bool>,
         decide: Decide<'_>,
     ) -> Result<Option<Changed>, Error> {
+        let mut guess = self.recent.take(id, &lease.owner);
         for _ in 0..TRIES_MAX {
-            let Some(before) = rows::load(connection, id).await? else {
-                return Ok(None);
+            let before = match guess.take() {
+                Some(before) => before,
+                None => match rows::load(connection, id).await? {
+                    Some(before) => before,
+                    None => return Ok(None),
+                },
             };
             let Some(holds_lease) = holds(&before) else {
                 return Ok(None);
@@ -116,6 +146,7 @@ impl PostgresStore {
                 Written::Yes => {
                     let events = !decision.effects.facts.is_empty();
                     self.postgres.has_committed(events);
+                    self.keep(&write, Some(&before));
                     return Ok(Some(Changed::Done(decision.refund, work)));
                 }
                 Written::Stale => {}
@@ -126,6 +157,13 @@ impl PostgresStore {
             }
         }
         Err(Error::Interrupted)
+    }
+
+    /// Where a run goes on from after a write of its own.
+    fn keep(&self, write: &Write<'_>, before: Option<&Loaded>) {
+        if let Work::Call(_) | Work::Pause(_) = write.work {
+            self.recent.keep(write.loaded(before));
+        }
     }
 
     /// One step of whoever may take it.
@@ -170,12 +208,11 @@ impl Store for PostgresStore {
             work: &work,
             lease,
         };
-        let mut connection = self.postgres.pool().acquire().await?;
         for _ in 0..TRIES_MAX {
-            self.postgres.committing();
-            match write.create(&mut connection).await? {
+            let new = write.new_payment()?;
+            match self.new_payments.join(new.id.uuid(), new).await?? {
                 Written::Yes => {
-                    self.postgres.has_committed(true);
+                    self.keep(&write, None);
                     return Ok(Opened::Recorded(Recorded {
                         payment: payment.id,
                         refund: None,
@@ -185,6 +222,7 @@ impl Store for PostgresStore {
                 }
                 Written::OrderTaken => {
                     // Where it was canceled meanwhile, the order_ref is free.
+                    let mut connection = self.postgres.pool().acquire().await?;
                     if let Some(id) = lists::with_order(&mut connection, &payment.order).await? {
                         let order_ref = payment.order.order_ref.clone();
                         return Err(Rejection::OrderRefTaken { order_ref, id }.into());
@@ -192,6 +230,7 @@ impl Store for PostgresStore {
                 }
                 Written::KeyTaken | Written::Stale => {
                     // Where it was swept meanwhile, the key is free.
+                    let mut connection = self.postgres.pool().acquire().await?;
                     if let Some(known) = known(&mut connection, key).await? {
                         return Ok(known);
                     }
@@ -343,6 +382,12 @@ impl Store for PostgresStore {
         let (before_us, rows_max) = (retention.answers_before_us, retention.rows_max);
         let answers = idempotency::sweep(&mut connection, before_us, rows_max).await?;
         Ok(answers + lists::sweep(&mut connection, retention).await?)
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").finish_non_exhaustive()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every part of it depends on the payment having been written, so that all of it happens or nothing.
 //! Bytes travel as PostgreSQL writes them in text, `\x…`.
 
+use super::create::New;
 use super::rows::{AttemptRow, CaptureRow, Loaded, PaymentRow, RefundRow};
 use crate::error::Error;
 use crate::ledger::Transaction;
@@ -15,7 +16,7 @@ use kernel::{CaptureId, PaymentId, RefundId};
 use mesh_events::Event;
 use mesh_store::idempotency::Key;
 use mesh_store::postgres::with_parts;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 /// How many rows an account's balance in one currency is spread over.
@@ -44,17 +45,16 @@ pub(super) struct Write<'a> {
 }
 
 impl Write<'_> {
-    /// Inserts a new payment, unless its key or its order_ref is taken.
-    pub(super) async fn create(&self, connection: &mut PgConnection) -> Result<Written, Error> {
-        let document = self.document(None)?;
-        let lease_us = self.lease_us().unwrap_or(0);
-        let statement = statement(include_str!("create.sql"), &document);
-        let created = sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement))
-            .bind(document)
-            .bind(lease_us)
-            .fetch_one(connection)
-            .await;
-        outcome_of(created, Written::KeyTaken)
+    /// A new payment, to be inserted unless its key or its order_ref is taken.
+    pub(super) fn new_payment(&self) -> Result<New, Error> {
+        let mut rows = self.rows(None)?;
+        let mut payment = json!(self.payment(None));
+        payment["lease_until_us"] = json!(self.lease_us().unwrap_or(0));
+        rows.insert("payments".to_owned(), json!([payment]));
+        Ok(New {
+            id: self.after.id,
+            rows,
+        })
     }
 
     /// Writes what differs from what was loaded, if nobody else has written since.
@@ -63,7 +63,9 @@ impl Write<'_> {
         connection: &mut PgConnection,
         before: &Loaded,
     ) -> Result<Written, Error> {
-        let document = self.document(Some(before))?;
+        let mut rows = self.rows(Some(before))?;
+        rows.insert("payment".to_owned(), json!(self.payment(Some(before))));
+        let document = Value::Object(rows);
         let statement = statement(include_str!("change.sql"), &document);
         let changed = sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement))
             .bind(document)
@@ -71,7 +73,13 @@ impl Write<'_> {
             .bind(self.lease_us())
             .fetch_one(connection)
             .await;
-        outcome_of(changed, Written::Stale)
+        match changed {
+            Ok(0) => Ok(Written::Stale),
+            Ok(_) => Ok(Written::Yes),
+            Err(error) if broken(&error) == Some("mesh_idempotency_pkey") => Ok(Written::KeyTaken),
+            Err(error) if is_order_taken(&error) => Ok(Written::OrderTaken),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// How long the lease lasts from now on, by the clock of the database; nothing: as long as it does.
@@ -105,8 +113,20 @@ impl Write<'_> {
         row
     }
 
-    /// The rows of this write, by table.
-    fn document(&self, before: Option<&Loaded>) -> Result<Value, Error> {
+    /// The payment as it is once this is written.
+    pub(super) fn loaded(&self, before: Option<&Loaded>) -> Loaded {
+        let row = self.payment(before);
+        Loaded {
+            payment: self.after.clone(),
+            writes: before.map_or(0, |before| before.writes) + 1,
+            due_at_us: row.due_at_us,
+            lease_owner: row.lease_owner,
+            lease_ended: false,
+        }
+    }
+
+    /// The rows of this write beside the payment's own, by table; tables without any are left out.
+    fn rows(&self, before: Option<&Loaded>) -> Result<Map<String, Value>, Error> {
         let (after, now_us) = (self.after, self.lease.now_us);
         let old = before.map(|before| &before.payment);
         let effects = &self.decision.effects;
@@ -118,8 +138,7 @@ impl Write<'_> {
         let sales = sales.map(|line| sale(after.id, line));
         let entries = &effects.entries;
         let change = outcome::change(old, after);
-        Ok(json!({
-            "payment": self.payment(before),
+        let tables = json!({
             "claims": self.key.map(|key| self.claim(key)).into_iter().collect::<Vec<_>>(),
             "answers": answers,
             "attempts": changed(old.map(|old| &*old.attempts), &after.attempts)
@@ -147,7 +166,11 @@ impl Write<'_> {
             })).into_iter().collect::<Vec<_>>(),
             "events": outcome::events(after, effects, now_us).iter()
                 .map(|told| event(told, now_us)).collect::<Vec<_>>(),
-        }))
+        });
+        let Value::Object(tables) = tables else {
+            return Ok(Map::new());
+        };
+        Ok(tables)
     }
 
     /// What is answered under the caller's key, where nothing is left to do.
@@ -174,22 +197,19 @@ impl Write<'_> {
 }
 
 /// A statement with the parts that the document has rows for.
-fn statement(statement: &str, document: &Value) -> String {
+pub(super) fn statement(statement: &str, document: &Value) -> String {
     let rows = |part: &str| document[part].as_array().map_or(0, Vec::len);
     with_parts(statement, |part| rows(part) > 0)
 }
 
-/// What the number of payments written, or the row that was in the way, means.
-fn outcome_of(counted: Result<i64, sqlx::Error>, none: Written) -> Result<Written, Error> {
-    match counted {
-        Ok(0) => Ok(none),
-        Ok(_) => Ok(Written::Yes),
-        Err(error) => match error.as_database_error().and_then(|of| of.constraint()) {
-            Some("mesh_idempotency_pkey") => Ok(Written::KeyTaken),
-            Some("payments_order_ref") => Ok(Written::OrderTaken),
-            _ => Err(error.into()),
-        },
-    }
+/// Whether a write failed because another payment has the order_ref.
+pub(super) fn is_order_taken(error: &sqlx::Error) -> bool {
+    broken(error) == Some("payments_order_ref")
+}
+
+/// The constraint that a write broke.
+fn broken(error: &sqlx::Error) -> Option<&str> {
+    error.as_database_error()?.constraint()
 }
 
 /// Parts that are new or not as they were, with their numbers.

@@ -6,10 +6,9 @@
 mod rows;
 mod save;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use kernel::ProductId;
-use mesh_store::Postgres;
 use proto::commerce::product::v1 as pb;
 use sqlx::PgConnection;
 
@@ -122,39 +121,6 @@ pub(super) async fn view(
     Ok(find(connection, id, now_us).await?.view)
 }
 
-/// A product that somebody wants to see, and when.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
-    pub(super) id: ProductId,
-    pub(super) now_us: i64,
-}
-
-/// Products that are asked for at the same time, as they are shown, in one statement: an answer each, in their
-/// order. All see the holds that are overdue at the latest of their times.
-pub(super) async fn views(postgres: &Postgres, asked: &[Asked]) -> Vec<Result<View, Error>> {
-    let texts: BTreeSet<String> = asked.iter().map(|one| one.id.to_string()).collect();
-    let texts: Vec<String> = texts.into_iter().collect();
-    let now_us = asked.iter().map(|one| one.now_us).max().unwrap_or_default();
-    let loaded = async {
-        let mut connection = postgres.pool().acquire().await?;
-        load(&mut connection, Wanted::Ids(&texts), now_us).await
-    };
-    let found: HashMap<ProductId, View> = match loaded.await {
-        Ok(loaded) => by_id(loaded),
-        Err(error) => return asked.iter().map(|_| Err(error.repeated())).collect(),
-    };
-    let view = |one: &Asked| {
-        let known = found.get(&one.id).cloned();
-        known.ok_or_else(|| Error::ProductsNotFound(vec![one.id.to_string()]))
-    };
-    asked.iter().map(view).collect()
-}
-
-fn by_id(loaded: Vec<Stored>) -> HashMap<ProductId, View> {
-    let views = loaded.into_iter().map(|stored| stored.view);
-    views.map(|view| (view.product.id, view)).collect()
-}
-
 async fn find(connection: &mut PgConnection, id: ProductId, now_us: i64) -> Result<Stored, Error> {
     let id = id.to_string();
     let found = load(connection, Wanted::Ids(std::slice::from_ref(&id)), now_us).await?;
@@ -162,40 +128,6 @@ async fn find(connection: &mut PgConnection, id: ProductId, now_us: i64) -> Resu
         .into_iter()
         .next()
         .ok_or(Error::ProductsNotFound(vec![id]))
-}
-
-/// Products by id, then by SKU, in that order.
-pub(super) async fn batch_get(
-    connection: &mut PgConnection,
-    ids: &[ProductId],
-    skus: &[String],
-    now_us: i64,
-) -> Result<Vec<View>, Error> {
-    let owners = owners(connection, skus).await?;
-    let missing: Vec<String> = skus
-        .iter()
-        .filter(|sku| !owners.contains_key(*sku))
-        .cloned()
-        .collect();
-    if !missing.is_empty() {
-        return Err(Error::SkusNotFound(missing));
-    }
-    let wanted: Vec<ProductId> = ids
-        .iter()
-        .copied()
-        .chain(skus.iter().map(|sku| owners[sku]))
-        .collect();
-    let texts: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-    let found = by_id(load(connection, Wanted::Ids(&texts), now_us).await?);
-    let missing: Vec<String> = ids
-        .iter()
-        .filter(|id| !found.contains_key(id))
-        .map(ToString::to_string)
-        .collect();
-    if !missing.is_empty() {
-        return Err(Error::ProductsNotFound(missing));
-    }
-    Ok(wanted.iter().map(|id| found[id].clone()).collect())
 }
 
 /// Which products SKUs belong to.

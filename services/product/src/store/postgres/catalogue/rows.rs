@@ -61,6 +61,8 @@ pub(in crate::store::postgres) struct Stored {
 pub(in crate::store::postgres) enum Wanted<'a> {
     /// By id.
     Ids(&'a [String]),
+    /// By id, and by the SKU of one of their variants.
+    IdsAndSkus(&'a [String], &'a [String]),
     /// By handle.
     Handles(&'a [String]),
 }
@@ -71,19 +73,26 @@ pub(in crate::store::postgres) async fn load(
     wanted: Wanted<'_>,
     now_us: i64,
 ) -> Result<Vec<Stored>, Error> {
-    let (select, list) = match wanted {
-        Wanted::Ids(ids) => (SELECT_BY_ID, ids),
-        Wanted::Handles(handles) => (SELECT_BY_HANDLE, handles),
+    let select = match wanted {
+        Wanted::Ids(ids) => sqlx::query(SELECT_BY_ID).bind(now_us).bind(ids),
+        Wanted::IdsAndSkus(ids, skus) => {
+            let select = sqlx::query(SELECT_BY_ID_OR_SKU).bind(now_us);
+            select.bind(ids).bind(skus)
+        }
+        Wanted::Handles(handles) => sqlx::query(SELECT_BY_HANDLE).bind(now_us).bind(handles),
     };
-    let rows = sqlx::query(select)
-        .bind(now_us)
-        .bind(list)
-        .fetch_all(connection)
-        .await?;
+    let rows = select.fetch_all(connection).await?;
     rows.iter().map(stored).collect()
 }
 
 const SELECT_BY_ID: &str = concat!("SELECT ", whole!(), " FROM product p WHERE p.id = ANY($2)");
+/// The ids are known before the products are looked for: an OR of both would read all of them.
+const SELECT_BY_ID_OR_SKU: &str = concat!(
+    "SELECT ",
+    whole!(),
+    " FROM product p WHERE p.id = ANY(ARRAY( \
+         SELECT unnest($2) UNION SELECT product_id FROM variant WHERE sku = ANY($3)))"
+);
 const SELECT_BY_HANDLE: &str = concat!(
     "SELECT ",
     whole!(),

@@ -1,12 +1,14 @@
 //! Jobs that queued while the ones before them were being committed are carried out together.
 //!
 //! A lane carries out one batch at a time: what has come meanwhile, and never waits for more. So a job that
-//! comes alone starts at once, and under load one commit serves many. Jobs with the same key (the first SKU of a
-//! reservation) take the same lane and never wait for each other's row locks. How a batch keeps its jobs apart
-//! is up to whoever carries it out.
+//! comes alone starts at once, and under load one commit serves many (group commit; DeWitt et al., "Implementation
+//! Techniques for Main Memory Database Systems", 1984). Jobs with the same key (the first SKU of a reservation)
+//! take the same lane and never wait for each other's row locks.
+//!
+//! Deliberately without a say in how a batch keeps its jobs apart: that is up to whoever carries it out.
 
 use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    hash::{DefaultHasher, Hash, Hasher as _},
     panic::AssertUnwindSafe,
     sync::Arc,
 };
@@ -19,11 +21,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Carries out a batch: one answer a job, in their order.
-pub(super) type CarryOut<J, A> = Arc<dyn Fn(Vec<J>) -> BoxFuture<'static, Vec<A>> + Send + Sync>;
+pub type CarryOut<J, A> = Arc<dyn Fn(Vec<J>) -> BoxFuture<'static, Vec<A>> + Send + Sync>;
 
 /// Why a job was not carried out.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
+pub enum Refused {
     /// Too many wait already.
     #[error("too many wait for the same")]
     Full,
@@ -34,17 +36,17 @@ pub(super) enum Refused {
 
 /// How much may wait, and be taken together.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub struct Limits {
     /// Batches at the same time.
-    pub(super) lanes: usize,
+    pub lanes: usize,
     /// Jobs that wait in each lane.
-    pub(super) queue_max: usize,
+    pub queue_max: usize,
     /// Jobs in a batch.
-    pub(super) batch_max: usize,
+    pub batch_max: usize,
 }
 
 /// Lanes of jobs.
-pub(super) struct Group<J, A> {
+pub struct Group<J, A> {
     lanes: Vec<mpsc::Sender<Queued<J, A>>>,
     closing: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
@@ -57,7 +59,7 @@ struct Queued<J, A> {
 
 impl<J: Send + 'static, A: Send + 'static> Group<J, A> {
     /// Starts the lanes.
-    pub(super) fn start(limits: Limits, carry_out: CarryOut<J, A>) -> Self {
+    pub fn start(limits: Limits, carry_out: CarryOut<J, A>) -> Self {
         let closing = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let start = |_| {
@@ -80,7 +82,7 @@ impl<J: Send + 'static, A: Send + 'static> Group<J, A> {
     }
 
     /// Queues a job and waits for its answer. A job whose caller has gone before its batch began is left out.
-    pub(super) async fn join(&self, key: &str, job: J) -> Result<A, Refused> {
+    pub async fn join(&self, key: impl Hash, job: J) -> Result<A, Refused> {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let lanes = self.lanes.len() as u64;
@@ -96,7 +98,7 @@ impl<J: Send + 'static, A: Send + 'static> Group<J, A> {
     }
 
     /// Takes no more jobs, and waits until those that queue are done.
-    pub(super) async fn close(&self) {
+    pub async fn close(&self) {
         self.closing.cancel();
         let mut tasks = self.tasks.lock().await;
         while tasks.join_next().await.is_some() {}
