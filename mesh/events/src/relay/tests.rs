@@ -262,18 +262,22 @@ async fn shutdown_writes_down_what_is_on_its_way() {
 #[tokio::test(start_paused = true)]
 async fn what_no_queue_takes_is_tried_less_and_less_often() {
     let unroutable = || Script::Answer(|_| Err(PublishError::Unroutable));
-    let bus = ScriptedBus::new((0..7).map(|_| unroutable()));
+    let bus = ScriptedBus::new((0..9).map(|_| unroutable()));
     let outbox = filled(3);
     let relay = start(relay(&outbox, bus.clone(), &clock()));
-    eventually("it is tried", || bus.calls.load(Ordering::Relaxed) == 1).await;
-    for (calls, wait_s) in (2..).zip([1, 1, 2, 4, 8, 16, 30]) {
-        let tried = Instant::now();
-        eventually("it is tried again", || {
-            bus.calls.load(Ordering::Relaxed) == calls
-        })
-        .await;
-        assert_eq!(tried.elapsed().as_secs(), wait_s, "before try {calls}");
+    let mut waits_s = Vec::new();
+    for calls in 1..=10 {
+        let before = Instant::now();
+        eventually("it is tried", || bus.calls.load(Ordering::Relaxed) == calls).await;
+        waits_s.push(before.elapsed().as_secs());
     }
+    assert!(waits_s.is_sorted(), "{waits_s:?}");
+    assert_eq!(waits_s[..3], [0, 1, 1], "at first as configured");
+    assert_eq!(waits_s[8..], [30, 30], "and no less often than that");
+    assert!(
+        (60..120).contains(&waits_s[..9].iter().sum::<u64>()),
+        "{waits_s:?}"
+    );
     eventually("the outbox is empty", || outbox.is_empty()).await;
     relay.stop().await;
 }
