@@ -17,13 +17,21 @@ use crate::support::{
 const RESET_ONE_IN: usize = 20;
 const CONCURRENT: usize = 64;
 
+/// A number that has nothing to do with the order of calls, and the same each time (Fibonacci hashing, Knuth).
+fn mixed(stream: usize) -> usize {
+    stream.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+}
+
 #[tokio::test]
 async fn resets_after_the_work_was_done_double_no_effect() {
     // The million by the variable.
-    let calls = count("MESH_TEST_RESETS", 20_000);
-    let (address, seen) = by_hand(|stream| match stream % RESET_ONE_IN {
-        7 => Ending::Reset(Reason::CANCEL),
-        _ => Ending::Answer,
+    let calls = count("MESH_TEST_RESETS", 10_000);
+    let (address, seen) = by_hand(|stream| {
+        if mixed(stream).is_multiple_of(RESET_ONE_IN) {
+            Ending::Reset(Reason::CANCEL)
+        } else {
+            Ending::Answer
+        }
     })
     .await;
     let client = TestClient(mesh_calling(address).client("test"));
@@ -62,5 +70,5 @@ async fn resets_after_the_work_was_done_double_no_effect() {
     );
     assert!(repeated > resets / 4 && lost[1] > resets / 4);
     // Four attempts in a row are reset once in 160,000 times.
-    assert!(lost[0] <= 2 + calls / 20_000, "{} Puts failed", lost[0]);
+    assert!(lost[0] <= 2 + calls / 40_000, "{} Puts failed", lost[0]);
 }

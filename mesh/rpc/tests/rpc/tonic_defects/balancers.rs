@@ -24,10 +24,10 @@ use crate::support::{
 };
 
 const BACKENDS: usize = 20;
-const CALLS: usize = 2_000;
+const CALLS: usize = 800;
 const CONCURRENT: usize = 20;
-/// How long a backend takes for a call, and how much longer the slow one does.
-const TAKES_MS: u64 = 4;
+/// How long a backend takes for a call, much more than calling it does, and how much longer the slow one takes.
+const TAKES_MS: u64 = 30;
 const SLOWER: u64 = 10;
 
 /// Backends that answer how many milliseconds a call takes them, then.
