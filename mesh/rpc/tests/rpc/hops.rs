@@ -61,13 +61,11 @@ impl Chain {
                 }
                 async move {
                     let _working = working;
-                    match next {
-                        Some(next) => next.unary(&method, "").await.map(one),
-                        None => {
-                            arrived.fetch_add(1, SeqCst);
-                            std::future::pending().await
-                        }
+                    if let Some(next) = next {
+                        return next.unary(&method, "").await.map(one);
                     }
+                    arrived.fetch_add(1, SeqCst);
+                    std::future::pending().await
                 }
             });
             servers.push(serve(Config::default(), service).await);

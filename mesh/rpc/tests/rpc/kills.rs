@@ -30,7 +30,7 @@ async fn backend() {
     });
     let served = serve(Config::default(), holding).await;
     println!("\n{LISTENS}{}", served.address);
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Killed at the latest when the test ends.

@@ -259,9 +259,12 @@ pub(crate) async fn all_ready(mesh: &Mesh) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    if tokio::time::timeout(PATIENCE, noticed).await.is_err() {
-        panic!("not all are connected again: {:?}", mesh.endpoints());
-    }
+    let noticed = tokio::time::timeout(PATIENCE, noticed).await;
+    assert!(
+        noticed.is_ok(),
+        "not all are connected again: {:?}",
+        mesh.endpoints()
+    );
 }
 
 /// A mesh that knows one destination, `test`.
