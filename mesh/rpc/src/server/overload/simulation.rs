@@ -414,9 +414,9 @@ fn with_the_defaults_five_times_the_load_of_one_class_keeps_every_worker_busy() 
         let mut simulation = Simulation::new(seed, workers, &[50.0], OverloadConfig::default());
         let peak = float(workers as u64) * 20.0;
         simulation.call(1, Critical, 0, 5.0 * peak);
-        simulation.run(10);
-        let tallies = simulation.run(10);
-        let served = served_per_s(&tallies, 10) / peak;
+        simulation.run(20); // So long it takes from the 256 of the start to what a few workers can bear.
+        let tallies = simulation.run(30);
+        let served = served_per_s(&tallies, 30) / peak;
         let latency = tallies[0].latency_ms();
         let seen = format!("{workers} workers: {served:.3} served, {latency:.0} ms");
         println!("{seen}");
