@@ -187,21 +187,32 @@ impl Config {
                 });
             }
         }
+        let reason = "speaks TLS, and mesh.identity.mode is off";
+        self.validate_destinations(self.identity.mode, reason)?;
+        self.identity.validate().map_err(|error| Error::Config {
+            key: format!("identity.{}", error.key),
+            reason: error.reason.to_owned(),
+        })?;
+        self.validate_splits()
+    }
+
+    /// `tls_refusal`: what is said of TLS in mode `off`.
+    pub(crate) fn validate_destinations(
+        &self,
+        mode: mesh_identity::Mode,
+        tls_refusal: &str,
+    ) -> Result<(), Error> {
         for (name, address) in &self.destinations {
             let refuse = |reason: &str| Error::Config {
                 key: format!("destinations.{name}"),
                 reason: reason.to_owned(),
             };
             let source = parse_destination(address).map_err(refuse)?;
-            if source.wants_tls() && self.identity.mode == mesh_identity::Mode::Off {
-                return Err(refuse("speaks TLS, and mesh.identity.mode is off"));
+            if source.wants_tls() && mode == mesh_identity::Mode::Off {
+                return Err(refuse(tls_refusal));
             }
         }
-        self.identity.validate().map_err(|error| Error::Config {
-            key: format!("identity.{}", error.key),
-            reason: error.reason.to_owned(),
-        })?;
-        self.validate_splits()
+        Ok(())
     }
 
     fn validate_splits(&self) -> Result<(), Error> {

@@ -190,6 +190,8 @@ impl Drop for Record {
             self.log.in_scope(|| match code {
                 Code::Ok => tracing::debug!("served"),
                 Code::Internal | Code::Unknown | Code::DataLoss => tracing::warn!("failed"),
+                // In an overload there are too many of them for a line each; they are counted by reason.
+                Code::ResourceExhausted => tracing::debug!("refused"),
                 _ => tracing::info!("refused"),
             });
         }

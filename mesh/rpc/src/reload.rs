@@ -46,10 +46,13 @@ pub struct Reloaded {
 impl Mesh {
     /// Takes another configuration, or refuses it as a whole and keeps the one it has.
     ///
-    /// Refused is what [`Mesh::start`] would refuse, and a configuration without a destination that was
-    /// [required](Mesh::require).
+    /// Refused is what [`Mesh::start`] would refuse, a configuration without a destination that was
+    /// [required](Mesh::require), and one with destinations that speak TLS while the process runs without an identity:
+    /// its mode counts only after a restart, and until then every call there would fail.
     pub fn reload(&self, config: Config) -> Result<Reloaded, Error> {
         config.validate()?;
+        let reason = "speaks TLS, and mesh.identity.mode stays off until the process starts again";
+        config.validate_destinations(self.identities().mode, reason)?;
         // One after the other.
         let mut clients = self.inner.clients.lock();
         if let Some(missing) = clients.missing_in(&config) {

@@ -11,6 +11,7 @@ pub mod checkout;
 pub mod debian;
 pub mod docs;
 pub mod faults;
+pub mod fuzz;
 pub mod mutants;
 pub mod process;
 pub mod servers;

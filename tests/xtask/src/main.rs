@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, check, docs, faults, mutants, servers, test, tour, up, verify};
+use xtask::{bench, check, docs, faults, fuzz, mutants, servers, test, tour, up, verify};
 
 /// Every check and chore of the repository.
 #[derive(Parser)]
@@ -29,6 +29,8 @@ enum Task {
     Check(check::Options),
     /// Kills processes and servers while customers buy, and checks that nothing was lost or done twice.
     Faults(faults::Options),
+    /// Tries every parser of what others write, for as long as one likes.
+    Fuzz(fuzz::Options),
     /// Starts a private PostgreSQL and RabbitMQ for tests that are run one by one; Ctrl-C stops them.
     Servers,
     /// Measures the services against their servers, and the mesh against others: `cargo xtask bench store`, `mesh`.
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Task::Up(options) => up::run(&options),
         Task::Check(options) => check::run(&options),
         Task::Faults(options) => faults::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Servers => servers::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Docs(options) => docs::run(&options),

@@ -20,7 +20,7 @@ use super::{
     connection::{Lease, Received},
     destination::{Destination, Method},
     endpoint::Endpoint,
-    failure::{Cause, Failure},
+    failure::{Cause, Failure, Reach},
     outlier::Outcome,
 };
 use crate::{
@@ -131,7 +131,11 @@ impl Flight {
             Ok(answered) => answered,
             Err(broken) => {
                 let failure = Failure::broken(broken, self.endpoint.address().clone());
-                self.end(failure.code());
+                if failure.reach == Reach::NoHandler {
+                    self.take_back(failure.code());
+                } else {
+                    self.end(failure.code());
+                }
                 return Err(failure);
             }
         };
@@ -182,6 +186,14 @@ impl Flight {
             }
             None => drop(headers.remove(header::GRPC_TIMEOUT)),
         }
+    }
+
+    /// The connection went away before the request, which the pool knows: that says nothing of the endpoint. (A server that
+    /// restarts in good order under many calls would be ejected for it.)
+    fn take_back(&mut self, code: Code) {
+        self.ended = true;
+        let now = self.destination.shared.clock.now();
+        self.record(code, now.saturating_sub(self.began));
     }
 
     /// The attempt has come to a status.

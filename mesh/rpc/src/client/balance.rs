@@ -20,10 +20,14 @@ use super::{
     clock::{Nanos, float},
     config::BalanceConfig,
     endpoint::Endpoint,
+    pool::Pool,
 };
 
 /// How many draws may hit endpoints that cannot be used before all are looked at.
 const DRAWS_MAX: usize = 8;
+
+/// How many endpoints are dialed at a time where none is connected.
+const DIALS_MAX: usize = 64;
 
 /// How many endpoints a call remembers to have tried.
 const TRIED_MAX: usize = 4;
@@ -213,9 +217,26 @@ impl Set {
         }
         match best {
             Some((_, endpoint)) => Pick::Endpoint(endpoint),
-            None if dialing => Pick::Wait,
+            None if dialing || self.dial(random, |pool| pool.retry_at() <= now) => Pick::Wait,
             None => Pick::Nothing,
         }
+    }
+
+    /// Nobody is left: dials whatever their pauses are.
+    pub(crate) fn rally(&self, random: &mut impl Rng) {
+        self.dial(random, |_| true);
+    }
+
+    /// Dials up to `DIALS_MAX` of those that are due, from a random one on. Whether there was one.
+    fn dial(&self, random: &mut impl Rng, is_due: impl Fn(&Pool) -> bool) -> bool {
+        let start = random.random_range(0..self.members.len());
+        let (before, from) = self.members.split_at(start);
+        let pools = from
+            .iter()
+            .chain(before)
+            .map(|member| &member.endpoint.pool);
+        let due = pools.filter(|pool| is_due(pool)).take(DIALS_MAX);
+        due.map(Pool::dial_now).count() > 0
     }
 
     /// Whether a call that has tried one endpoint could go to another.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientConfig {
-    /// How long one attempt to connect may take, in milliseconds. The call's deadline covers it too.
-    /// Default: 2000.
+    /// How long one attempt to connect may take, and how long calls wait for an endpoint after the last one was lost, in
+    /// milliseconds. The call's deadline covers both. Default: 2000.
     pub connect_timeout_ms: u64,
     /// How many calls to one destination may wait for a connection, and how many to one connection for
     /// a stream of it. Default: 1024.

@@ -341,7 +341,9 @@ impl Received {
 /// What became of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The peer goes away, or the connection is broken: it takes no more calls.
+    /// The peer goes away, and says so without an error: it takes no more calls.
+    Left,
+    /// The connection is broken.
     Lost,
     /// It was not needed any more.
     Idle,
@@ -361,7 +363,7 @@ impl Driver {
             let look = self.keepalive_interval.min(self.idle);
             tokio::select! {
                 biased;
-                () = lost(&mut self.io, &mut probe) => return End::Lost,
+                end = lost(&mut self.io, &mut probe) => return end,
                 event = self.guard.event() => {
                     self.cut_at = cut_at(&event);
                     return End::Stale;
@@ -428,7 +430,7 @@ impl Driver {
 async fn lost(
     io: &mut client::Connection<Box<dyn Stream>, Bytes>,
     probe: &mut client::SendRequest<Bytes>,
-) {
+) -> End {
     let mut stood_back = false;
     poll_fn(|cx| {
         // A call that has written its frames wakes this task, which would be next and send them
@@ -438,15 +440,20 @@ async fn lost(
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if Pin::new(&mut *io).poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
+        let over = Pin::new(&mut *io).poll(cx).is_ready();
         match probe.poll_ready(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Ready(Err(error)) if is_farewell(&error) => Poll::Ready(End::Left),
+            Poll::Ready(Err(_)) => Poll::Ready(End::Lost),
+            _ if over => Poll::Ready(End::Lost),
             _ => Poll::Pending,
         }
     })
-    .await;
+    .await
+}
+
+/// Whether the peer has nothing to complain about.
+fn is_farewell(error: &h2::Error) -> bool {
+    error.is_remote() && error.is_go_away() && error.reason() == Some(Reason::NO_ERROR)
 }
 
 /// `None`: what is in flight may end by itself.

@@ -10,14 +10,14 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::{
     balance::{Member, Pick, Set, Tried},
     budget::Budget,
     circuit::Circuit,
-    clock::{Clock, Nanos},
+    clock::{Clock, Nanos, millis},
     config::HedgeConfig,
     connect::{Connect, Network},
     connection::Lease,
@@ -42,9 +42,16 @@ pub(crate) struct Destination {
     discovery: Mutex<Discovery>,
     next_id: AtomicU64,
     waiting: AtomicUsize,
+    /// When no endpoint was found connected any more, or one of the marks below.
+    deserted_at: AtomicU64,
     /// `None`: it is not configured.
     following: ArcSwapOption<AbortOnDropHandle<()>>,
 }
+
+/// An endpoint is connected.
+const INHABITED: Nanos = 0;
+/// None ever was.
+const NEVER_INHABITED: Nanos = Nanos::MAX;
 
 /// How the look-ups have gone.
 #[derive(Default)]
@@ -70,7 +77,10 @@ pub(crate) struct Method {
 /// What came of looking for a place.
 enum Place {
     Taken(Arc<Endpoint>, Lease),
+    /// For a change.
     Wait,
+    /// For a change, and so long at most.
+    WaitFor(Duration),
     None(Cause),
 }
 
@@ -130,6 +140,7 @@ impl Destination {
             discovery: Mutex::default(),
             next_id: AtomicU64::new(1),
             waiting: AtomicUsize::new(0),
+            deserted_at: AtomicU64::new(NEVER_INHABITED),
             following: ArcSwapOption::empty(),
             shared: Arc::new(Shared {
                 live: live.clone(),
@@ -174,8 +185,8 @@ impl Destination {
         self.set.load().has_other(self.shared.clock.now(), tried)
     }
 
-    /// A place on a connection to a good endpoint. Waits only while there is no connection at all and
-    /// one is being opened.
+    /// A place on a connection to a good endpoint. Waits only while there is no connection at all: as long as one is
+    /// being opened, and for `connect_timeout_ms` after the last one was lost.
     pub(crate) async fn place(&self, tried: &Tried) -> Result<(Arc<Endpoint>, Lease), Cause> {
         if self.following.load().is_none() {
             return Err(Cause::Unconfigured);
@@ -185,20 +196,25 @@ impl Destination {
             match self.look(tried) {
                 Place::Taken(endpoint, lease) => return Ok((endpoint, lease)),
                 Place::None(cause) => return Err(cause),
-                Place::Wait => {}
+                Place::Wait | Place::WaitFor(_) => {}
             }
             // Listens before it looks again, so that no change is missed.
             let mut changed = std::pin::pin!(self.shared.changed.notified());
             changed.as_mut().enable();
-            match self.look(tried) {
+            let longest = match self.look(tried) {
                 Place::Taken(endpoint, lease) => return Ok((endpoint, lease)),
                 Place::None(cause) => return Err(cause),
-                Place::Wait => {}
-            }
+                Place::Wait => None,
+                Place::WaitFor(longest) => Some(longest),
+            };
             if waiting.is_none() {
                 waiting = Some(self.wait()?);
             }
-            changed.await;
+            match longest {
+                None => changed.await,
+                // Over or not: it looks again.
+                Some(longest) => drop(timeout(longest, changed).await),
+            }
         }
     }
 
@@ -208,7 +224,12 @@ impl Destination {
         let picked = set.pick(clock.now(), &config.client.balance, tried, &mut rand::rng());
         match picked {
             Pick::Endpoint(endpoint) => match endpoint.pool.lease() {
-                Found::Lease(lease) => Place::Taken(endpoint.clone(), lease),
+                Found::Lease(lease) => {
+                    if self.deserted_at.load(Relaxed) != INHABITED {
+                        self.deserted_at.store(INHABITED, Relaxed);
+                    }
+                    Place::Taken(endpoint.clone(), lease)
+                }
                 Found::Full => Place::None(Cause::QueueFull(config.client.waiting_max)),
                 // Lost between the two; whoever removes it says so.
                 Found::None => Place::Wait,
@@ -218,16 +239,30 @@ impl Destination {
                 None if !self.lock_discovery().found => Place::Wait,
                 trouble => Place::None(Cause::Undiscovered(trouble)),
             },
-            Pick::Nothing => Place::None(self.unconnected(&set)),
+            Pick::Nothing => self.unconnected(&set, millis(config.client.connect_timeout_ms)),
         }
     }
 
-    fn unconnected(&self, set: &Set) -> Cause {
+    /// No endpoint is connected and none is being connected, so that every one has a pause. Those began while others
+    /// were there: when the last one has gone, all are tried at once, and the calls of the next `patience` wait.
+    fn unconnected(&self, set: &Set, patience: Nanos) -> Place {
+        let now = self.shared.clock.now();
+        let deserted = self
+            .deserted_at
+            .compare_exchange(INHABITED, now, Relaxed, Relaxed);
+        if deserted.is_ok() {
+            set.rally(&mut rand::rng());
+            return Place::Wait;
+        }
         let pools = || set.members().iter().map(|member| &member.endpoint.pool);
         let retry_at = pools().map(|pool| pool.retry_at()).min().unwrap_or(0);
-        let retry_in = retry_at.saturating_sub(self.shared.clock.now());
+        let retry_in = Duration::from_nanos(retry_at.saturating_sub(now));
+        let deserted_at = deserted.unwrap_or_else(|at| at);
+        if deserted_at != NEVER_INHABITED && now < deserted_at.saturating_add(patience) {
+            return Place::WaitFor(retry_in);
+        }
         let trouble = pools().find_map(|pool| pool.trouble());
-        Cause::Unconnected(trouble, Duration::from_nanos(retry_in))
+        Place::None(Cause::Unconnected(trouble, retry_in))
     }
 
     fn wait(&self) -> Result<Waiting<'_>, Cause> {

@@ -7,8 +7,9 @@
 //! allows), then the next; what is above goes to the least busy one while another is being opened. The
 //! later ones fall idle first and are closed.
 //!
-//! A connection that is lost while it is in use is replaced at once; one that cannot be had is tried
-//! again with exponential backoff and jitter, when a call asks for it.
+//! A connection that is lost while it is in use is replaced at once; one that cannot be had, or breaks before
+//! its first answer, is tried again with exponential backoff and jitter, when a call asks for it. A peer that
+//! goes away in good order has not failed, whether or not it has answered before.
 
 use std::{
     sync::{
@@ -165,7 +166,14 @@ impl Pool {
 
     /// Opens another connection, unless one is being opened or the last attempt failed just now.
     pub(crate) fn dial(self: &Arc<Self>) {
-        if self.retry_at() > self.shared.clock.now() || self.dialing.swap(true, AcqRel) {
+        if self.retry_at() <= self.shared.clock.now() {
+            self.dial_now();
+        }
+    }
+
+    /// The same, however short ago the last attempt failed.
+    pub(crate) fn dial_now(self: &Arc<Self>) {
+        if self.dialing.swap(true, AcqRel) {
             return;
         }
         let (pool, shared, target) = (
@@ -243,12 +251,12 @@ impl Pool {
         if end == End::Stale {
             self.dial();
         }
-        if end == End::Lost {
+        if matches!(end, End::Left | End::Lost) {
             self.shared.metrics.disconnects.inc();
             self.shared.lost.notify_one();
             if connection.has_answered() {
                 self.dial(); // In use: whoever calls next need not wait for it.
-            } else {
+            } else if end == End::Lost {
                 self.back_off("the connection ended before its first answer");
             }
         }

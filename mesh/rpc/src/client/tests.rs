@@ -24,6 +24,8 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 use tower::{ServiceExt as _, service_fn};
 
+mod partings;
+
 use super::*;
 use super::{
     attempt::Attempts,

@@ -105,7 +105,7 @@ impl<S: Stack> Service<Request<Body>> for Extract<S> {
 }
 
 /// The context, and the timeout that the caller asked for.
-fn read(
+pub(super) fn read(
     headers: &HeaderMap,
     peer: Option<&Peer>,
     criticality: Criticality,

@@ -11,6 +11,8 @@ mod context;
 mod deadline;
 mod drain;
 mod fault;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod heard;
 mod life;

@@ -1,15 +1,17 @@
 //! Every error that a layer makes says in its details which layer it was, by what, and at which attempt.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt as _, stream};
 use mesh::{CallContext, Config, ERROR_DOMAIN};
 use prometheus::Registry;
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{net::TcpListener, sync::mpsc, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use crate::support::{
-    TestClient, TestService, Texts, drain, mesh_calling, mesh_with, one, plain, serve,
+    TestClient, TestService, Texts, drain, elapse, mesh_calling, mesh_with, one, plain, serve,
 };
 
 /// Does what it is asked for: panics, answers at length, hangs.
@@ -163,6 +165,7 @@ async fn every_layer_explains_its_errors() {
 async fn a_deadline_that_passes_under_way_names_attempt_and_endpoint() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let (arrived, mut arrivals) = mpsc::unbounded_channel();
     // Takes every call and answers none.
     let _hanging = AbortOnDropHandle::new(mesh::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
@@ -170,13 +173,14 @@ async fn a_deadline_that_passes_under_way_names_attempt_and_endpoint() {
         let mut held = Vec::new();
         while let Some(call) = calls.accept().await {
             held.push(call);
+            arrived.send(()).unwrap();
         }
     }));
     let client = TestClient(mesh_calling(address).client("test"));
-    let status = client
-        .ask("Read", with("grpc-timeout", "50m"))
-        .await
-        .unwrap_err();
+    let calling = mesh::spawn(async move { client.ask("Read", with("grpc-timeout", "4S")).await });
+    arrivals.recv().await.unwrap();
+    elapse(Duration::from_secs(4)).await;
+    let status = calling.await.unwrap().unwrap_err();
     let details = status.get_error_details();
     let metadata = &details.error_info().unwrap().metadata;
     assert_eq!(metadata["policy"], "grpc-timeout");

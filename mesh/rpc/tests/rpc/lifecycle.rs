@@ -18,9 +18,7 @@ use tonic_reflection::pb::v1::{
 };
 use tonic_types::StatusExt as _;
 
-use crate::support::{
-    PATIENCE, TestClient, TestService, Texts, elapse, mesh_with, one, plain, serve, serve_plain,
-};
+use crate::support::{PATIENCE, TestClient, TestService, Texts, elapse, mesh_with, one, serve};
 
 const NAME: &str = "mesh.test.v1.TestService";
 
@@ -51,16 +49,7 @@ async fn closed(address: SocketAddr) {
 }
 
 #[tokio::test]
-async fn the_drain_ends_within_its_bound_where_plain_tonic_waits_for_ever() {
-    let (address, stop, serving) = serve_plain(endless()).await;
-    let mut answers = plain(address).watch("Export", "").await.unwrap();
-    assert_eq!(answers.next().await.unwrap().unwrap(), "first");
-    stop.cancel();
-    closed(address).await;
-    elapse(Duration::from_hours(1)).await;
-    assert!(futures_util::poll!(answers.next()).is_pending());
-    assert!(!serving.is_finished(), "plain tonic is expected to wait");
-
+async fn the_drain_ends_within_its_bound_and_tells_those_that_it_cuts_off() {
     let bound = Duration::from_secs(9);
     let served = serve(draining_within(9_000), endless()).await;
     let mut answers = served.client().watch("Export", "").await.unwrap();

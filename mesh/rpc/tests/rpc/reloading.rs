@@ -260,6 +260,33 @@ async fn a_configuration_without_a_required_destination_is_refused() {
 }
 
 #[tokio::test]
+async fn an_identity_and_what_needs_it_do_not_come_in_one_reload() {
+    let served = named("one").await;
+    let plain = Config {
+        destinations: BTreeMap::from([("test".to_owned(), format!("http://{}", served.address))]),
+        ..Config::default()
+    };
+    let mesh = mesh_with(plain.clone(), &Registry::new());
+    let mut identified = plain;
+    identified.identity.mode = mesh::identity::Mode::Permissive;
+    identified.identity.workload_api = Some("unix:///run/spire/agent.sock".to_owned());
+    let mut encrypted = identified.clone();
+    let address = format!("https://{}", served.address);
+    encrypted.destinations.insert("test".to_owned(), address);
+    let error = mesh.reload(encrypted).unwrap_err().to_string();
+    let reason = "speaks TLS, and mesh.identity.mode stays off until the process starts again";
+    assert_eq!(error, format!("mesh.destinations.test {reason}"));
+    client(&mesh).unary("Post", "").await.unwrap();
+    // By itself it is taken, and named as what needs a restart.
+    let reloaded = mesh.reload(identified).unwrap();
+    assert!(reloaded.changed.is_empty(), "{reloaded:?}");
+    assert_eq!(
+        reloaded.after_restart,
+        ["mesh.identity.mode", "mesh.identity.workload_api"]
+    );
+}
+
+#[tokio::test]
 async fn what_counts_only_after_a_restart_is_named() {
     let mesh = mesh_with(Config::default(), &Registry::new());
     let mut config = Config {

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::stream;
@@ -17,9 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use crate::support::{
-    PATIENCE, TestClient, TestService, Texts, all_ready, count, drain, mesh_calling_all, mesh_with,
-    one, serve,
+    PATIENCE, TestClient, TestService, Texts, all_ready, count, drain, due, mesh_calling_all,
+    mesh_with, one, rate, serve,
 };
+
+/// The load, and how many callers make it.
+const CALLS_PER_S: f64 = 2_000.0;
+const CALLERS: usize = 16;
 
 /// One process of a backend.
 struct Backend {
@@ -69,15 +73,17 @@ async fn rolling_restarts_fail_no_call_and_cut_no_stream() {
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
     );
-    let mut load = tokio::task::JoinSet::new();
-    for method in ["Read", "Put", "Post"] {
+    let (mut load, began) = (tokio::task::JoinSet::new(), Instant::now());
+    for method in ["Read", "Put", "Post", "Post"]
+        .into_iter()
+        .cycle()
+        .take(CALLERS)
+    {
         let (client, done, made) = (client.clone(), done.clone(), made.clone());
         load.spawn(async move {
             while !done.load(SeqCst) {
                 client.unary(method, "").await.unwrap();
-                made.fetch_add(1, SeqCst);
-                // About as many calls as the two thousand a second, and time for the rest.
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                due(began, made.fetch_add(1, SeqCst), CALLS_PER_S).await;
             }
         });
     }
@@ -108,6 +114,12 @@ async fn rolling_restarts_fail_no_call_and_cut_no_stream() {
         }
     }
     done.store(true, SeqCst);
+    rate(
+        "rolling restarts",
+        made.load(SeqCst),
+        began.elapsed(),
+        CALLS_PER_S,
+    );
     while let Some(ended) = load.join_next().await {
         ended.unwrap();
     }

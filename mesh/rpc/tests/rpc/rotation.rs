@@ -6,7 +6,7 @@ use std::{
         Arc, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use mesh::{Client, Config, Mesh, identity::Mode};
@@ -19,16 +19,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     party::{Authority, Party, QUICK, holds, started},
-    support::{PATIENCE, TestClient, TestService, all_ready, count, mesh_with, one},
+    support::{PATIENCE, TestClient, TestService, all_ready, count, due, mesh_with, one, rate},
 };
 
 fn echo() -> TestService {
     TestService::new(|_, _| async { Ok(one("fine")) })
 }
 
-/// Calls without a pause until it is told to end; every call has to succeed.
+/// The load.
+const CALLS_PER_S: f64 = 500.0;
+
+/// Calls until it is told to end; every call has to succeed.
 struct Load {
     calls: JoinSet<()>,
+    began: Instant,
     done: Arc<AtomicBool>,
     made: Arc<AtomicUsize>,
     client: Arc<RwLock<TestClient<Client>>>,
@@ -38,21 +42,20 @@ impl Load {
     fn begin(client: Client) -> Self {
         let client = Arc::new(RwLock::new(TestClient(client)));
         let (done, made) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let mut calls = JoinSet::new();
-        for method in ["Read", "Put", "Post"] {
+        let (mut calls, began) = (JoinSet::new(), Instant::now());
+        for method in ["Read", "Put", "Post", "Post"] {
             let (client, done, made) = (client.clone(), done.clone(), made.clone());
             calls.spawn(async move {
                 while !done.load(SeqCst) {
                     let client = client.read().unwrap().clone();
                     client.unary(method, "").await.unwrap();
-                    made.fetch_add(1, SeqCst);
-                    // About the five hundred calls a second, and time for the rest.
-                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    due(began, made.fetch_add(1, SeqCst), CALLS_PER_S).await;
                 }
             });
         }
         Self {
             calls,
+            began,
             done,
             made,
             client,
@@ -68,12 +71,14 @@ impl Load {
         }
     }
 
-    async fn end(mut self) -> usize {
+    async fn end(mut self, what: &str) -> usize {
         self.done.store(true, SeqCst);
+        let made = self.made.load(SeqCst);
+        rate(what, made, self.began.elapsed(), CALLS_PER_S);
         while let Some(ended) = self.calls.join_next().await {
             ended.unwrap();
         }
-        self.made.load(SeqCst)
+        made
     }
 }
 
@@ -123,7 +128,7 @@ async fn rotations_under_load_fail_no_call() {
         assert!(load.calls.try_join_next().is_none(), "a call has failed");
     }
     load.goes_on(10).await;
-    let made = load.end().await;
+    let made = load.end("rotations").await;
     assert!(
         made > rotations / 10,
         "only {made} calls were made meanwhile"
@@ -216,5 +221,5 @@ async fn from_plaintext_over_permissive_to_strict_without_a_failed_call() {
     fleet
         .restart(&Config::default(), &plaintext, &mut load)
         .await;
-    load.end().await;
+    load.end("from plaintext to strict and back").await;
 }

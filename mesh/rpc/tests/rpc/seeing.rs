@@ -2,13 +2,16 @@
 
 use futures_util::StreamExt as _;
 use http_body_util::BodyExt as _;
-use mesh::{CallContext, Config, Mesh, Principal, TapFilter};
+use mesh::{CallContext, Config, Mesh, Principal, RateLimitRule, TapFilter};
 use prometheus::{Encoder as _, TextEncoder};
 use serde_json::Value;
 use tokio::{sync::oneshot, time::timeout};
 use tonic::{Code, Status};
 
-use crate::support::{PATIENCE, TestClient, TestService, mesh_calling, one, plain, serve};
+use crate::{
+    party::Logs,
+    support::{PATIENCE, TestClient, TestService, mesh_calling, one, plain, serve},
+};
 
 async fn page(mesh: &Mesh, uri: &str) -> (u16, Value) {
     let uri = uri.parse().expect("it is a URI");
@@ -237,4 +240,36 @@ async fn pages_show_endpoints_and_configuration_and_refuse_what_is_not_there() {
         .collect();
     let (status, _) = page(&mesh, "/mesh/tap").await;
     assert_eq!(status, 429, "{taps:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_for_want_of_room_is_no_line_of_the_log_and_another_one_is() {
+    let limit = RateLimitRule {
+        methods: vec!["/mesh.test.v1.TestService/Put".to_owned()],
+        per_s: 0.001,
+        ..RateLimitRule::default()
+    };
+    let mut config = Config::default();
+    let rules = &mut config.server.rate_limits.rules;
+    rules.insert("puts".to_owned(), limit);
+    let service = TestService::new(|method, _| async move {
+        match &*method {
+            "Put" => Ok(one("fine")),
+            _ => Err(Status::not_found("no such thing")),
+        }
+    });
+    let served = serve(config, service).await;
+    let (client, logs) = (served.client(), Logs::capture());
+    client.unary("Put", "").await.unwrap();
+    let limited = client.unary("Put", "").await.unwrap_err();
+    assert_eq!(limited.code(), Code::ResourceExhausted);
+    client.unary("Post", "").await.unwrap_err();
+    // The line is written when the server is done with the call, which may be after its answer.
+    let written = async {
+        while logs.with("code=\"NOT_FOUND\"").is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, written).await.unwrap();
+    assert_eq!(logs.with("refused").len(), 1, "{:?}", logs.with("refused"));
 }

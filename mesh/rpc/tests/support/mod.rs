@@ -1,6 +1,8 @@
 //! A service whose behaviour each test writes itself, served for real on port 0.
 
+pub(crate) mod by_hand;
 pub(crate) mod contract;
+pub(crate) mod kinds;
 pub(crate) mod wire;
 
 use std::{
@@ -115,6 +117,36 @@ pub(crate) fn count(variable: &str, default: usize) -> usize {
     asked.map_or(default, |text| text.parse().expect("a number"))
 }
 
+/// Says how many calls a second were made of those that were wanted. A machine that others use as well pauses when it
+/// likes, so only `MESH_TEST_RATES=1` makes too few of them a failure.
+pub(crate) fn rate(what: &str, calls: usize, took: Duration, wanted_per_s: f64) {
+    let calls = f64::from(u32::try_from(calls).expect("a test is short"));
+    let per_s = calls / took.as_secs_f64();
+    println!("{what}: {calls} calls, {per_s:.0} of {wanted_per_s} a second");
+    assert!(
+        count("MESH_TEST_RATES", 0) == 0 || per_s >= 0.95 * wanted_per_s,
+        "{what}: {per_s:.0} of {wanted_per_s} calls a second"
+    );
+}
+
+/// Waits until the `number`th call is due at this rate; not at all if it is late.
+pub(crate) async fn due(began: std::time::Instant, number: usize, per_s: f64) {
+    let number = f64::from(u32::try_from(number).expect("a test is short"));
+    let at = began + Duration::from_secs_f64(number / per_s);
+    let left = at.saturating_duration_since(std::time::Instant::now());
+    if left.is_zero() {
+        tokio::task::yield_now().await;
+    } else {
+        tokio::time::sleep(left).await;
+    }
+}
+
+/// The value below which so many percent of them lie.
+pub(crate) fn percentile(values: &mut [Duration], percent: usize) -> Duration {
+    values.sort_unstable();
+    values[(values.len() * percent / 100).min(values.len() - 1)]
+}
+
 /// An answer of one text.
 pub(crate) fn one(text: impl Into<String>) -> Texts {
     Box::pin(stream::iter([Ok(text.into())]))
@@ -227,9 +259,12 @@ pub(crate) async fn all_ready(mesh: &Mesh) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, noticed)
-        .await
-        .expect("the client connects again");
+    let noticed = tokio::time::timeout(PATIENCE, noticed).await;
+    assert!(
+        noticed.is_ok(),
+        "not all are connected again: {:?}",
+        mesh.endpoints()
+    );
 }
 
 /// A mesh that knows one destination, `test`.

@@ -10,10 +10,13 @@
 //! the most loses its newest (max-min fairness). Whoever sends five times as much gets no more than the
 //! others, if they want as much.
 //!
-//! A short wait bridges a burst; a queue that has not been empty for a while is no burst, and then what is
+//! A short wait bridges a burst; a queue that has not been empty for half a second is no burst, and then what is
 //! sheddable waits for one mean latency only ("Fail at Scale", Maurer 2015: controlled delay).
 
-use std::{cmp::Reverse, collections::HashMap};
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::HashMap,
+};
 
 use super::{
     OverloadConfig,
@@ -24,6 +27,8 @@ use crate::{
     contract::Criticality,
 };
 
+/// How long a queue that does not empty is a burst, and how long what is sheddable waits in one.
+const BURST: Nanos = millis(500);
 /// The shortest wait that is worth waiting.
 const WAIT_MIN: Nanos = millis(10);
 /// The shortest and the longest pause that a refused caller is asked for.
@@ -76,6 +81,8 @@ pub(crate) struct Admission<W> {
     /// The places in `held` that are free.
     free: Vec<usize>,
     waiting: Vec<Waiter<W>>,
+    /// How many wait of each criticality, lowest first.
+    classes: [usize; 4],
     next: Ticket,
     /// When the queue was last seen empty.
     empty_at: Nanos,
@@ -108,6 +115,7 @@ impl<W> Admission<W> {
             held: Vec::new(),
             free: Vec::new(),
             waiting: Vec::new(),
+            classes: [0; 4],
             next: 0,
             empty_at: 0,
         }
@@ -145,6 +153,9 @@ impl<W> Admission<W> {
             return Verdict::Admitted;
         }
         if self.waiting.len() >= config.waiting_max {
+            if !self.may_displace(&arrival) {
+                return Verdict::Refused;
+            }
             match self.worst() {
                 Some(worst) if self.is_better(&arrival, &self.waiting[worst]) => {
                     told.push((self.remove(worst).tell, Fate::Displaced));
@@ -156,6 +167,7 @@ impl<W> Admission<W> {
         self.next += 1;
         let held = self.hold(arrival.caller);
         self.held[held].waiting += 1;
+        self.classes[arrival.criticality as usize] += 1;
         self.waiting.push(Waiter {
             ticket,
             arrival,
@@ -211,8 +223,7 @@ impl<W> Admission<W> {
     /// Gives free places to those who wait for them.
     fn grant(&mut self, now: Nanos, told: &mut Vec<(W, Fate)>) {
         while let Some(best) = self.best() {
-            let waiter = self.waiting.swap_remove(best);
-            self.held[waiter.held].waiting -= 1;
+            let waiter = self.take(best);
             let deadline = waiter.arrival.deadline;
             if deadline.is_some_and(|deadline| deadline <= now) {
                 self.release(waiter.held);
@@ -242,8 +253,11 @@ impl<W> Admission<W> {
     /// How long a call may wait for a place.
     fn patience(&self, now: Nanos, arrival: &Arrival, config: &OverloadConfig) -> Nanos {
         let longest = millis(config.wait_ms);
-        let is_burst = now.saturating_sub(self.empty_at) <= longest;
-        if is_burst || arrival.criticality >= Criticality::Critical {
+        if arrival.criticality >= Criticality::Critical {
+            return longest;
+        }
+        let longest = longest.min(BURST);
+        if now.saturating_sub(self.empty_at) <= BURST {
             longest
         } else {
             whole(self.limit.latency_mean()).max(WAIT_MIN).min(longest)
@@ -265,6 +279,26 @@ impl<W> Admission<W> {
         self.has_room(best.arrival.criticality).then_some(index)
     }
 
+    /// `false`: no place in the queue can be a newcomer's. In a long overload that is what is asked most often, and a look
+    /// at the callers is cheaper than one at all that waits.
+    fn may_displace(&self, newcomer: &Arrival) -> bool {
+        let least = self.classes.iter().position(|waiting| *waiting > 0);
+        least.is_some_and(|least| match (newcomer.criticality as usize).cmp(&least) {
+            Ordering::Less => false,
+            Ordering::Equal => {
+                let has = self.all_of(newcomer.caller);
+                self.held.iter().any(|held| has + 1 < held.all())
+            }
+            Ordering::Greater => true,
+        })
+    }
+
+    /// How much of this caller is in flight or waits.
+    fn all_of(&self, caller: u64) -> u32 {
+        let held = self.callers.get(&caller);
+        held.map_or(0, |held| self.held[*held].all())
+    }
+
     /// The first to lose its place in the queue.
     fn worst(&self) -> Option<usize> {
         let order = |waiter: &Waiter<W>| {
@@ -279,17 +313,23 @@ impl<W> Admission<W> {
 
     /// Whether a newcomer deserves the place in the queue more than the worst of those who have one.
     fn is_better(&self, newcomer: &Arrival, worst: &Waiter<W>) -> bool {
-        let has = self.callers.get(&newcomer.caller);
-        let has = has.map_or(0, |held| self.held[*held].all());
+        let has = self.all_of(newcomer.caller);
         newcomer.criticality > worst.arrival.criticality
             || (newcomer.criticality == worst.arrival.criticality
                 && has + 1 < self.held[worst.held].all())
     }
 
     fn remove(&mut self, index: usize) -> Waiter<W> {
+        let waiter = self.take(index);
+        self.release(waiter.held);
+        waiter
+    }
+
+    /// Out of the queue.
+    fn take(&mut self, index: usize) -> Waiter<W> {
         let waiter = self.waiting.swap_remove(index);
         self.held[waiter.held].waiting -= 1;
-        self.release(waiter.held);
+        self.classes[waiter.arrival.criticality as usize] -= 1;
         waiter
     }
 

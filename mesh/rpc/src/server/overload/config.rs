@@ -21,8 +21,8 @@ pub struct OverloadConfig {
     /// How many calls may wait for a place; beyond, the least critical one is refused. 0: none waits.
     /// Default: 1024.
     pub waiting_max: usize,
-    /// How long a call may wait for a place, in milliseconds; sheddable ones wait for one mean latency
-    /// only while the queue does not empty. Default: 2000.
+    /// How long a call may wait for a place, in milliseconds; sheddable ones wait for half a second at most, and for one
+    /// mean latency only once the queue has not been empty for so long. Default: 2000.
     pub wait_ms: u64,
 }
 

@@ -263,6 +263,22 @@ fn adaptive(limit_min: usize) -> OverloadConfig {
     }
 }
 
+impl Simulation {
+    /// Calls of one moment.
+    fn burst(&mut self, caller: u64, criticality: Criticality, calls: usize) {
+        self.streams.push(Stream {
+            caller,
+            criticality,
+            method: 0,
+            rate_per_s: 1e-8, // None after these.
+        });
+        self.tallies.push(Tally::default());
+        for _ in 0..calls {
+            self.arrive(self.streams.len() - 1);
+        }
+    }
+}
+
 fn served_per_s(tallies: &[Tally], seconds: u64) -> f64 {
     let served: u32 = tallies.iter().map(|tally| tally.served).sum();
     f64::from(served) / float(seconds)
@@ -389,6 +405,39 @@ fn what_is_critical_is_served_at_five_times_the_load() {
         println!("{seen}");
         assert!(served > 0.9 && parts[0] > 0.999 && parts[1] > 0.9, "{seen}");
         assert!(latency < 200.0, "{seen}");
+    }
+}
+
+#[test]
+fn with_the_defaults_five_times_the_load_of_one_class_keeps_every_worker_busy() {
+    for (seed, workers) in (1..).zip([8, 30]) {
+        let mut simulation = Simulation::new(seed, workers, &[50.0], OverloadConfig::default());
+        let peak = float(workers as u64) * 20.0;
+        simulation.call(1, Critical, 0, 5.0 * peak);
+        simulation.run(20); // So long it takes from the 256 of the start to what a few workers can bear.
+        let tallies = simulation.run(30);
+        let served = served_per_s(&tallies, 30) / peak;
+        let latency = tallies[0].latency_ms();
+        let seen = format!("{workers} workers: {served:.3} served, {latency:.0} ms");
+        println!("{seen}");
+        assert!(served > 0.9, "seed {seed}, {seen}");
+        // Whoever is served has waited no longer than he may, and then for a worker.
+        assert!(latency < 2_500.0, "seed {seed}, {seen}");
+    }
+}
+
+#[test]
+fn with_the_defaults_a_thousand_calls_of_one_moment_are_served() {
+    for seed in SEEDS {
+        // As many as it takes for the last one to be begun in time.
+        let mut simulation = Simulation::new(seed, 32, &[20.0], OverloadConfig::default());
+        simulation.burst(1, Critical, 1_000);
+        let tallies = simulation.run(10);
+        assert_eq!(
+            (tallies[0].served, tallies[0].refused),
+            (1_000, 0),
+            "seed {seed}"
+        );
     }
 }
 
