@@ -13,6 +13,7 @@ mod error;
 mod folder;
 pub mod idempotency;
 pub mod postgres;
+mod span;
 pub mod sqlite;
 #[cfg(test)]
 mod testing;

@@ -13,6 +13,7 @@ pub mod docs;
 pub mod faults;
 pub mod mutants;
 pub mod process;
+pub mod semver;
 pub mod servers;
 pub mod shop;
 pub mod test;

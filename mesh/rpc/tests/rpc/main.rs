@@ -3,10 +3,12 @@
 
 mod balancing;
 mod connections;
+mod counting;
 mod deadlines;
 mod discovering;
 mod explaining;
 mod identity;
+mod layering;
 mod lifecycle;
 mod limits;
 mod party;

@@ -111,11 +111,11 @@ impl PostgresStore {
                 work: &work,
                 lease,
             };
-            self.postgres.committing();
+            let committing = self.postgres.committing();
             match write.change(connection, &before).await? {
                 Written::Yes => {
                     let events = !decision.effects.facts.is_empty();
-                    self.postgres.has_committed(events);
+                    committing.has_committed(events);
                     return Ok(Some(Changed::Done(decision.refund, work)));
                 }
                 Written::Stale => {}
@@ -172,10 +172,10 @@ impl Store for PostgresStore {
         };
         let mut connection = self.postgres.pool().acquire().await?;
         for _ in 0..TRIES_MAX {
-            self.postgres.committing();
+            let committing = self.postgres.committing();
             match write.create(&mut connection).await? {
                 Written::Yes => {
-                    self.postgres.has_committed(true);
+                    committing.has_committed(true);
                     return Ok(Opened::Recorded(Recorded {
                         payment: payment.id,
                         refund: None,
