@@ -137,7 +137,8 @@ pub(crate) async fn run(command: Command, out: &mut impl Write) -> anyhow::Resul
         }
         "/mesh/certs" => {
             // The authorities are a table of their own, below.
-            let authorities = value["identity"]["authorities"].take();
+            let authorities = value.pointer_mut("/identity/authorities");
+            let authorities = authorities.map(Value::take).unwrap_or_default();
             let own = flat(&value).into_iter();
             let own = own.filter(|leaf| leaf["key"] != "identity.authorities");
             table(&["key", "value"], &own.collect::<Vec<_>>(), out)?;

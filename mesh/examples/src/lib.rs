@@ -19,6 +19,3 @@ pub use tour::tour;
 pub mod pb {
     tonic::include_proto!("routeguide");
 }
-
-/// The encoded `FileDescriptorSet` of the contract.
-pub const CONTRACT: &[u8] = tonic::include_file_descriptor_set!("contract"); // mesh

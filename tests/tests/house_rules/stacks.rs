@@ -28,12 +28,13 @@ fn stacks(architecture: &str, sources: &[Source]) -> Vec<Violation> {
     for (begins, code) in STACKS {
         let list = section.split_once(begins).map_or("", |(_, rest)| rest);
         let listed = listed(list);
-        let stacked = sources
-            .iter()
-            .find(|source| source.path == format!("{FOLDER}{code}"))
-            .map(layers)
-            .unwrap_or_default();
-        let found = compare(&listed, &stacked, sources);
+        let mut stacking = sources.iter();
+        let Some(stacking) = stacking.find(|source| source.path == format!("{FOLDER}{code}"))
+        else {
+            violations.push(Violation::new(code, "is where the layers were stacked"));
+            continue;
+        };
+        let found = compare(&listed, stacking, sources);
         violations.extend(found.into_iter().map(|what| Violation::new(code, what)));
     }
     violations
@@ -52,13 +53,14 @@ fn module(file: &str) -> &str {
     name.strip_suffix(".rs").unwrap_or(name)
 }
 
-fn compare(listed: &[String], stacked: &[String], sources: &[Source]) -> Vec<String> {
+fn compare(listed: &[String], stacking: &Source, sources: &[Source]) -> Vec<String> {
     let mut wrong = Vec::new();
     let source = |file: &str| {
         let paths = [format!("{FOLDER}{file}"), format!("{FOLDER}{file}/mod.rs")];
         sources.iter().find(|source| paths.contains(&source.path))
     };
     let names: Vec<&str> = listed.iter().map(|file| module(file)).collect();
+    let stacked = layers(stacking);
     let layers: Vec<&str> = stacked.iter().map(String::as_str).collect();
     let at = names
         .windows(layers.len().max(1))
@@ -69,19 +71,21 @@ fn compare(listed: &[String], stacked: &[String], sources: &[Source]) -> Vec<Str
         )];
     };
     let end = begin + layers.len();
-    let mut above = BTreeSet::new();
+    // What is stacked by hand is named by whoever stacks, or by a file further up.
+    let named = |source: &Source| paths(&source.syntax).into_iter().flatten();
+    let mut above: BTreeSet<String> = named(stacking).collect();
     for (index, file) in listed.iter().enumerate() {
         let Some(source) = source(file) else {
             wrong.push(format!("\"{file}\" is listed and no file of {FOLDER}"));
             continue;
         };
         let is_layer = (begin..end).contains(&index);
-        if index > 0 && !is_layer && !above.contains(module(file)) {
+        if !is_layer && !above.contains(module(file)) {
             wrong.push(format!(
                 "\"{file}\" is named by no file that is listed above it"
             ));
         }
-        above.extend(paths(&source.syntax).into_iter().flatten());
+        above.extend(named(source));
     }
     wrong
 }

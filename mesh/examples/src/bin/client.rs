@@ -22,11 +22,8 @@ async fn main() -> anyhow::Result<()> {
         .add_service(service)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled());
     let config = Config::calling([("route-guide", address)]);
-    let mesh = Mesh::new(
-        config,
-        Contract::new(routeguide::CONTRACT)?,
-        &Registry::new(),
-    )?;
+    let contract = Contract::new(tonic::include_file_descriptor_set!("contract"))?;
+    let mesh = Mesh::new(config, contract, &Registry::new())?;
     let channel = mesh.client("route-guide");
     let touring = async {
         let told = routeguide::tour(RouteGuideClient::new(channel)).await;

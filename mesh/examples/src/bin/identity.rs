@@ -18,15 +18,9 @@ async fn main() -> anyhow::Result<()> {
     let service = RouteGuideServer::new(Arc::new(Guide::default()));
     let file = std::env::args().nth(1).unwrap_or("mesh.toml".to_owned());
     let mut config: Config = toml::from_str(&std::fs::read_to_string(file)?)?;
-    config
-        .destinations
-        .insert("route-guide".to_owned(), address);
-    let mesh = Mesh::start(
-        config,
-        Contract::new(routeguide::CONTRACT)?,
-        &Registry::new(),
-    )
-    .await?;
+    config.destinations = Config::calling([("route-guide", address)]).destinations;
+    let contract = Contract::new(tonic::include_file_descriptor_set!("contract"))?;
+    let mesh = Mesh::start(config, contract, &Registry::new()).await?;
     let serving = mesh.server().add(service).serve(listener, shutdown.clone());
     let channel = mesh.client("route-guide");
     let touring = async {

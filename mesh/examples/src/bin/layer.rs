@@ -23,11 +23,8 @@ async fn main() -> anyhow::Result<()> {
         .add_service(service)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled());
     let channel = Endpoint::from_shared(address)?.connect_lazy();
-    let mesh = Mesh::new(
-        Config::default(),
-        Contract::new(routeguide::CONTRACT)?,
-        &Registry::new(),
-    )?;
+    let contract = Contract::new(tonic::include_file_descriptor_set!("contract"))?;
+    let mesh = Mesh::new(Config::default(), contract, &Registry::new())?;
     let channel = mesh.layer("route-guide").layer(channel);
     let touring = async {
         let told = routeguide::tour(RouteGuideClient::new(channel)).await;

@@ -17,11 +17,8 @@ async fn main() -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let service = RouteGuideServer::new(Arc::new(Guide::default()));
     let config = Config::calling([("route-guide", address)]);
-    let mesh = Mesh::new(
-        config,
-        Contract::new(routeguide::CONTRACT)?,
-        &Registry::new(),
-    )?;
+    let contract = Contract::new(tonic::include_file_descriptor_set!("contract"))?;
+    let mesh = Mesh::new(config, contract, &Registry::new())?;
     let serving = mesh.server().add(service).serve(listener, shutdown.clone());
     let channel = mesh.client("route-guide");
     let touring = async {
