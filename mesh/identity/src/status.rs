@@ -70,6 +70,10 @@ impl AuthorityStatus {
     }
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
 fn rfc3339<S: Serializer>(at: &UnixTime, serializer: S) -> Result<S::Ok, S::Error> {
     // A certificate may say that it never ends: the year 9999 is the last that RFC 3339 can write.
     let last = time::macros::datetime!(9999-12-31 23:59:59 UTC);
