@@ -29,7 +29,7 @@ impl TransactionSpan {
     /// The commit has failed.
     pub(crate) fn failed(&self, error: &sqlx::Error) {
         let code = match error {
-            sqlx::Error::Database(error) => error.code().map(|code| code.into_owned()),
+            sqlx::Error::Database(error) => error.code().map(std::borrow::Cow::into_owned),
             _ => None,
         };
         let code = code.as_deref().unwrap_or("_OTHER");

@@ -108,28 +108,26 @@ impl Terms {
                 // Calls first: tokio's budget makes the socket pause often enough for the rest.
                 tokio::select! {
                     biased;
-                    accepted = io.accept() => match accepted {
-                        Some(accepted) => {
-                            let (mut request, mut respond) = accepted?;
-                            if left_for == Some(Why::Distrust) {
-                                respond.send_reset(Reason::REFUSED_STREAM);
-                                continue;
-                            }
-                            let extensions = request.extensions_mut();
-                            extensions.insert(connected.clone()); // tonic's `Request::remote_addr`
-                            extensions.insert(peer.clone());
-                            extensions.insert(closing.clone());
-                            let (stack, in_flight) = (self.stack.clone(), activity.call());
-                            drain.tasks.spawn(async move {
-                                call::serve(request, respond, stack).await;
-                                drop(in_flight);
-                            });
-                        }
-                        None => {
+                    accepted = io.accept() => {
+                        let Some(accepted) = accepted else {
                             open.reason = left_for.map_or("peer", Why::name);
                             return Ok(());
+                        };
+                        let (mut request, mut respond) = accepted?;
+                        if left_for == Some(Why::Distrust) {
+                            respond.send_reset(Reason::REFUSED_STREAM);
+                            continue;
                         }
-                    },
+                        let extensions = request.extensions_mut();
+                        extensions.insert(connected.clone()); // tonic's `Request::remote_addr`
+                        extensions.insert(peer.clone());
+                        extensions.insert(closing.clone());
+                        let (stack, in_flight) = (self.stack.clone(), activity.call());
+                        drain.tasks.spawn(async move {
+                            call::serve(request, respond, stack).await;
+                            drop(in_flight);
+                        });
+                    }
                     event = &mut next => break event,
                 }
             };

@@ -77,7 +77,7 @@ async fn deadline_and_caller_travel_over_the_channel() {
     assert_eq!((ended.code, ended.attempt), ("OK", 1));
     let counted = registry.gather().into_iter().any(|family| {
         let metrics = family.get_metric().iter();
-        let mut labels = metrics.flat_map(|metric| metric.get_label());
+        let mut labels = metrics.flat_map(prometheus::proto::Metric::get_label);
         family.name() == "grpc_client_call_duration_seconds"
             && labels.any(|label| (label.name(), label.value()) == ("grpc_target", "far"))
     });

@@ -226,16 +226,15 @@ pub struct MetricsExport {
 impl Drop for MetricsExport {
     fn drop(&mut self) {
         drop(self.stop.take());
-        match (
-            self.ended.recv_timeout(2 * FLUSH_TIMEOUT),
-            self.thread.take(),
-        ) {
-            (Err(RecvTimeoutError::Disconnected), Some(thread)) => {
-                if thread.join().is_err() {
-                    tracing::error!("the export of metrics has panicked");
-                }
+        let waited = self.ended.recv_timeout(2 * FLUSH_TIMEOUT);
+        if waited == Err(RecvTimeoutError::Disconnected)
+            && let Some(thread) = self.thread.take()
+        {
+            if thread.join().is_err() {
+                tracing::error!("the export of metrics has panicked");
             }
-            _ => tracing::warn!("the last metrics were not sent"),
+        } else {
+            tracing::warn!("the last metrics were not sent");
         }
     }
 }

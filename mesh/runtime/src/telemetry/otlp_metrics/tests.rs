@@ -97,7 +97,7 @@ fn nothing_is_exported_unasked() {
         assert!(asked(&[endpoint, off]).unwrap().is_none(), "{off:?}");
     }
     let by_default = asked(&[endpoint]).unwrap().unwrap();
-    assert_eq!(by_default.interval, Duration::from_secs(60));
+    assert_eq!(by_default.interval, Duration::from_mins(1));
     assert_eq!(by_default.timeout, Duration::from_secs(30));
 }
 
