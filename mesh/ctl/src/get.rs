@@ -1,4 +1,5 @@
-//! What a running service shows of its mesh: endpoints, calls in flight, configuration; and calls as they end.
+//! What a running service shows of its mesh: endpoints, calls in flight, certificates, configuration; and calls as
+//! they end.
 //!
 //! Tables for people, `--json` for programs: then what the service says is passed on as it is. Deliberately without
 //! knowledge of what the columns mean, so that an older tool shows what a newer service says.
@@ -35,6 +36,11 @@ pub(crate) enum Command {
     },
     /// The calls in flight, made and served.
     Calls {
+        #[command(flatten)]
+        source: Source,
+    },
+    /// The own certificate, whom it trusts, and how the last reload of both went.
+    Certs {
         #[command(flatten)]
         source: Source,
     },
@@ -75,25 +81,34 @@ const ENDPOINT: [&str; 9] = [
     "latency_us",
     "trouble",
 ];
-const CALL: [&str; 8] = [
+const CALL: [&str; 9] = [
     "side",
     "method",
     "caller",
     "peer",
+    "peer_id",
     "attempt",
     "age_ms",
     "deadline_left_ms",
     "trace_id",
 ];
-const ENDED: [&str; 8] = [
+const ENDED: [&str; 9] = [
     "side",
     "method",
     "caller",
     "peer",
+    "peer_id",
     "attempt",
     "code",
     "duration_us",
     "trace_id",
+];
+const AUTHORITY: [&str; 5] = [
+    "trust_domain",
+    "subject",
+    "serial",
+    "not_before",
+    "not_after",
 ];
 
 /// Prints one page.
@@ -102,6 +117,7 @@ pub(crate) async fn run(command: Command, out: &mut impl Write) -> anyhow::Resul
     let (source, page) = match command {
         Command::Endpoints { source } => (source, "/mesh/endpoints"),
         Command::Calls { source } => (source, "/mesh/calls"),
+        Command::Certs { source } => (source, "/mesh/certs"),
         Command::Config { source } => (source, "/mesh/config"),
     };
     let text = source.admin.text(page).await?;
@@ -109,7 +125,7 @@ pub(crate) async fn run(command: Command, out: &mut impl Write) -> anyhow::Resul
         writeln!(out, "{text}")?;
         return Ok(());
     }
-    let value: Value = serde_json::from_str(&text)?;
+    let mut value: Value = serde_json::from_str(&text)?;
     match page {
         "/mesh/endpoints" => table(&ENDPOINT, &endpoints(&value), out),
         "/mesh/calls" => {
@@ -118,6 +134,19 @@ pub(crate) async fn run(command: Command, out: &mut impl Write) -> anyhow::Resul
                 None | Some(0) => Ok(()),
                 Some(hidden) => Ok(writeln!(out, "and {hidden} more")?),
             }
+        }
+        "/mesh/certs" => {
+            // The authorities are a table of their own, below.
+            let authorities = value.pointer_mut("/identity/authorities");
+            let authorities = authorities.map(Value::take).unwrap_or_default();
+            let own = flat(&value).into_iter();
+            let own = own.filter(|leaf| leaf["key"] != "identity.authorities");
+            table(&["key", "value"], &own.collect::<Vec<_>>(), out)?;
+            if authorities.is_array() {
+                writeln!(out)?;
+                table(&AUTHORITY, &rows(&authorities), out)?;
+            }
+            Ok(())
         }
         _ => table(&["key", "value"], &flat(&value), out),
     }
@@ -271,8 +300,9 @@ mod tests {
 
     #[test]
     fn a_page_is_a_table_or_what_the_service_says() {
-        let page =
-            &[r#"{"calls": [{"side": "server", "method": "a.B/C", "age_ms": 7}], "hidden": 2}"#];
+        let page = &[
+            r#"{"calls": [{"side": "server", "method": "a.B/C", "peer_id": "spiffe://a/b", "age_ms": 7}], "hidden": 2}"#,
+        ];
         let shown = |json: bool| {
             let source = Source {
                 json,
@@ -283,8 +313,8 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         let expected = "\
-SIDE    METHOD  CALLER  PEER  ATTEMPT  AGE_MS  DEADLINE_LEFT_MS  TRACE_ID
-server  a.B/C   -       -     -        7       -                 -
+SIDE    METHOD  CALLER  PEER  PEER_ID       ATTEMPT  AGE_MS  DEADLINE_LEFT_MS  TRACE_ID
+server  a.B/C   -       -     spiffe://a/b  -        7       -                 -
 and 2 more
 ";
         assert_eq!(shown(false), expected);
@@ -310,8 +340,34 @@ and 2 more
         let lines: Vec<_> = out.lines().collect();
         assert_eq!(
             lines[1..],
-            ["client\t-\t-\t-\t-\tOK\t-\t-", "(4 lost so far)"]
+            ["client\t-\t-\t-\t-\t-\tOK\t-\t-", "(4 lost so far)"]
         );
+    }
+
+    #[test]
+    fn certificates_are_the_own_one_and_those_who_may_sign() {
+        let page = &[
+            r#"{"mode": "strict", "identity": {"id": "spiffe://a/b", "reload_trouble": null,
+                "authorities": [{"trust_domain": "a", "subject": "CN=a", "serial": "01", "not_after": "2027"}]}}"#,
+        ];
+        let shown = |page| {
+            let source = answering("200 OK", page);
+            let mut out = Vec::new();
+            run(Command::Certs { source }, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let expected = "\
+KEY                      VALUE
+mode                     strict
+identity.id              spiffe://a/b
+identity.reload_trouble  -
+
+TRUST_DOMAIN  SUBJECT  SERIAL  NOT_BEFORE  NOT_AFTER
+a             CN=a     01      -           2027
+";
+        assert_eq!(shown(page), expected);
+        let off = shown(&[r#"{"mode": "off", "identity": null}"#]);
+        assert_eq!(off, "KEY       VALUE\nmode      off\nidentity  -\n");
     }
 
     #[test]
@@ -365,6 +421,6 @@ destinations        {}
     fn what_a_tap_has_lost_is_a_line_of_its_own() {
         assert_eq!(ended(&json!({"dropped": 3})), "(3 lost so far)");
         let call = json!({"side": "server", "method": "a.B/C\n", "code": "OK", "duration_us": 7});
-        assert_eq!(ended(&call), "server\ta.B/C \t-\t-\t-\tOK\t7\t-");
+        assert_eq!(ended(&call), "server\ta.B/C \t-\t-\t-\t-\tOK\t7\t-");
     }
 }

@@ -237,6 +237,12 @@ impl Consumer {
                 link = traceparent,
             )
         });
+        // Where the log leaves its span out, what the handler opens belongs to the exported one.
+        let span = if span.is_disabled() {
+            exported.clone()
+        } else {
+            span
+        };
         let in_flight = self
             .metrics
             .consumer_in_flight

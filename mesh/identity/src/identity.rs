@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwapOption;
 use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
     time_provider::{DefaultTimeProvider, TimeProvider},
@@ -10,7 +11,9 @@ use rustls_pki_types::UnixTime;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Material, MaterialError, Refusal, Source, SourceError, SpiffeId, material::Snapshot};
+use crate::{
+    Material, MaterialError, Refusal, Source, SourceError, SpiffeId, Status, material::Snapshot,
+};
 
 /// The part of its life, in percent, after which a certificate should have been renewed. SPIRE does it at
 /// half, cert-manager at two thirds.
@@ -26,6 +29,8 @@ pub struct Identity {
 
 struct Shared {
     snapshot: watch::Sender<Arc<Snapshot>>,
+    /// Why what was delivered since is not in use.
+    trouble: ArcSwapOption<String>,
     provider: Arc<CryptoProvider>,
     clock: Arc<dyn TimeProvider>,
 }
@@ -56,24 +61,6 @@ pub enum IdentityError {
         /// Why.
         source: MaterialError,
     },
-}
-
-/// What an operator wants to know of the identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Status {
-    /// The own SPIFFE ID.
-    pub id: SpiffeId,
-    /// The serial number of the own certificate, in hexadecimal digits.
-    pub serial: String,
-    /// When the own certificate begins.
-    pub not_before: UnixTime,
-    /// When the own certificate ends.
-    pub not_after: UnixTime,
-    /// Whether a revocation list names the own certificate.
-    pub revoked: bool,
-    /// How many revocation lists are in use.
-    pub crls: usize,
 }
 
 impl Identity {
@@ -110,6 +97,7 @@ impl Identity {
         report(&snapshot, "identity is loaded");
         let shared = Shared {
             snapshot: watch::Sender::new(Arc::new(snapshot)),
+            trouble: ArcSwapOption::empty(),
             provider,
             clock,
         };
@@ -135,10 +123,14 @@ impl Identity {
         Status {
             id: leaf.id.clone(),
             serial: leaf.serial.clone(),
+            issuer: leaf.issuer.clone(),
             not_before: leaf.not_before,
             not_after: leaf.not_after,
             revoked: snapshot.own_revoked,
             crls: snapshot.crls,
+            loaded_at: snapshot.loaded_at,
+            reload_trouble: self.shared.trouble.load().as_deref().cloned(),
+            authorities: snapshot.trust.authorities().to_vec(),
         }
     }
 
@@ -179,7 +171,6 @@ impl Reload {
     /// Runs until `shutdown`. A set that is refused is reported, once, and the old one stays; so is an
     /// own certificate that nobody renews.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut complaint = None;
         let mut overdue = None;
         loop {
             let next = timeout(SLEEP_MAX, self.source.next());
@@ -187,14 +178,8 @@ impl Reload {
                 return;
             };
             if let Ok(delivered) = next {
-                let refused = self.take(delivered).err();
-                if let Some(reason) = &refused
-                    && refused != complaint
-                {
-                    let name = self.source.name();
-                    tracing::error!("identity stays as it was; {name}: {reason}");
-                }
-                complaint = refused;
+                let taken = self.take(delivered);
+                self.complain(taken.err());
             }
             self.warn_of_end(&mut overdue);
         }
@@ -204,6 +189,18 @@ impl Reload {
         let material = delivered.map_err(|error| error.to_string())?;
         let taken = self.identity.replace(material);
         taken.map_err(|error| error.to_string())
+    }
+
+    /// Keeps what is wrong with the newest set, if anything, and reports it, once.
+    fn complain(&self, trouble: Option<String>) {
+        let kept = trouble.clone().map(Arc::new);
+        let before = self.identity.shared.trouble.swap(kept);
+        if let Some(reason) = trouble
+            && before.as_deref() != Some(&reason)
+        {
+            let name = self.source.name();
+            tracing::error!("identity stays as it was; {name}: {reason}");
+        }
     }
 
     /// Warns once of each certificate that is near its end: `overdue` is the last one's serial number.

@@ -74,6 +74,7 @@ pub(crate) struct Snapshot {
     /// Whether a list names the own certificate.
     pub(crate) own_revoked: bool,
     pub(crate) crls: usize,
+    pub(crate) loaded_at: UnixTime,
 }
 
 /// The own certificate, ready for use.
@@ -133,6 +134,7 @@ impl Snapshot {
             crls_stale: crls.iter().filter(stale).count(),
             own_revoked,
             crls: crls.len(),
+            loaded_at: now,
         })
     }
 }

@@ -62,7 +62,8 @@ impl Poll {
     }
 
     /// The contents: at once when asked first, then whenever they differ from the last. After an error
-    /// the files are looked at again an interval later.
+    /// the files are looked at again an interval later, and delivered even if they are what they were:
+    /// only so does it show that the trouble is over.
     pub(crate) async fn next(&mut self) -> Result<Contents, FileError> {
         loop {
             // A moment and not a pause: whoever cancels and asks again does not put it off.
@@ -74,6 +75,7 @@ impl Poll {
             let reading = tokio::task::spawn_blocking(move || read_stable(&paths, seen));
             // Only a runtime that shuts down drops a blocking task, and then nobody waits here.
             let Ok(read) = reading.await else { continue };
+            let read = read.inspect_err(|_| self.seen = None);
             if let Some((digest, contents)) = read? {
                 self.seen = Some(digest);
                 return Ok(contents);

@@ -21,6 +21,8 @@ pub(crate) struct Leaf {
     pub(crate) not_after: UnixTime,
     /// In hexadecimal digits, as CRLs and people name it.
     pub(crate) serial: String,
+    /// As RFC 4514 writes it; it may be empty.
+    pub(crate) issuer: String,
 }
 
 /// Why a certificate is no leaf X.509-SVID.
@@ -69,6 +71,7 @@ impl Leaf {
             not_before: unix_time(certificate.validity().not_before.timestamp()),
             not_after: unix_time(certificate.validity().not_after.timestamp()),
             serial: serial(certificate.raw_serial()),
+            issuer: certificate.issuer().to_string(),
         })
     }
 }
@@ -119,7 +122,7 @@ fn spiffe_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, SvidError> {
 }
 
 /// As people and tools write it: without the zero that DER puts before a high bit.
-fn serial(bytes: &[u8]) -> String {
+pub(crate) fn serial(bytes: &[u8]) -> String {
     hex::encode(match bytes {
         [0, rest @ ..] if !rest.is_empty() => rest,
         whole => whole,
@@ -127,7 +130,7 @@ fn serial(bytes: &[u8]) -> String {
 }
 
 /// Before 1970 counts as 1970: nothing that is judged here was valid then.
-fn unix_time(timestamp: i64) -> UnixTime {
+pub(crate) fn unix_time(timestamp: i64) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(timestamp.try_into().unwrap_or(0)))
 }
 

@@ -24,7 +24,7 @@ use x509_parser::{
 };
 
 use crate::{
-    MaterialError, Refusal, SpiffeId, TrustDomain,
+    AuthorityStatus, MaterialError, Refusal, SpiffeId, TrustDomain,
     svid::{self, Leaf},
 };
 
@@ -56,6 +56,7 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Trust {
     domains: HashMap<TrustDomain, Vec<Authority>>,
+    authorities: Vec<AuthorityStatus>,
     algorithms: Algorithms,
 }
 
@@ -84,13 +85,15 @@ impl Trust {
         let mut crls = crls.iter().map(Crl::read).collect::<Result<Vec<_>, _>>()?;
         // webpki asks the first list of an issuer only: the newest.
         crls.sort_by(|a, b| b.age.cmp(&a.age));
-        let mut anchors = Vec::new();
+        let (mut anchors, mut authorities) = (Vec::new(), Vec::new());
         for (domain, bundle) in bundles {
             if bundle.is_empty() {
                 return Err(MaterialError::BundleEmpty(domain.clone()));
             }
             for certificate in bundle {
                 anchors.push((domain, anchor(domain, certificate)?));
+                let read = AuthorityStatus::read(domain, certificate);
+                authorities.push(read.expect("an anchor is a readable certificate"));
             }
         }
         let owners: Vec<Vec<usize>> = crls
@@ -124,8 +127,14 @@ impl Trust {
         }
         Ok(Self {
             domains,
+            authorities,
             algorithms,
         })
+    }
+
+    /// Everybody who is trusted, for people.
+    pub(crate) fn authorities(&self) -> &[AuthorityStatus] {
+        &self.authorities
     }
 
     /// Judges a peer's chain, leaf first.

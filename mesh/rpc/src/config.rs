@@ -143,6 +143,19 @@ impl ServerConfig {
 }
 
 impl Config {
+    /// Every default, and these destinations: names, and where each listens ([`Config::destinations`]).
+    pub fn calling<N: Into<String>, A: Into<String>>(
+        destinations: impl IntoIterator<Item = (N, A)>,
+    ) -> Self {
+        let destinations = destinations.into_iter();
+        Self {
+            destinations: destinations
+                .map(|(name, address)| (name.into(), address.into()))
+                .collect(),
+            ..Self::default()
+        }
+    }
+
     /// Refuses limits of zero, which would let nothing through, by the key's name.
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let limits = [

@@ -1,5 +1,5 @@
-//! What a running process shows of its mesh, as JSON over HTTP: `/mesh/endpoints`, `/mesh/calls`, `/mesh/config`,
-//! `/mesh/tap`. Whoever has an HTTP server for operators puts [`Mesh::inspect`] into it (`mesh_runtime::admin::Pages`).
+//! What a running process shows of its mesh, as JSON over HTTP: `/mesh/endpoints`, `/mesh/calls`, `/mesh/certs`,
+//! `/mesh/config`, `/mesh/tap`. Whoever has an HTTP server for operators puts [`Mesh::inspect`] into it (`mesh_runtime::admin::Pages`).
 //!
 //! Deliberately read-only, and without an HTTP server.
 
@@ -21,7 +21,22 @@ const JSON: &str = "application/json";
 /// One JSON object per line.
 const LINES: &str = "application/x-ndjson";
 
+/// Who this process is and whom it trusts; never a key.
+#[derive(Serialize)]
+struct Certs {
+    mode: mesh_identity::Mode,
+    identity: Option<mesh_identity::Status>,
+}
+
 impl Mesh {
+    /// The mode, and the identity of this process where it has one.
+    fn certs(&self) -> Certs {
+        Certs {
+            mode: self.identities().mode,
+            identity: self.identity().map(mesh_identity::Identity::status),
+        }
+    }
+
     /// Answers a GET of what is below `/mesh/`; `None`: there is no such page.
     ///
     /// `/mesh/tap` takes `method`, `caller`, `code` (see [`TapFilter`]) and `limit`, and streams calls as they end, one
@@ -31,6 +46,7 @@ impl Mesh {
         Some(match uri.path() {
             "/mesh/endpoints" => json_page(StatusCode::OK, &self.endpoints()),
             "/mesh/calls" => json_page(StatusCode::OK, &self.calls()),
+            "/mesh/certs" => json_page(StatusCode::OK, &self.certs()),
             "/mesh/config" => json_page(StatusCode::OK, &*self.config()),
             "/mesh/tap" => match asked(uri.query().unwrap_or_default()) {
                 Ok((filter, limit)) => match self.tap(filter) {

@@ -46,8 +46,8 @@ mod wire;
 use std::{sync::Arc, time::Duration};
 
 pub use client::{
-    BalanceConfig, Client, ClientConfig, DestinationSnapshot, DiscoveryConfig, EndpointSnapshot,
-    EndpointState, HedgeConfig, OutlierConfig, PoolConfig, RetryConfig,
+    BalanceConfig, Client, ClientConfig, ClientLayer, DestinationSnapshot, DiscoveryConfig,
+    EndpointSnapshot, EndpointState, HedgeConfig, Layered, OutlierConfig, PoolConfig, RetryConfig,
 };
 pub use config::{Config, ServerConfig};
 pub use context::{CallContext, Principal, carry, detach, spawn};
@@ -58,6 +58,7 @@ pub use contract::{
 pub use error::Error;
 pub use mesh_identity::{self as identity, SpiffeId};
 pub use metrics::name as code_name;
+pub use prometheus::Registry; // What `Mesh::new` takes, of the version that it takes.
 pub use reload::Reloaded;
 pub use server::{
     FaultRule, FaultsConfig, Health, OverloadConfig, RateLimitRule, RateLimitsConfig, Server,
@@ -171,6 +172,13 @@ impl Mesh {
     /// A destination that is not configured answers UNAVAILABLE to every call and names the missing key.
     pub fn client(&self, destination: &str) -> Client {
         self.inner.clients.lock().client(destination, &self.inner)
+    }
+
+    /// The first rung for a program that has a tonic `Channel` and keeps it: deadlines over connecting and
+    /// whole streams, context, message limits, metrics and traces, without the mesh's own connections,
+    /// balancing and retries. `name` is how metrics call the channel's far end.
+    pub fn layer(&self, name: &str) -> ClientLayer {
+        ClientLayer::new(name, &self.inner)
     }
 
     /// What is known at the moment of every destination that was ever called, and of its endpoints.

@@ -68,7 +68,10 @@ impl<S: Stack> Service<Request<Body>> for Observe<S> {
         let exported = exported(&call);
         let log = match self.side {
             Side::Client => Span::current(),
-            Side::Server => exported.in_scope(|| logged(&call)),
+            // Where the log leaves its span out, what the handler opens belongs to the exported one.
+            Side::Server => Some(exported.in_scope(|| logged(&call)))
+                .filter(|log| !log.is_disabled())
+                .unwrap_or_else(|| exported.clone()),
         };
         let span = log.clone();
         self.metrics.begin(call.path());

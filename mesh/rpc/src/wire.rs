@@ -6,6 +6,7 @@ use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::status;
@@ -103,6 +104,17 @@ pub(crate) fn set_or_remove(headers: &mut HeaderMap, name: &'static str, value: 
     match value {
         Some(value) => set(headers, name, value),
         None => drop(headers.remove(name)),
+    }
+}
+
+/// Says how much time is left now, or that there is no limit.
+pub(crate) fn set_timeout(headers: &mut HeaderMap, deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            set_unique(headers, header::GRPC_TIMEOUT, &encode_timeout(left));
+        }
+        None => drop(headers.remove(header::GRPC_TIMEOUT)),
     }
 }
 

@@ -18,6 +18,11 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 const EXEMPLAR: &str = "_exemplar";
 
+/// Whether a family is no metric, but the exemplars of one.
+pub(crate) fn is_exemplars(family: &MetricFamily) -> bool {
+    family.name().ends_with(EXEMPLAR)
+}
+
 /// Whether an `Accept` header takes OpenMetrics.
 pub(crate) fn is_accepted(accept: Option<&str>) -> bool {
     let accepted = accept.unwrap_or_default().split(',');
@@ -27,7 +32,7 @@ pub(crate) fn is_accepted(accept: Option<&str>) -> bool {
 
 /// Prometheus' text format, version 0.0.4.
 pub(crate) fn encode_plain(mut families: Vec<MetricFamily>) -> prometheus::Result<Vec<u8>> {
-    families.retain(|family| !family.name().ends_with(EXEMPLAR));
+    families.retain(|family| !is_exemplars(family));
     let mut text = Vec::new();
     TextEncoder::new().encode(&families, &mut text)?;
     Ok(text)
@@ -37,7 +42,7 @@ pub(crate) fn encode_plain(mut families: Vec<MetricFamily>) -> prometheus::Resul
 pub(crate) fn encode(families: &[MetricFamily]) -> String {
     let mut text = String::new();
     for family in families {
-        if !family.name().ends_with(EXEMPLAR) {
+        if !is_exemplars(family) {
             let beside = family.name().to_owned() + EXEMPLAR;
             let exemplars = families.iter().find(|other| other.name() == beside);
             write_family(&mut text, family, &exemplars.map(read).unwrap_or_default());

@@ -1,16 +1,19 @@
 //! The log: pretty on a terminal, JSON lines elsewhere, always on stderr.
 //!
 //! Metrics are each crate's own, registered in the registry that `main` hands around and served by
-//! [`crate::admin`]. Traces go to a collector where OpenTelemetry's environment variables say so (`otlp.rs`), and
+//! [`crate::admin`]; [`export_metrics`] sends them to a collector too. Traces go to a collector where OpenTelemetry's environment variables say so (`otlp.rs`), and
 //! nowhere otherwise: then the spans for it are never opened. Log lines carry trace ids in either case.
 
 mod otlp;
+mod otlp_metrics;
 
 use std::{
     env,
     io::{self, IsTerminal as _},
 };
 
+pub use otlp_metrics::MetricsExport;
+use prometheus::Registry;
 use serde::{Deserialize, Serialize};
 use tracing::Subscriber;
 use tracing_subscriber::{
@@ -83,6 +86,9 @@ pub enum TelemetryError {
     /// `OTEL_EXPORTER_OTLP_ENDPOINT` cannot be used.
     #[error("traces cannot be exported as OTEL_EXPORTER_OTLP_ENDPOINT says")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The thread that exports metrics.
+    #[error("the thread that exports metrics cannot be started")]
+    Thread(#[source] io::Error),
     /// Somebody else has set up the log.
     #[error("the log is set up already")]
     AlreadySet,
@@ -98,17 +104,39 @@ pub struct Telemetry {
 /// Sets up the log of this process, and the export of traces where the environment asks for it. To be called once, in
 /// `main`, inside a multi-threaded runtime; tests may do without.
 pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
+    init_as(config, environment())
+}
+
+/// OpenTelemetry's variables, as they are now.
+fn environment() -> impl Fn(&str) -> Option<String> {
     let set = env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
         name.starts_with("OTEL_")
             .then(|| (name, value.to_string_lossy().into_owned()))
     });
     let set: Vec<_> = set.collect();
-    let variable = |name: &str| {
+    move |name| {
         let found = set.iter().find(|(held, _)| held == name);
         found.map(|(_, value)| value.clone())
+    }
+}
+
+/// Sends what the registry holds to a collector as well, where the environment asks for it; `None`: it does not.
+pub fn export_metrics(registry: &Registry) -> Result<Option<MetricsExport>, TelemetryError> {
+    let variable = environment();
+    let Some(asked) = otlp_metrics::Asked::read(&variable)? else {
+        return Ok(None);
     };
-    init_as(config, variable)
+    let resource = otlp::resource(variable("OTEL_SERVICE_NAME").as_deref(), program());
+    let exporting = asked.export(registry, otlp_metrics::resource(&resource));
+    exporting.map(Some).map_err(TelemetryError::Thread)
+}
+
+/// The name of the running program.
+fn program() -> String {
+    let program = env::current_exe().ok();
+    let program = program.as_ref().and_then(|path| path.file_stem());
+    program.map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }
 
 /// [`init`] with variables of the caller's own. What is sent along with each request (`OTEL_EXPORTER_OTLP_HEADERS`, …) is
@@ -127,10 +155,7 @@ pub fn init_as(
             .map_err(|_| TelemetryError::AlreadySet)?;
         return Ok(Telemetry { _flush: None });
     };
-    let program = env::current_exe().ok();
-    let program = program.as_ref().and_then(|path| path.file_stem());
-    let program = program.map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    let (spans, flush) = traces.layer(program)?;
+    let (spans, flush) = traces.layer(program())?;
     registry
         .with(log(config.format).with_filter(filter))
         .with(spans.with_filter(filter_fn(otlp::is_wanted)))

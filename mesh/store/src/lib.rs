@@ -15,6 +15,7 @@ mod folder;
 pub mod group;
 pub mod idempotency;
 pub mod postgres;
+mod span;
 pub mod sqlite;
 #[cfg(test)]
 mod testing;

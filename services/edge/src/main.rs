@@ -50,6 +50,7 @@ async fn main() -> anyhow::Result<()> {
     let _telemetry = telemetry::init(&config.telemetry)?;
     let shutdown = shutdown::on_signal()?;
     let registry = Registry::new();
+    let _exporting = telemetry::export_metrics(&registry)?;
     let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
     let mesh = Mesh::start(config.mesh.clone(), contract, &registry).await?;
     let listen = |address: SocketAddr| async move {

@@ -225,6 +225,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let registry = prometheus::Registry::new();
+    let _exporting = mesh_runtime::telemetry::export_metrics(&registry)?;
     let clock = Clock::system();
     let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
     let (provider, simulator) = provider(&config, &clock).await?;

@@ -74,6 +74,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let shutdown = shutdown::on_signal()?;
     let registry = Registry::new();
+    let _exporting = telemetry::export_metrics(&registry)?;
     let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
     let bus = RabbitMqBus::start(config.bus, "product", bus_metrics)?;
     let consumed = consumer::subscription(config.service.consumer.concurrency_max);

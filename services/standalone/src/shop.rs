@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use mesh_events::InMemoryBus;
 use mesh_runtime::Clock;
 use mesh_runtime::admin::{self, Readiness};
+use mesh_runtime::telemetry::{self, MetricsExport};
 use payment::provider::simulator::{Post, Simulator};
 use prometheus::Registry;
 use proto::commerce::product::v1::product_service_client::ProductServiceClient;
@@ -78,6 +79,7 @@ pub struct Shop {
     webhooks: Part,
     admin: Part,
     data_dir: DataDir,
+    _exporting: Option<MetricsExport>,
 }
 
 impl Shop {
@@ -109,6 +111,7 @@ impl Shop {
 
         progress(Progress::Opening);
         let registry = Registry::new();
+        let exporting = telemetry::export_metrics(&registry)?;
         let destinations = [("product", product_addr), ("payment", payment_addr)];
         let ground = Ground::lay(config, clock, bus, destinations, &registry).await?;
         let (readiness, product, payment) = (Readiness::new(), Slot::default(), Slot::default());
@@ -140,6 +143,7 @@ impl Shop {
             webhooks,
             admin,
             data_dir,
+            _exporting: exporting,
         })
     }
 

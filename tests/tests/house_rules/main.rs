@@ -10,6 +10,7 @@ mod modules;
 mod shape;
 mod source;
 mod sql;
+mod stacks;
 
 use std::fmt;
 

@@ -14,6 +14,7 @@ pub mod faults;
 pub mod fuzz;
 pub mod mutants;
 pub mod process;
+pub mod semver;
 pub mod servers;
 pub mod shop;
 pub mod test;

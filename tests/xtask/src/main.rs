@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, check, docs, faults, fuzz, mutants, servers, test, tour, up, verify};
+use xtask::{bench, check, docs, faults, fuzz, mutants, semver, servers, test, tour, up, verify};
 
 /// Every check and chore of the repository.
 #[derive(Parser)]
@@ -21,6 +21,8 @@ enum Task {
     Verify(verify::Options),
     /// Breaks the code on purpose and lists what no test noticed (cargo-mutants).
     Mutants(mutants::Options),
+    /// Compares the public API of the crates under mesh/ with a release (cargo-semver-checks).
+    Semver(semver::Options),
     /// Runs the README's commands as printed and compares what they answer.
     Tour(tour::Options),
     /// Runs simulator, product, payment and edge as processes of their own, on private servers, until Ctrl-C.
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Verify(options) => verify::run(&options),
         Task::Mutants(options) => mutants::run(&options),
+        Task::Semver(options) => semver::run(&options),
         Task::Tour(options) => tour::run(&options),
         Task::Up(options) => up::run(&options),
         Task::Check(options) => check::run(&options),

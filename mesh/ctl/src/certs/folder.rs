@@ -77,7 +77,9 @@ impl Folder {
         out: &mut impl Write,
     ) -> anyhow::Result<()> {
         self.write_service(AUTHORITY, certificate, key, out)?;
-        write(&self.0.join("bundle.pem"), certificate, PUBLIC, out)
+        let bundle = self.0.join("bundle.pem");
+        write(&bundle, certificate, PUBLIC)?;
+        tell(&bundle, out)
     }
 
     pub(super) fn write_service(
@@ -87,12 +89,18 @@ impl Folder {
         key: &str,
         out: &mut impl Write,
     ) -> anyhow::Result<()> {
-        write(&self.key(service), key, SECRET, out)?;
-        write(&self.certificate(service), certificate, PUBLIC, out)
+        let files = (self.key(service), self.certificate(service));
+        // Both before a word of either: a reader who hangs up must not leave one without the other.
+        write(&files.0, key, SECRET)?;
+        write(&files.1, certificate, PUBLIC)?;
+        tell(&files.0, out)?;
+        tell(&files.1, out)
     }
 
     pub(super) fn write_list(&self, list: &str, out: &mut impl Write) -> anyhow::Result<()> {
-        write(&self.0.join("crl.pem"), list, PUBLIC, out)
+        let path = self.0.join("crl.pem");
+        write(&path, list, PUBLIC)?;
+        tell(&path, out)
     }
 }
 
@@ -105,7 +113,7 @@ pub(super) fn read_der(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Whole or not at all: a service that watches the file never sees half of it.
-fn write(path: &Path, content: &str, mode: u32, out: &mut impl Write) -> anyhow::Result<()> {
+fn write(path: &Path, content: &str, mode: u32) -> anyhow::Result<()> {
     let shown = path.display();
     let replace = || -> io::Result<()> {
         let parent = path.parent().unwrap_or(Path::new("."));
@@ -126,7 +134,9 @@ fn write(path: &Path, content: &str, mode: u32, out: &mut impl Write) -> anyhow:
         file.sync_all()?;
         fs::rename(&fresh, path)
     };
-    replace().with_context(|| format!("\"{shown}\" cannot be written"))?;
-    writeln!(out, "wrote {shown}")?;
-    Ok(())
+    replace().with_context(|| format!("\"{shown}\" cannot be written"))
+}
+
+fn tell(path: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    Ok(writeln!(out, "wrote {}", path.display())?)
 }

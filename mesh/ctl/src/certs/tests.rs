@@ -190,3 +190,31 @@ fn what_makes_no_sense_is_refused_before_anything_is_written() {
         "{other}"
     );
 }
+
+/// Whoever reads what is printed has hung up at the second line.
+struct HungUp(usize);
+
+impl Write for HungUp {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += usize::from(bytes.contains(&b'\n'));
+        if self.0 > 1 {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_reader_who_hangs_up_leaves_no_certificate_without_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    certs(folder.path(), &new(&["--service", "product"])).unwrap();
+    let out = folder.path().to_str().unwrap();
+    let again = new(&["--service", "product", "--force", "--out", out]);
+    let line = Line::try_parse_from(std::iter::once("certs").chain(again)).unwrap();
+    run(line.command, &mut HungUp(0)).unwrap_err();
+    identity(folder.path(), "product").await;
+}

@@ -165,13 +165,57 @@ async fn a_set_that_does_not_fit_together_is_refused_as_a_whole() {
         tokio::time::sleep(INTERVAL * 4).await;
         let line = logs.one("identity stays as it was");
         assert!(line.contains(reason), "{line}");
+        let trouble = party.identity.status().reload_trouble;
+        assert!(trouble.is_some_and(|trouble| trouble.contains(reason)));
         party.holds(first.serial).await;
         write(party.folder.path(), &first, &authority.pem(), "");
         tokio::time::sleep(INTERVAL * 2).await;
+        assert_eq!(party.identity.status().reload_trouble, None);
     }
     // And then a good one is taken.
     write(party.folder.path(), &other, &authority.pem(), "");
     party.holds(other.serial).await;
+}
+
+#[tokio::test]
+async fn trouble_is_over_when_a_file_is_back_as_it_was() {
+    let authority = Authority::new("shop.example");
+    let party = Party::new(&authority.issue("/product"), &authority.pem()).await;
+    tokio::time::pause();
+    let trouble = || party.identity.status().reload_trouble;
+    assert_eq!(trouble(), None);
+    let (key, aside) = (party.path("key.pem"), party.path("aside.pem"));
+    fs::rename(&key, &aside).unwrap();
+    tokio::time::sleep(INTERVAL * 4).await;
+    let said = trouble().expect("a file is missing");
+    assert!(said.contains("key.pem\" cannot be read"), "{said}");
+    fs::rename(&aside, &key).unwrap();
+    tokio::time::sleep(INTERVAL * 4).await;
+    assert_eq!(trouble(), None);
+}
+
+#[tokio::test]
+async fn a_status_names_whoever_may_sign() {
+    let authority = Authority::new("shop.example");
+    let issued = authority.issue("/product");
+    let party = Party::new(&issued, &authority.pem()).await;
+    let status = party.identity.status();
+    assert_eq!(status.issuer, "CN=shop.example");
+    let signers = status.authorities.iter();
+    let signers: Vec<_> = signers
+        .map(|one| (one.trust_domain.as_str(), one.subject.as_str()))
+        .collect();
+    let expected = [
+        ("partner.example", "CN=partner.example"),
+        ("shop.example", "CN=shop.example"),
+    ];
+    assert_eq!(signers, expected);
+    let page = serde_json::to_value(&status).unwrap();
+    assert_eq!(page["id"], "spiffe://shop.example/product");
+    assert_eq!(page["loaded_at"], "2027-01-15T08:00:00Z");
+    assert_eq!(page["not_after"], "2027-01-15T09:00:00Z");
+    assert_eq!(page["authorities"][1]["not_after"], "2027-01-16T08:00:00Z");
+    assert!(!page.to_string().contains("PRIVATE"));
 }
 
 #[tokio::test]

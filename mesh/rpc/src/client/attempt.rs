@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     stack::{Call, Progress},
-    wire::{self, header},
+    wire,
 };
 
 const AGENT: HeaderValue =
@@ -179,13 +179,7 @@ impl Flight {
         *request.uri_mut() = Uri::from_parts(parts).expect("all three parts are there");
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, AGENT);
-        match self.deadline {
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                wire::set_unique(headers, header::GRPC_TIMEOUT, &wire::encode_timeout(left));
-            }
-            None => drop(headers.remove(header::GRPC_TIMEOUT)),
-        }
+        wire::set_timeout(headers, self.deadline);
     }
 
     /// The connection went away before the request, which the pool knows: that says nothing of the endpoint. (A server that

@@ -21,6 +21,7 @@ mod endpoint;
 mod failure;
 mod gauges;
 mod hedge;
+mod layer;
 mod load;
 pub(crate) mod measure;
 mod metrics;
@@ -50,6 +51,7 @@ pub use config::{
 pub(crate) use destination::Destination;
 pub(crate) use discovery::parse_destination;
 pub(crate) use gauges::register as register_gauges;
+pub use layer::{ClientLayer, Layered};
 pub(crate) use metrics::ClientMetrics;
 pub use snapshot::{DestinationSnapshot, EndpointSnapshot, EndpointState};
 pub(crate) use split::Versions;
@@ -59,7 +61,7 @@ use crate::{
     live::Live,
     metrics::Calls,
     observe,
-    stack::{Answer, Side},
+    stack::{Answer, Side, Stack},
     traffic::Traffic,
 };
 
@@ -68,11 +70,31 @@ use crate::{
 /// It is always ready: waiting for a connection is part of a call and falls under its deadline.
 #[derive(Clone)]
 pub struct Client {
-    stack: Layers,
+    stack: Upper<split::Split>,
 }
 
-/// The stack as a type, from outside in.
-type Layers = context::Inject<observe::Observe<deadline::Deadline<frames::Limit<split::Split>>>>;
+/// The layers that stand on any service, as a type, from outside in.
+type Upper<S> = context::Inject<observe::Observe<deadline::Deadline<frames::Limit<S>>>>;
+
+/// Puts them there.
+fn upper<S: Stack>(
+    contract: &Contract,
+    live: &Live,
+    metrics: Arc<Calls>,
+    traffic: Traffic,
+    service: S,
+) -> Upper<S> {
+    ServiceBuilder::new()
+        // Who, why and until when: from the call being served, into the headers.
+        .layer(context::layer(contract.clone(), live.clone()))
+        // Sees what the caller sees, whatever the layers below make of it.
+        .layer(observe::layer(Side::Client, metrics, traffic))
+        // Over everything that can take time: connecting, repeating, the whole stream.
+        .layer(deadline::layer())
+        // A message that nobody would accept is not worth sending, or buffering.
+        .layer(frames::layer(Side::Client, live.clone()))
+        .service(service)
+}
 
 impl Client {
     pub(crate) fn new(
@@ -83,19 +105,12 @@ impl Client {
         metrics: Arc<Calls>,
         traffic: Traffic,
     ) -> Self {
-        let stack = ServiceBuilder::new()
-            // Who, why and until when: from the call being served, into the headers.
-            .layer(context::layer(contract.clone(), live.clone()))
-            // Sees what the caller sees, whatever the layers below make of it.
-            .layer(observe::layer(Side::Client, metrics, traffic))
-            // Over everything that can take time: connecting, repeating, the whole stream.
-            .layer(deadline::layer())
-            // A message that nobody would accept is not worth sending, or buffering.
-            .layer(frames::layer(Side::Client, live.clone()))
-            // One version is chosen for the whole call. What failed is then tried again where that is
-            // safe, what is slow a second time elsewhere.
-            .service(split::Split::new(destination, versions));
-        Self { stack }
+        // One version is chosen for the whole call. What failed is then tried again where that is safe,
+        // what is slow a second time elsewhere.
+        let split = split::Split::new(destination, versions);
+        Self {
+            stack: upper(contract, live, metrics, traffic, split),
+        }
     }
 }
 

@@ -17,9 +17,13 @@ pub(crate) async fn serve(
     connections_max: usize,
     shutdown: &CancellationToken,
 ) {
+    let metrics = &terms.metrics;
     let slots = Arc::new(Semaphore::new(connections_max));
     let next = async || {
         // The slot first: what cannot be served waits in the kernel's backlog.
+        if slots.available_permits() == 0 {
+            metrics.full.inc();
+        }
         let slot = slots
             .clone()
             .acquire_owned()
@@ -40,6 +44,7 @@ pub(crate) async fn serve(
                 continue;
             }
         };
+        metrics.accepted.inc();
         let serving = terms.clone();
         terms.drain.tasks.spawn(async move {
             if let Err(error) = serving.serve(stream).await {

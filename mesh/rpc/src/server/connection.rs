@@ -19,6 +19,7 @@ use tonic::{codegen::StdError as BoxError, transport::server::Connected as _};
 
 use super::{
     ServerStack, call,
+    connection_metrics::ConnectionMetrics,
     drain::{Closing, Drain},
     heard::Heard,
     life::{Activity, Event, Life, Why},
@@ -33,6 +34,7 @@ const SEND_BUFFER_BYTES_MAX: usize = 256 << 10;
 pub(crate) struct Terms {
     pub(crate) stack: ServerStack,
     pub(crate) drain: Drain,
+    pub(crate) metrics: ConnectionMetrics,
     config: Arc<Config>,
     identities: Arc<Identities>,
     http2: server::Builder,
@@ -44,6 +46,7 @@ impl Terms {
         config: Arc<Config>,
         identities: Arc<Identities>,
         drain: &Drain,
+        metrics: &ConnectionMetrics,
     ) -> Self {
         let mut http2 = server::Builder::new();
         http2
@@ -55,6 +58,7 @@ impl Terms {
         Self {
             stack,
             drain: drain.clone(),
+            metrics: metrics.clone(),
             config,
             identities,
             http2,
@@ -71,10 +75,14 @@ impl Terms {
         let connected = stream.connect_info();
         let activity = Activity::begin();
         let shaking = async {
-            let accepted = self.identities.acceptor.accept(stream, patience).await?;
+            let accepted = self.identities.acceptor.accept(stream, patience).await;
+            let accepted = accepted
+                .inspect_err(|error| self.metrics.handshake_failed(error.reason.reason()))?;
             let stream = Heard::new(accepted.stream, activity.heard.clone());
             let shaken = timeout_at(deadline, self.http2.handshake::<_, Bytes>(stream)).await;
-            let io = shaken.map_err(|_| "nothing that looks like HTTP/2 was said in time")??;
+            let shaken = shaken.inspect_err(|_| self.metrics.handshake_failed("timed_out"));
+            let io = shaken.map_err(|_| "nothing that looks like HTTP/2 was said in time")?;
+            let io = io.inspect_err(|_| self.metrics.handshake_failed("http2"))?;
             Ok::<_, BoxError>((io, accepted.peer, accepted.guard))
         };
         let (mut io, proven, guard) = tokio::select! {
@@ -82,6 +90,7 @@ impl Terms {
             // Nothing was asked yet, so nothing is lost.
             () = closing.begun() => return Ok(()),
         };
+        let mut open = self.metrics.opened();
         let peer = self.peer(connected.remote_addr, proven);
         let (pings, drain) = (io.ping_pong(), &self.drain);
         let mut life = Life::begin(
@@ -92,32 +101,33 @@ impl Terms {
             pings,
             guard,
         );
-        let mut is_distrusted = false;
+        let mut left_for = None;
         loop {
             let mut next = pin!(life.next());
             let event = loop {
                 // Calls first: tokio's budget makes the socket pause often enough for the rest.
                 tokio::select! {
                     biased;
-                    accepted = io.accept() => match accepted {
-                        Some(accepted) => {
-                            let (mut request, mut respond) = accepted?;
-                            if is_distrusted {
-                                respond.send_reset(Reason::REFUSED_STREAM);
-                                continue;
-                            }
-                            let extensions = request.extensions_mut();
-                            extensions.insert(connected.clone()); // tonic's `Request::remote_addr`
-                            extensions.insert(peer.clone());
-                            extensions.insert(closing.clone());
-                            let (stack, in_flight) = (self.stack.clone(), activity.call());
-                            drain.tasks.spawn(async move {
-                                call::serve(request, respond, stack).await;
-                                drop(in_flight);
-                            });
+                    accepted = io.accept() => {
+                        let Some(accepted) = accepted else {
+                            open.reason = left_for.map_or("peer", Why::name);
+                            return Ok(());
+                        };
+                        let (mut request, mut respond) = accepted?;
+                        if left_for == Some(Why::Distrust) {
+                            respond.send_reset(Reason::REFUSED_STREAM);
+                            continue;
                         }
-                        None => return Ok(()),
-                    },
+                        let extensions = request.extensions_mut();
+                        extensions.insert(connected.clone()); // tonic's `Request::remote_addr`
+                        extensions.insert(peer.clone());
+                        extensions.insert(closing.clone());
+                        let (stack, in_flight) = (self.stack.clone(), activity.call());
+                        drain.tasks.spawn(async move {
+                            call::serve(request, respond, stack).await;
+                            drop(in_flight);
+                        });
+                    }
                     event = &mut next => break event,
                 }
             };
@@ -125,10 +135,16 @@ impl Terms {
                 Event::Leave(why) => {
                     tracing::debug!(reason = why.name(), "connection goes away");
                     io.graceful_shutdown();
-                    is_distrusted |= why == Why::Distrust;
+                    // What was said first stays, unless the peer is not trusted any more.
+                    if left_for.is_none() || why == Why::Distrust {
+                        left_for = Some(why);
+                    }
                 }
                 Event::Cut(why) => closing.cut(why),
-                Event::Close(why) => return Err(format!("cut off: {}", why.name()).into()),
+                Event::Close(why) => {
+                    open.reason = why.name();
+                    return Err(format!("cut off: {}", why.name()).into());
+                }
             }
         }
     }

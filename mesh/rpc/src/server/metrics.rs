@@ -4,11 +4,13 @@
 
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 
+use super::connection_metrics::ConnectionMetrics;
 use crate::contract::Criticality;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerMetrics {
+    pub(crate) connections: ConnectionMetrics,
     /// The overload control's limit.
     pub(crate) limit: IntGauge,
     /// Calls that wait for a place below it.
@@ -21,6 +23,7 @@ pub(crate) struct ServerMetrics {
 impl ServerMetrics {
     pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
         let metrics = Self {
+            connections: ConnectionMetrics::register(registry)?,
             limit: IntGauge::new(
                 "mesh_server_concurrency_limit",
                 "How many calls the overload control lets in at a time.",

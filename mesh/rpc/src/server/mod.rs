@@ -7,6 +7,7 @@ mod accept;
 mod authorize;
 mod call;
 mod connection;
+mod connection_metrics;
 mod context;
 mod deadline;
 mod drain;
@@ -130,6 +131,7 @@ impl Server {
             config,
             self.mesh.identities().clone(),
             &drain,
+            &self.mesh.server_metrics().connections,
         ));
         accept::serve(listener, terms, connections_max, &shutdown).await;
         self.health.all(&self.services, false).await;

@@ -3,12 +3,14 @@
 
 mod balancing;
 mod connections;
+mod counting;
 mod deadlines;
 mod discovering;
 mod explaining;
 mod hops;
 mod identity;
 mod kills;
+mod layering;
 mod lifecycle;
 mod limits;
 mod overload;

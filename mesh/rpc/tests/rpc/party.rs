@@ -212,8 +212,13 @@ pub(crate) const QUICK: Duration = Duration::from_millis(5);
 
 /// A mesh with an identity.
 pub(crate) async fn started(config: Config) -> Mesh {
+    started_in(config, &Registry::new()).await
+}
+
+/// The same with a registry of the caller's own.
+pub(crate) async fn started_in(config: Config, registry: &Registry) -> Mesh {
     let contract = Contract::new(contract::descriptor_set()).expect("the test's contract is valid");
-    let started = Mesh::start(config, contract, &Registry::new()).await;
+    let started = Mesh::start(config, contract, registry).await;
     started.expect("the test's identity is good")
 }
 

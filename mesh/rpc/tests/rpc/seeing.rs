@@ -9,7 +9,7 @@ use tokio::{sync::oneshot, time::timeout};
 use tonic::{Code, Status};
 
 use crate::{
-    party::Logs,
+    party::{Authority, Logs, Party, QUICK, started},
     support::{PATIENCE, TestClient, TestService, mesh_calling, one, plain, serve},
 };
 
@@ -272,4 +272,37 @@ async fn a_refusal_for_want_of_room_is_no_line_of_the_log_and_another_one_is() {
     };
     timeout(PATIENCE, written).await.unwrap();
     assert_eq!(logs.with("refused").len(), 1, "{:?}", logs.with("refused"));
+}
+
+#[tokio::test]
+async fn certificates_are_shown_and_what_is_wrong_with_newer_ones() {
+    let authority = Authority::new("shop.example");
+    let issued = authority.issue("/product");
+    let party = Party::new(&issued, &authority.pem());
+    let mesh = started(party.config(mesh::identity::Mode::Strict, QUICK)).await;
+    let (_, shown) = page(&mesh, "/mesh/certs").await;
+    assert_eq!(shown["mode"], "strict");
+    let own = &shown["identity"];
+    assert_eq!(own["id"], "spiffe://shop.example/product");
+    assert_eq!(own["not_after"], "2100-01-01T00:00:00Z");
+    assert_eq!(own["issuer"], "CN=shop.example");
+    assert_eq!(own["authorities"][0]["trust_domain"], "shop.example");
+    assert_eq!(own["reload_trouble"], Value::Null);
+    let other = Authority::new("shop.example");
+    party.write(&other.issue("/product"), &authority.pem(), "");
+    let trouble = async {
+        loop {
+            let (_, shown) = page(&mesh, "/mesh/certs").await;
+            match shown["identity"]["reload_trouble"].as_str() {
+                Some(trouble) => return trouble.to_owned(),
+                None => tokio::time::sleep(QUICK).await,
+            }
+        }
+    };
+    let trouble = timeout(PATIENCE, trouble).await.unwrap();
+    assert!(trouble.contains("unknown authority"), "{trouble}");
+
+    let off = mesh_calling("127.0.0.1:1".parse().unwrap());
+    let (_, shown) = page(&off, "/mesh/certs").await;
+    assert_eq!(shown, serde_json::json!({"mode": "off", "identity": null}));
 }

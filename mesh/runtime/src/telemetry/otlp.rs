@@ -8,7 +8,7 @@
 //! opened in. Whether a trace is sampled by ratio follows from its id alone, so that every process with the same ratio
 //! decides the same without a word; what an outer caller has not sampled stays so under a `parentbased_` sampler.
 //!
-//! Deliberately without: metrics and logs by OTLP (`/metrics` and stderr are there), TLS to the collector (it stands
+//! Deliberately without: metrics (`otlp_metrics.rs`), logs by OTLP (stderr is there), TLS to the collector (it stands
 //! beside the process), spans of libraries below INFO.
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -95,11 +95,7 @@ impl Traces {
             .with_endpoint(self.endpoint)
             .build()?;
         let mut processor = BatchSpanProcessor::builder(exporter).build();
-        let resource = Resource::builder();
-        processor.set_resource(&match self.service_name {
-            Some(_) => resource.build(), // It reads the variable itself.
-            None => resource.with_service_name(program).build(),
-        });
+        processor.set_resource(&resource(self.service_name.as_deref(), program));
         let processor = Arc::new(processor);
         let spans = Spans {
             processor: processor.clone(),
@@ -110,6 +106,16 @@ impl Traces {
             ids: RandomIdGenerator::default(),
         };
         Ok((spans, Flush(processor)))
+    }
+}
+
+/// Who it is that exports: the service's name, or the program's where the environment gives none, and
+/// `OTEL_RESOURCE_ATTRIBUTES`.
+pub(super) fn resource(service_name: Option<&str>, program: String) -> Resource {
+    let resource = Resource::builder();
+    match service_name {
+        Some(_) => resource.build(), // It reads the variable itself.
+        None => resource.with_service_name(program).build(),
     }
 }
 

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool, Transaction, migrate::Migrator};
 use tokio::sync::Notify;
 
-use crate::Durability;
+use crate::{Durability, span::TransactionSpan};
 
 pub use error::OpenError;
 pub use migrate::{Schema, migrate};
@@ -75,6 +75,8 @@ impl Default for PostgresConfig {
 #[derive(Clone)]
 pub struct Postgres {
     pool: PgPool,
+    /// For spans.
+    name: Arc<str>,
     committed: Arc<Notify>,
     fault_points: FaultPoints,
 }
@@ -86,8 +88,11 @@ impl Postgres {
         config: &PostgresConfig,
         migrations: &Migrator,
     ) -> Result<Postgres, OpenError> {
+        let pool = open::pool(config, migrations).await?;
+        let name = pool.connect_options().get_database().map(Arc::from);
         Ok(Postgres {
-            pool: open::pool(config, migrations).await?,
+            pool,
+            name: name.unwrap_or_default(),
             committed: Arc::new(Notify::new()),
             fault_points: FaultPoints::default(),
         })
@@ -106,12 +111,13 @@ impl Postgres {
     pub async fn begin(&self) -> Result<Write, sqlx::Error> {
         // In a task that nobody's going away ends: sqlx 0.9 forgets a BEGIN that is dropped before it is answered.
         // The connection would go back to the pool with an open transaction, and swallow what others commit on it.
-        let pool = self.pool.clone();
+        let (pool, span) = (self.pool.clone(), self.transaction());
         let begun = mesh::spawn(async move { pool.begin().await });
         Ok(Write {
             transaction: begun.await.map_err(|_stopping| sqlx::Error::PoolClosed)??,
             committed: self.committed.clone(),
             fault_points: self.fault_points.clone(),
+            span,
         })
     }
 
@@ -120,22 +126,22 @@ impl Postgres {
         &self.pool
     }
 
-    /// Notified after each commit of a [`Write`], and by [`Postgres::has_committed`]: wakes the relay.
+    /// Notified after each commit of a [`Write`], and by [`Committing::has_committed`]: wakes the relay.
     pub fn committed(&self) -> Arc<Notify> {
         self.committed.clone()
     }
 
-    /// To be called before a statement is sent that is a transaction by itself.
-    pub fn committing(&self) {
+    /// To be called before a statement is sent that is a transaction by itself, and kept until it is answered.
+    pub fn committing(&self) -> Committing<'_> {
         self.fault_points.pass(BEFORE_COMMIT);
+        Committing {
+            postgres: self,
+            span: self.transaction(),
+        }
     }
 
-    /// To be called after it; `events`: whether it may have left some in the outbox.
-    pub fn has_committed(&self, events: bool) {
-        self.fault_points.pass(AFTER_COMMIT);
-        if events {
-            self.committed.notify_one();
-        }
+    fn transaction(&self) -> TransactionSpan {
+        TransactionSpan::begin("postgresql", &self.name)
     }
 
     /// Waits for connections in use and closes all of them.
@@ -150,12 +156,32 @@ impl fmt::Debug for Postgres {
     }
 }
 
+/// A statement that is a transaction by itself, while it is under way.
+#[derive(Debug)]
+#[must_use = "to be kept until the statement is answered"]
+pub struct Committing<'p> {
+    postgres: &'p Postgres,
+    span: TransactionSpan,
+}
+
+impl Committing<'_> {
+    /// To be called when it has changed something; `events`: whether it may have left some in the outbox.
+    pub fn has_committed(self, events: bool) {
+        self.postgres.fault_points.pass(AFTER_COMMIT);
+        if events {
+            self.postgres.committed.notify_one();
+        }
+        drop(self.span);
+    }
+}
+
 /// A transaction. Dropped without [`Write::commit`], it is rolled back.
 #[derive(Debug)]
 pub struct Write {
     transaction: Transaction<'static, sqlx::Postgres>,
     committed: Arc<Notify>,
     fault_points: FaultPoints,
+    span: TransactionSpan,
 }
 
 impl Write {
@@ -163,7 +189,8 @@ impl Write {
     /// while it runs, they may or may not be.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
         self.fault_points.pass(BEFORE_COMMIT);
-        self.transaction.commit().await?;
+        let committed = self.transaction.commit().await;
+        committed.inspect_err(|error| self.span.failed(error))?;
         self.fault_points.pass(AFTER_COMMIT);
         self.committed.notify_one();
         Ok(())

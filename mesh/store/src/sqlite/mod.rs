@@ -30,7 +30,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::OpenError;
+use crate::{OpenError, span::TransactionSpan};
 
 /// Where a service keeps its data, and what it may cost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +81,8 @@ pub struct Sqlite {
 
 struct Shared {
     config: SqliteConfig,
+    /// The file's name, for spans.
+    name: String,
     writer: Arc<AsyncMutex<Writer>>,
     readers: SqlitePool,
     committed: Arc<Notify>,
@@ -104,8 +106,10 @@ impl Sqlite {
             connection: Some(connection),
             dirty: false,
         };
+        let name = config.path.file_name().unwrap_or_default();
         let shared = Shared {
             config: config.clone(),
+            name: name.to_string_lossy().into_owned(),
             writer: Arc::new(AsyncMutex::new(writer)),
             readers,
             committed: Arc::new(Notify::new()),
@@ -129,6 +133,7 @@ impl Sqlite {
     /// Waits for the writer and begins a transaction. Never hold it across network I/O: every other
     /// write of the service waits. After `queue_timeout_ms` it fails with `PoolTimedOut`.
     pub async fn begin(&self) -> Result<Write, sqlx::Error> {
+        let span = TransactionSpan::begin("sqlite", &self.shared.name);
         let limit = Duration::from_millis(self.shared.config.queue_timeout_ms);
         let writer = timeout(limit, self.shared.writer.clone().lock_owned()).await;
         let mut writer = writer.map_err(|_| sqlx::Error::PoolTimedOut)?;
@@ -144,6 +149,7 @@ impl Sqlite {
             writer: Some(writer),
             committed: self.shared.committed.clone(),
             fault_points: self.fault_points.clone(),
+            span,
         };
         sqlx::query("BEGIN IMMEDIATE")
             .execute(&mut *write)
@@ -219,6 +225,7 @@ pub struct Write {
     writer: Option<OwnedMutexGuard<Writer>>,
     committed: Arc<Notify>,
     fault_points: FaultPoints,
+    span: TransactionSpan,
 }
 
 impl Write {
@@ -230,6 +237,7 @@ impl Write {
             .execute(&mut *self)
             .await
             .inspect_err(|error| {
+                self.span.failed(error);
                 self.forget_if_lost(error);
             })?;
         self.fault_points.pass(AFTER_COMMIT);

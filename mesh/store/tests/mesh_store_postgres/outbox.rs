@@ -143,7 +143,7 @@ async fn a_commit_wakes_the_relay() {
     let committed = postgres.committed();
     append_now(&postgres, &[event(1)], 1).await;
     committed.notified().await;
-    postgres.has_committed(true);
+    postgres.committing().has_committed(true);
     committed.notified().await;
     database.drop().await;
 }

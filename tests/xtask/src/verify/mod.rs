@@ -11,6 +11,7 @@ mod browser;
 mod buf;
 mod interop;
 mod openapi;
+mod packages;
 mod tools;
 
 use std::{
@@ -42,7 +43,7 @@ struct Check {
     run: fn(&Place) -> Result<Verdict>,
 }
 
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 7] = [
     Check {
         name: "buf-lint",
         about: "the contracts follow buf.yaml's rules",
@@ -57,6 +58,11 @@ const CHECKS: [Check; 6] = [
         name: "grpc-interop",
         about: "gRPC's interoperability tests pass between the mesh and grpcio, both ways",
         run: interop::run,
+    },
+    Check {
+        name: "packages",
+        about: "RouteGuide builds and runs outside the workspace, from archives of the mesh",
+        run: packages::run,
     },
     Check {
         name: "openapi-spectral",

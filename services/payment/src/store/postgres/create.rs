@@ -80,12 +80,12 @@ async fn write_together(postgres: &Postgres, all: &[New]) -> Result<Created, sql
     let document = document(all);
     let statement = write::statement(include_str!("create.sql"), &document);
     let mut connection = postgres.pool().acquire().await?;
-    postgres.committing();
+    let committing = postgres.committing();
     let created: Vec<Uuid> = sqlx::query_scalar(AssertSqlSafe(statement))
         .bind(document)
         .fetch_all(&mut *connection)
         .await?;
-    postgres.has_committed(!created.is_empty());
+    committing.has_committed(!created.is_empty());
     Ok(Created(created.into_iter().collect()))
 }
 

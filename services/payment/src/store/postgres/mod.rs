@@ -141,11 +141,11 @@ impl PostgresStore {
                 work: &work,
                 lease,
             };
-            self.postgres.committing();
+            let committing = self.postgres.committing();
             match write.change(connection, &before).await? {
                 Written::Yes => {
                     let events = !decision.effects.facts.is_empty();
-                    self.postgres.has_committed(events);
+                    committing.has_committed(events);
                     self.keep(&write, Some(&before));
                     return Ok(Some(Changed::Done(decision.refund, work)));
                 }

@@ -245,7 +245,7 @@ impl Writes {
         if self.is_empty() {
             return Ok(());
         }
-        postgres.committing();
+        let committing = postgres.committing();
         let statement = with_parts(include_str!("write.sql"), |part| self.has(part));
         let written = sqlx::query(AssertSqlSafe(statement))
             .bind(Json(self))
@@ -253,7 +253,7 @@ impl Writes {
             .await;
         match written {
             Ok(_) => {
-                postgres.has_committed(!self.events.is_empty());
+                committing.has_committed(!self.events.is_empty());
                 Ok(())
             }
             Err(error) if used_key(&error) => Err(Error::InFlight),

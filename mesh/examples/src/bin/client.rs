@@ -1,0 +1,37 @@
+//! The second rung: the mesh's own client.
+
+use std::sync::Arc;
+
+use mesh::{Config, Contract, Mesh, Registry};
+use routeguide::{
+    Guide,
+    pb::{route_guide_client::RouteGuideClient, route_guide_server::RouteGuideServer},
+};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = format!("http://{}", listener.local_addr()?);
+    let shutdown = CancellationToken::new();
+    let service = RouteGuideServer::new(Arc::new(Guide::default()));
+    let serving = Server::builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled());
+    let config = Config::calling([("route-guide", address)]);
+    let contract = Contract::new(tonic::include_file_descriptor_set!("contract"))?;
+    let mesh = Mesh::new(config, contract, &Registry::new())?;
+    let channel = mesh.client("route-guide");
+    let touring = async {
+        let told = routeguide::tour(RouteGuideClient::new(channel)).await;
+        shutdown.cancel();
+        told
+    };
+    let (served, told) = tokio::join!(serving, touring);
+    served?;
+    print!("{}", told?);
+    Ok(())
+}
