@@ -25,11 +25,13 @@ pub mod provider;
 pub mod record;
 pub mod refund;
 pub mod rejection;
+pub mod routing;
 pub mod saga;
 pub mod sales;
 pub mod state;
 pub mod step;
 pub mod store;
+pub mod unresolved;
 pub mod webhook;
 pub mod wire;
 pub mod worker;
@@ -102,19 +104,16 @@ impl Service {
     /// The same over another catalogue.
     pub async fn with_catalogue(
         config: ServiceConfig,
-        parts: Parts,
+        mut parts: Parts,
         catalogue: Arc<dyn Catalogue>,
     ) -> anyhow::Result<Self> {
-        ensure!(
-            parts.providers.contains_key(&config.provider),
-            "provider \"{}\" is not there",
-            config.provider
-        );
         ensure!(
             config.saga.lease_ms > config.saga.provider_timeout_ms,
             "saga.lease_ms must be longer than saga.provider_timeout_ms"
         );
         let database = Database::open(&config, parts.fault_points.clone()).await?;
+        let (references, clock) = (database.references(), &parts.clock);
+        provider::adapters::add(&mut parts.providers, &config, &references, clock)?;
         let store = database.store();
         let tasks = TaskTracker::new();
         let saga = Saga::new(
@@ -125,7 +124,8 @@ impl Service {
             parts.clock.clone(),
             tasks.clone(),
             parts.fault_points.clone(),
-        );
+        )
+        .routed(config.routes.clone());
         let commands = Commands::new(store.clone(), saga, catalogue, config.provider.clone());
         Ok(Self {
             config,

@@ -15,6 +15,7 @@
 //! an upgrade in place; in a cluster restored from a dump they begin anew, and watchers have to as well.
 
 mod lists;
+mod providers;
 mod rows;
 mod write;
 
