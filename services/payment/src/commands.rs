@@ -10,7 +10,7 @@ use crate::refund::Wanted;
 use crate::rejection::Rejection;
 use crate::routing::Wish;
 use crate::saga::Saga;
-use crate::store::{Opened, Recorded, Store, StoredWebhook, Viewer, Work};
+use crate::store::{Opened, Recorded, Store, Viewer, Work};
 use crate::wire;
 use kernel::{Currency, Money, PaymentId, RefundId};
 use mesh_store::idempotency::{Claim, Key};
@@ -213,17 +213,15 @@ impl Commands {
         .await
     }
 
-    /// Does once more what a stored webhook asked for.
+    /// Does once more what a stored webhook asked for, which named `reference` of a payment.
     pub async fn replay_webhook(
         &self,
         request: Request,
-        webhook: &StoredWebhook,
+        id: PaymentId,
+        reference: &str,
     ) -> Result<Answer, Error> {
-        let payment = self.store.payment_of(&webhook.reference).await?;
-        let payment = payment.filter(|payment| payment.order.provider == webhook.provider);
-        let payment = payment.ok_or_else(|| Error::WebhookNotFound(webhook.event_id.clone()))?;
-        self.command(request, payment.id, |payment, turn| {
-            payment.check_up(turn, &webhook.reference);
+        self.command(request, id, |payment, turn| {
+            payment.check_up(turn, reference);
             Ok(None)
         })
         .await

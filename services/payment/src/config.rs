@@ -178,6 +178,8 @@ pub struct SagaConfig {
     /// After this time what the provider does not know of has not happened, in milliseconds. Longer
     /// than a request can be under way to the provider.
     pub settle_ms: u32,
+    /// After this time an unknown outcome is listed for a person, in seconds; it is looked up all the same.
+    pub escalate_s: u32,
 }
 
 impl Default for SagaConfig {
@@ -199,6 +201,7 @@ impl Default for SagaConfig {
             look_up_first_ms: 2_000,
             look_up_ms_max: 60_000,
             settle_ms: 15_000,
+            escalate_s: 3_600,
         }
     }
 }
@@ -235,6 +238,11 @@ impl SagaConfig {
     /// The longest wait of a run in microseconds.
     pub fn pause_us_max(&self) -> i64 {
         milliseconds(self.pause_ms_max)
+    }
+
+    /// After what time an unknown outcome waits for a person.
+    pub fn escalate_us(&self) -> i64 {
+        seconds(self.escalate_s)
     }
 
     /// How long the provider may take.

@@ -88,7 +88,10 @@ impl Payment {
                 progress,
             })
         });
-        let captures = self.captures.iter().filter(|capture| capture.state == CaptureState::Pending);
+        let captures = self
+            .captures
+            .iter()
+            .filter(|capture| capture.state == CaptureState::Pending);
         let captures = captures.map(|capture| Unresolved {
             kind: CallKind::Capture,
             reference: capture.id.to_string(),
@@ -96,7 +99,10 @@ impl Payment {
             begun_at_us: capture.created_at_us,
             progress: capture.asked.progress,
         });
-        let refunds = self.refunds.iter().filter(|refund| refund.state == RefundState::Pending);
+        let refunds = self
+            .refunds
+            .iter()
+            .filter(|refund| refund.state == RefundState::Pending);
         let refunds = refunds.map(|refund| Unresolved {
             kind: CallKind::Refund,
             reference: refund.id.to_string(),

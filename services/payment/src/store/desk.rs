@@ -5,6 +5,7 @@
 use crate::error::Error;
 use crate::payment::Payment;
 use async_trait::async_trait;
+use kernel::PaymentId;
 
 /// A webhook's event as it was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,9 @@ pub trait Desk: Send + Sync {
     /// One webhook.
     async fn webhook(&self, provider: &str, event_id: &str)
     -> Result<Option<StoredWebhook>, Error>;
+
+    /// The payment that an attempt, a capture or a refund belongs to.
+    async fn payment_of(&self, reference: &str) -> Result<Option<PaymentId>, Error>;
 
     /// A page of payments of which something was begun before a time and is still under way, by the time
     /// that they were created at.

@@ -1,7 +1,8 @@
 //! A fresh database on the server that `SHOP_POSTGRES` names.
 
 use mesh_store::{Durability, Postgres, PostgresConfig};
-use payment::store::{PostgresStore, Store, postgres};
+use payment::provider::References;
+use payment::store::{Desk, PostgresStore, Store, postgres};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use std::sync::Arc;
 
@@ -34,6 +35,14 @@ impl Storage {
             server,
             name,
         }
+    }
+
+    pub(crate) fn desk(&self) -> Arc<dyn Desk> {
+        Arc::new(PostgresStore::new(self.postgres.clone()))
+    }
+
+    pub(crate) fn references(&self) -> Arc<dyn References> {
+        Arc::new(PostgresStore::new(self.postgres.clone()))
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {

@@ -11,6 +11,7 @@ mod browser;
 mod buf;
 mod interop;
 mod openapi;
+mod stripe;
 mod tools;
 
 use std::{
@@ -42,7 +43,7 @@ struct Check {
     run: fn(&Place) -> Result<Verdict>,
 }
 
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 7] = [
     Check {
         name: "buf-lint",
         about: "the contracts follow buf.yaml's rules",
@@ -72,6 +73,11 @@ const CHECKS: [Check; 6] = [
         name: "schemathesis",
         about: "a running shop keeps what its OpenAPI document says",
         run: openapi::schemathesis,
+    },
+    Check {
+        name: "stripe",
+        about: "the Stripe adapter does as Stripe's own client, and buys from a stand-in for Stripe",
+        run: stripe::run,
     },
 ];
 

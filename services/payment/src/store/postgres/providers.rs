@@ -1,7 +1,7 @@
 //! What providers call things, and what operators look at.
 
 use super::super::desk::{Desk, StoredWebhook, WebhooksQuery};
-use super::{PostgresStore, rows};
+use super::{PostgresStore, lists, rows};
 use crate::error::Error;
 use crate::payment::Payment;
 use crate::provider::references::{References, ReferencesError};
@@ -81,6 +81,11 @@ impl Desk for PostgresStore {
         .fetch_optional(self.postgres.pool())
         .await?;
         row.as_ref().map(webhook).transpose()
+    }
+
+    async fn payment_of(&self, reference: &str) -> Result<Option<PaymentId>, Error> {
+        let mut connection = self.postgres.pool().acquire().await?;
+        lists::payment_of(&mut connection, reference).await
     }
 
     async fn unresolved(

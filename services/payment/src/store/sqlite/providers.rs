@@ -1,11 +1,12 @@
 //! What providers call things, and what operators look at.
 
 use super::super::desk::{Desk, StoredWebhook, WebhooksQuery};
-use super::{SqliteStore, rows};
+use super::{SqliteStore, lists, rows};
 use crate::error::Error;
 use crate::payment::Payment;
 use crate::provider::references::{References, ReferencesError};
 use async_trait::async_trait;
+use kernel::PaymentId;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
@@ -83,6 +84,11 @@ impl Desk for SqliteStore {
         .fetch_optional(self.sqlite.reader())
         .await?;
         row.as_ref().map(webhook).transpose()
+    }
+
+    async fn payment_of(&self, reference: &str) -> Result<Option<PaymentId>, Error> {
+        let mut reader = self.sqlite.reader().acquire().await?;
+        lists::payment_of(&mut reader, reference).await
     }
 
     async fn unresolved(
