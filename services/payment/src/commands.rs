@@ -164,11 +164,7 @@ impl Commands {
             payment.confirm(turn, method.as_deref())?;
             Ok(None)
         };
-        let redirect = |payment: &mut Payment| {
-            let known = payment.order.payment_method.clone();
-            self.saga
-                .redirect(payment, method.as_deref().unwrap_or(&known));
-        };
+        let redirect = |payment: &mut Payment| self.saga.redirect(payment, method.as_deref());
         self.prepared(request, id, redirect, confirm).await
     }
 

@@ -120,10 +120,8 @@ pub fn choose<'a>(
     fit: &dyn Fn(&str) -> Fit,
 ) -> Option<&'a str> {
     let pick = |wanted| {
-        let taking = routes.iter().filter(|route| route.takes(wish));
-        taking
-            .filter_map(|route| route.pick(wish, wanted, dice, fit))
-            .next()
+        let mut taking = routes.iter().filter(|route| route.takes(wish));
+        taking.find_map(|route| route.pick(wish, wanted, dice, fit))
     };
     pick(Fit::Ready).or_else(|| pick(Fit::Away))
 }

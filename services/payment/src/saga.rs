@@ -106,12 +106,13 @@ impl Saga {
     }
 
     /// Gives a payment that no provider can have heard of to the one that is right for it now, when it is charged
-    /// to `method`.
-    pub fn redirect(&self, payment: &mut Payment, method: &str) {
+    /// to `method`, or to the one that it has.
+    pub fn redirect(&self, payment: &mut Payment, method: Option<&str>) {
         if self.routes.is_empty() || !payment.is_unsent() {
             return;
         }
         let dice = payment.id.uuid().as_u64_pair().1; // Random, and the same each time.
+        let method = method.unwrap_or(&payment.order.payment_method);
         let chosen = self.route(&payment.routing_wish(method), dice);
         if let Some(name) = chosen.map(str::to_owned) {
             payment.order.provider = name;
@@ -293,8 +294,7 @@ impl Saga {
     ) -> Result<Advanced, Error> {
         let pause_us = self.inner.config.pause_us_max();
         let mut decide = |payment: &mut Payment, holds_lease: bool| {
-            let method = payment.order.payment_method.clone();
-            self.redirect(payment, &method);
+            self.redirect(payment, None);
             let mut decision =
                 self.decide(payment, lease.now_us, holds_lease, |payment, turn| {
                     if let Some(report) = report {

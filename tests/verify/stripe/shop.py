@@ -8,7 +8,8 @@ sum. What localstripe does not do, and is therefore not shown here:
 - idempotency keys: the same request twice is two charges there;
 - search by metadata, `return_url`, multicapture and metadata of captures: it refuses those fields;
 - a redirect for 3-D Secure: it knows `use_stripe_sdk` only, so such a card counts as not authenticated;
-- decline codes and an error's `payment_intent`;
+- declines as `card_error`, decline codes, an error's `payment_intent`: a decline is an `invalid_request_error` of code
+  `card_declined` there, and only for `pm_card_chargeCustomerFail`;
 - `Stripe-Version`: it has one version.
 """
 
@@ -109,7 +110,7 @@ def create_and_confirm(shop):
 
 
 def decline_then_another_card(shop):
-    payment = shop.buy("pm_card_visa_chargeDeclined")
+    payment = shop.buy("pm_card_chargeCustomerFail")
     assert payment["state"] == "REQUIRES_CONFIRMATION", payment
     assert payment["lastError"]["code"] == "CARD_DECLINED", payment
     payment = shop.post(f"/v1/payments/{payment['id']}:confirm", {"paymentMethod": "pm_card_visa"})

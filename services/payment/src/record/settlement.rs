@@ -30,7 +30,7 @@ impl Payment {
                 look_up_later(&mut capture.asked.progress, turn);
             }
             SettlementAnswer::NotFound => {
-                not_found(&mut capture.asked, capture.created_at_us, turn)
+                not_found(&mut capture.asked, capture.created_at_us, turn);
             }
             SettlementAnswer::Unavailable => {
                 capture.asked.sent_at_us = None;

@@ -139,6 +139,13 @@ pub(super) struct Error {
     pub(super) payment_intent: Option<Box<PaymentIntent>>,
 }
 
+impl Error {
+    /// Whether it is about the customer's card, and not a mistake of ours.
+    pub(super) fn is_decline(&self) -> bool {
+        self.kind == "card_error" || self.code == "card_declined"
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct BalanceTransaction {
     pub(super) id: String,

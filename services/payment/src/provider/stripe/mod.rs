@@ -215,7 +215,7 @@ impl Provider for Stripe {
         let created = self.client.post("/v1/payment_intents", &form, key).await;
         let intent: PaymentIntent = match created {
             Ok(intent) => intent,
-            Err(Problem::No(error)) if error.kind == "card_error" => {
+            Err(Problem::No(error)) if error.is_decline() => {
                 if let Some(intent) = &error.payment_intent {
                     self.try_note(&request.reference, &intent.id).await;
                 }

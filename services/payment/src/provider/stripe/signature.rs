@@ -30,9 +30,8 @@ pub(super) fn verify(
     }
     // A further equals sign ends a value.
     let values = |wanted: &'static str| {
-        parts().flatten().filter_map(move |(name, rest)| {
-            (name == wanted).then(|| rest.split('=').next().unwrap_or_default())
-        })
+        let named = parts().flatten().filter(move |(name, _)| *name == wanted);
+        named.map(|(_, rest)| rest.split('=').next().unwrap_or_default())
     };
     let seconds = values("t").next().and_then(whole_number).ok_or(MALFORMED)?;
     let mut signed = false;

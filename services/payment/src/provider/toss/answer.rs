@@ -62,7 +62,7 @@ pub(super) fn charge(payment: &Payment) -> Option<ChargeOutcome> {
         Status::Ready | Status::InProgress => None,
         Status::WaitingForDeposit | Status::Other => Some(ChargeOutcome::Pending),
         Status::Done | Status::PartialCanceled => Some(ChargeOutcome::Captured {
-            provider_ref: payment.payment_key.clone(),
+            provider_ref: payment.key.clone(),
         }),
         Status::Canceled => Some(ChargeOutcome::Voided),
         Status::Aborted | Status::Expired => {

@@ -23,7 +23,8 @@ pub(super) struct Cancel<'a> {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Payment {
-    pub(super) payment_key: String,
+    #[serde(rename = "paymentKey")]
+    pub(super) key: String,
     pub(super) order_id: String,
     pub(super) status: Status,
     pub(super) total_amount: i64,

@@ -115,7 +115,7 @@ impl Toss {
     async fn look_up(&self, names: &Names) -> Result<Option<Payment>, ProviderError> {
         let order = format!("/v1/payments/orders/{}", segment(&names.order_id));
         match self.payment(&order).await? {
-            Some(payment) if payment.payment_key == names.payment_key => Ok(Some(payment)),
+            Some(payment) if payment.key == names.payment_key => Ok(Some(payment)),
             Some(_) | None => {
                 let key = format!("/v1/payments/{}", segment(&names.payment_key));
                 self.payment(&key).await
@@ -301,7 +301,7 @@ fn won(amount: Money) -> Result<i64, ProviderError> {
 /// An answer about another order or amount is no answer to this confirmation.
 fn same_order(payment: &Payment, names: &Names, amount: i64) -> Result<(), ProviderError> {
     let same = payment.order_id == names.order_id
-        && payment.payment_key == names.payment_key
+        && payment.key == names.payment_key
         && payment.total_amount == amount
         && payment.currency == "KRW";
     if same {

@@ -195,6 +195,7 @@ async fn names_of_providers_are_noted_once() {
 async fn an_unsigned_hint_is_stored_only_where_it_names_a_payment() {
     let world = World::new().await;
     let config = TossConfig {
+        url: "http://127.0.0.1:1".to_owned(), // Nobody is asked.
         secret_key: Secret::new("test_sk_1"),
         ..TossConfig::default()
     };
