@@ -4,10 +4,11 @@
 use crate::catalogue::{Catalogue, QuoteError};
 use crate::error::Error;
 use crate::fact::Turn;
-use crate::payment::{CaptureMethod, Order, Payment};
-use crate::provider::WebhookError;
+use crate::payment::{CaptureMethod, Item, Order, Payment, total};
+use crate::provider::{WebhookError, WebhookEvent};
 use crate::refund::Wanted;
 use crate::rejection::Rejection;
+use crate::routing::Wish;
 use crate::saga::Saga;
 use crate::store::{Opened, Recorded, Store, Viewer, Work};
 use crate::wire;
@@ -125,6 +126,7 @@ impl Commands {
     ) -> Result<Answer, Error> {
         let items = self.catalogue.quote(&new.lines, new.currency).await;
         let items = items.map_err(|error| not_quoted(error, &new.lines))?;
+        let provider = self.provider_for(&new, &items)?;
         let order = Order {
             principal: request.principal.clone(),
             order_ref: new.order_ref,
@@ -133,11 +135,11 @@ impl Commands {
             items,
             payment_method: new.payment_method,
             capture_method: new.capture_method,
-            provider: self.provider.clone(),
+            provider,
             ordered_at_us: new.ordered_at_us,
         };
         let wish = self.saga.wish();
-        let rules = self.saga.rules(&self.provider);
+        let rules = self.saga.rules(&order.provider);
         let mut make = || {
             let mut turn = Turn::new(wish.now_us, &rules);
             let mut payment = Payment::create(order.clone(), &mut turn)?;
@@ -168,11 +170,12 @@ impl Commands {
         id: PaymentId,
         method: Option<String>,
     ) -> Result<Answer, Error> {
-        self.command(request, id, |payment, turn| {
+        let confirm = |payment: &mut Payment, turn: &mut Turn<'_>| {
             payment.confirm(turn, method.as_deref())?;
             Ok(None)
-        })
-        .await
+        };
+        let redirect = |payment: &mut Payment| self.saga.redirect(payment, method.as_deref());
+        self.prepared(request, id, redirect, confirm).await
     }
 
     /// Takes authorised money.
@@ -216,6 +219,29 @@ impl Commands {
         .await
     }
 
+    /// Does once more what a stored webhook asked for, which named `reference` of a payment.
+    pub async fn replay_webhook(
+        &self,
+        request: Request,
+        id: PaymentId,
+        reference: &str,
+    ) -> Result<Answer, Error> {
+        self.command(request, id, |payment, turn| {
+            payment.check_up(turn, reference);
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Asks the provider now what became of everything of a payment that is open.
+    pub async fn look_up(&self, request: Request, id: PaymentId) -> Result<Answer, Error> {
+        self.command(request, id, |payment, turn| {
+            payment.check_everything(turn);
+            Ok(None)
+        })
+        .await
+    }
+
     /// Takes a provider's webhook: verified, stored once, then the truth is looked up.
     pub async fn receive_webhook(
         &self,
@@ -232,22 +258,19 @@ impl Commands {
                     WebhookError::Signature(why) => Error::Signature(why),
                     WebhookError::Body(invalid) => Error::from(invalid),
                 })?;
+        let Some(reference) = self.named(&event).await? else {
+            return Ok(()); // A hint about nothing of ours.
+        };
         let mut decide = |payment: &mut Payment, holds_lease: bool| {
             self.saga
                 .decide(payment, wish.now_us, holds_lease, |payment, turn| {
-                    payment.check_up(turn, &event.reference);
+                    payment.check_up(turn, &reference);
                     Ok(None)
                 })
         };
         let recorded = self
             .store
-            .webhook(
-                provider,
-                &event.event_id,
-                &event.reference,
-                &wish,
-                &mut decide,
-            )
+            .webhook(provider, &event.event_id, &reference, &wish, &mut decide)
             .await?;
         if let Some(Recorded {
             payment,
@@ -260,6 +283,17 @@ impl Commands {
         Ok(())
     }
 
+    /// What an event is to be stored under: of a payment, its latest attempt. Nothing: it is not stored.
+    async fn named(&self, event: &WebhookEvent) -> Result<Option<String>, Error> {
+        let Ok(id) = PaymentId::parse(&event.reference) else {
+            return Ok(event.signed.then(|| event.reference.clone()));
+        };
+        let payment = self.store.payment(id).await?;
+        let attempt = payment.and_then(|payment| payment.attempts.last().map(|last| last.id));
+        let reference = attempt.map(|attempt| attempt.to_string());
+        Ok(reference.or_else(|| event.signed.then(String::new)))
+    }
+
     async fn command(
         &self,
         request: Request,
@@ -268,9 +302,23 @@ impl Commands {
         + Send
         + Sync,
     ) -> Result<Answer, Error> {
+        self.prepared(request, id, |_| {}, command).await
+    }
+
+    /// A command before which something is done to the payment that changes which rules hold.
+    async fn prepared(
+        &self,
+        request: Request,
+        id: PaymentId,
+        prepare: impl Fn(&mut Payment) + Send + Sync,
+        command: impl Fn(&mut Payment, &mut Turn<'_>) -> Result<Option<RefundId>, Rejection>
+        + Send
+        + Sync,
+    ) -> Result<Answer, Error> {
         let key = request.key();
         let wish = self.saga.wish();
         let mut decide = |payment: &mut Payment, holds_lease: bool| {
+            prepare(payment);
             self.saga
                 .decide(payment, wish.now_us, holds_lease, &command)
         };
@@ -279,6 +327,18 @@ impl Commands {
             .command(key.as_ref(), id, &request.viewer, &wish, &mut decide)
             .await?;
         self.answer(request.method, key, wish.owner, opened).await
+    }
+
+    fn provider_for(&self, new: &NewPayment, items: &[Item]) -> Result<String, Error> {
+        let wish = Wish {
+            currency: new.currency.code(),
+            amount_minor: total(new.currency, items)?.amount_minor(),
+            method: &new.payment_method,
+            capture_method: new.capture_method,
+            current: None,
+        };
+        let chosen = self.saga.route(&wish, rand::random());
+        Ok(chosen.unwrap_or(&self.provider).to_owned())
     }
 
     /// The answer of a key that has one; nothing where the key is new.

@@ -1,13 +1,17 @@
 //! The service's settings. Every key has a default that is safe in production.
 
 use crate::policy::Rules;
-use crate::provider::Capabilities;
 use crate::provider::simulator::{RemoteConfig, SimulatorConfig};
+use crate::provider::stripe::StripeConfig;
+use crate::provider::toss::TossConfig;
+use crate::provider::{Capabilities, CircuitConfig};
+use crate::routing::Route;
 use mesh_events::RelayConfig;
 use mesh_rabbitmq::RabbitMqConfig;
 use mesh_runtime::telemetry::TelemetryConfig;
 use mesh_store::{PostgresConfig, SqliteConfig};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Everything that the program reads.
@@ -68,8 +72,16 @@ pub struct ServiceConfig {
     pub relay: RelayConfig,
     /// How payments are carried out.
     pub saga: SagaConfig,
-    /// The provider of new payments.
+    /// The provider of new payments that no route is for.
     pub provider: String,
+    /// Which payments go to which providers; the first route that fits and has a provider that answers.
+    pub routes: Vec<Route>,
+    /// When a provider that does not answer is left alone.
+    pub circuit: CircuitConfig,
+    /// Stripe, where it is the provider of something.
+    pub stripe: StripeConfig,
+    /// Toss Payments, where it is the provider of something.
+    pub toss: TossConfig,
     /// How often the worker looks for payments to go on with, in milliseconds.
     pub worker_poll_ms: u64,
     /// How many payments the worker carries out at the same time.
@@ -102,6 +114,10 @@ impl Default for ServiceConfig {
             relay: RelayConfig::default(),
             saga: SagaConfig::default(),
             provider: crate::provider::simulator::NAME.to_owned(),
+            routes: Vec::new(),
+            circuit: CircuitConfig::default(),
+            stripe: StripeConfig::default(),
+            toss: TossConfig::default(),
             worker_poll_ms: 200,
             worker_tasks_max: 16,
             answers_keep_h: 48,
@@ -134,6 +150,15 @@ impl Default for SharedConfig {
             queue_max: 1_024,
             batch_max: 64,
         }
+    }
+}
+
+impl ServiceConfig {
+    /// Every provider that new payments may go to.
+    pub fn providers(&self) -> BTreeSet<&str> {
+        let routed = self.routes.iter().flat_map(|route| &route.providers);
+        let names = routed.map(|choice| choice.name.as_str());
+        names.chain([self.provider.as_str()]).collect()
     }
 }
 
@@ -178,6 +203,8 @@ pub struct SagaConfig {
     /// After this time what the provider does not know of has not happened, in milliseconds. Longer
     /// than a request can be under way to the provider.
     pub settle_ms: u32,
+    /// After this time an unknown outcome is listed for a person, in seconds; it is looked up all the same.
+    pub escalate_s: u32,
 }
 
 impl Default for SagaConfig {
@@ -199,6 +226,7 @@ impl Default for SagaConfig {
             look_up_first_ms: 2_000,
             look_up_ms_max: 60_000,
             settle_ms: 15_000,
+            escalate_s: 3_600,
         }
     }
 }
@@ -218,7 +246,9 @@ impl SagaConfig {
             retry_max_us: milliseconds(self.retry_ms_max),
             look_up_first_us: milliseconds(self.look_up_first_ms),
             look_up_max_us: milliseconds(self.look_up_ms_max),
-            settle_us: milliseconds(self.settle_ms),
+            settle_us: milliseconds(self.settle_ms)
+                .max(provider.map_or(0, |provider| provider.look_up_lag_us)),
+            resend_us: provider.map_or(i64::MAX, |provider| provider.idempotency_window_us),
             captures_later: provider.is_none_or(|provider| provider.manual_capture),
             voids: provider.is_none_or(|provider| provider.void),
             captures_in_parts: provider.is_none_or(|provider| provider.partial_capture),
@@ -233,6 +263,11 @@ impl SagaConfig {
     /// The longest wait of a run in microseconds.
     pub fn pause_us_max(&self) -> i64 {
         milliseconds(self.pause_ms_max)
+    }
+
+    /// After what time an unknown outcome waits for a person.
+    pub fn escalate_us(&self) -> i64 {
+        seconds(self.escalate_s)
     }
 
     /// How long the provider may take.

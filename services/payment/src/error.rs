@@ -33,6 +33,9 @@ pub enum Error {
     /// There is no such provider.
     #[error("provider {0:?} not found")]
     ProviderNotFound(String),
+    /// There is no such webhook, or it names nothing of ours.
+    #[error("webhook {0:?} not found, or it is about no payment")]
+    WebhookNotFound(String),
     /// An item cannot be bought: no such SKU, not sold, or without a price in the currency.
     #[error("{field}: {reason}")]
     NotSold {
@@ -118,6 +121,12 @@ impl From<Error> for Status {
             Error::ProviderNotFound(name) => {
                 not_found("PROVIDER_NOT_FOUND", "provider", name, message)
             }
+            Error::WebhookNotFound(id) => not_found(
+                "WEBHOOK_NOT_FOUND",
+                "commerce.payment.v1.Webhook",
+                id,
+                message,
+            ),
             Error::NotSold { field, sku, reason } => {
                 let mut details = info("SKU_NOT_FOUND", [("sku", sku.as_str())]);
                 details.set_resource_info("commerce.product.v1.Variant", &sku, "", &reason);

@@ -1,7 +1,10 @@
 //! The service as the contract has it: requests in, domain asked, answers out. No decisions.
 
+mod operators;
 mod requests;
 pub mod watch;
+
+pub use operators::Operators;
 
 use crate::commands::{Answer, Commands, Request as Command};
 use crate::error::Error;
@@ -28,15 +31,22 @@ const REPLAYED: &str = "idempotency-replayed";
 pub struct Grpc {
     store: Arc<dyn Store>,
     commands: Commands,
+    operators: Operators,
     watch: watch::Limits,
 }
 
 impl Grpc {
     /// Over these parts.
-    pub fn new(store: Arc<dyn Store>, commands: Commands, watch: watch::Limits) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        commands: Commands,
+        operators: Operators,
+        watch: watch::Limits,
+    ) -> Self {
         Self {
             store,
             commands,
+            operators,
             watch,
         }
     }
@@ -258,6 +268,56 @@ impl PaymentService for Grpc {
             .receive_webhook(&request.provider, &headers, &body)
             .await?;
         Ok(Response::new(pb::ReceiveWebhookResponse {}))
+    }
+
+    async fn list_webhooks(
+        &self,
+        request: Request<pb::ListWebhooksRequest>,
+    ) -> Result<Response<pb::ListWebhooksResponse>, Status> {
+        Ok(Response::new(
+            self.operators.webhooks(request.into_inner()).await?,
+        ))
+    }
+
+    async fn replay_webhook(
+        &self,
+        request: Request<pb::ReplayWebhookRequest>,
+    ) -> Result<Response<pb::ReplayWebhookResponse>, Status> {
+        let mut request = request.into_inner();
+        let key = std::mem::take(&mut request.request_id);
+        let command = command(method::REPLAY_WEBHOOK, key, &request)?;
+        let (id, reference) = self
+            .operators
+            .named(&request.provider, &request.event_id)
+            .await?;
+        answered(
+            self.commands
+                .replay_webhook(command, id, &reference)
+                .await?,
+        )
+    }
+
+    async fn list_unresolved_payments(
+        &self,
+        request: Request<pb::ListUnresolvedPaymentsRequest>,
+    ) -> Result<Response<pb::ListUnresolvedPaymentsResponse>, Status> {
+        let now_us = self.commands.saga().now_us();
+        let calls = self
+            .operators
+            .unresolved(request.into_inner(), now_us)
+            .await?;
+        Ok(Response::new(calls))
+    }
+
+    async fn look_up_payment(
+        &self,
+        request: Request<pb::LookUpPaymentRequest>,
+    ) -> Result<Response<pb::LookUpPaymentResponse>, Status> {
+        let mut request = request.into_inner();
+        let key = std::mem::take(&mut request.request_id);
+        let command = command(method::LOOK_UP_PAYMENT, key, &request)?;
+        let id = requests::payment_id("id", &request.id)?;
+        answered(self.commands.look_up(command, id).await?)
     }
 
     async fn summarize_sales(

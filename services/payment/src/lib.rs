@@ -25,11 +25,13 @@ pub mod provider;
 pub mod record;
 pub mod refund;
 pub mod rejection;
+pub mod routing;
 pub mod saga;
 pub mod sales;
 pub mod state;
 pub mod step;
 pub mod store;
+pub mod unresolved;
 pub mod webhook;
 pub mod wire;
 pub mod worker;
@@ -38,8 +40,8 @@ pub use config::{Config, SagaConfig, ServiceConfig};
 
 use crate::catalogue::{Catalogue, ProductCatalogue};
 use crate::commands::Commands;
-use crate::grpc::Grpc;
 use crate::grpc::watch;
+use crate::grpc::{Grpc, Operators};
 use crate::provider::Provider;
 use crate::provider::simulator::{RemoteSimulator, Simulator};
 use crate::saga::{Providers, Saga};
@@ -102,19 +104,16 @@ impl Service {
     /// The same over another catalogue.
     pub async fn with_catalogue(
         config: ServiceConfig,
-        parts: Parts,
+        mut parts: Parts,
         catalogue: Arc<dyn Catalogue>,
     ) -> anyhow::Result<Self> {
-        ensure!(
-            parts.providers.contains_key(&config.provider),
-            "provider \"{}\" is not there",
-            config.provider
-        );
         ensure!(
             config.saga.lease_ms > config.saga.provider_timeout_ms,
             "saga.lease_ms must be longer than saga.provider_timeout_ms"
         );
         let database = Database::open(&config, parts.fault_points.clone()).await?;
+        let (references, clock) = (database.references(), &parts.clock);
+        provider::adapters::add(&mut parts.providers, &config, &references, clock)?;
         let store = database.store();
         let tasks = TaskTracker::new();
         let saga = Saga::new(
@@ -125,7 +124,8 @@ impl Service {
             parts.clock.clone(),
             tasks.clone(),
             parts.fault_points.clone(),
-        );
+        )
+        .routed(config.routes.clone());
         let commands = Commands::new(store.clone(), saga, catalogue, config.provider.clone());
         Ok(Self {
             config,
@@ -169,7 +169,11 @@ impl Service {
             batch_max: i64::from(self.config.watch_batch_max.max(1)),
             stopping: shutdown.clone(),
         };
-        let api = Grpc::new(self.store.clone(), self.commands.clone(), limits);
+        let operators = Operators {
+            desk: self.database.desk(),
+            escalate_us: self.config.saga.escalate_us(),
+        };
+        let api = Grpc::new(self.store.clone(), self.commands.clone(), operators, limits);
         let server = self.parts.mesh.server().add(PaymentServiceServer::new(api));
         let background = TaskTracker::new();
         let worker = self.worker();
@@ -213,8 +217,8 @@ impl Service {
     }
 }
 
-/// Runs the service as a process of its own, with the simulator as its provider, in here or where
-/// `simulator_remote` says. Events stay in the outbox until a bus is there that carries them out of
+/// Runs the service as a process of its own, with the providers that its configuration names; the simulator in here
+/// or where `simulator_remote` says. Events stay in the outbox until a bus is there that carries them out of
 /// the process. `following`: where `config` is read again. `fault_points`: where to die, in tests.
 pub async fn run(
     config: Config,
@@ -228,8 +232,7 @@ pub async fn run(
     let _exporting = mesh_runtime::telemetry::export_metrics(&registry)?;
     let clock = Clock::system();
     let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
-    let (provider, simulator) = provider(&config, &clock).await?;
-    let name = provider.name().to_owned();
+    let (providers, simulator) = simulator(&config, &clock).await?;
     let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
     let bus = RabbitMqBus::start(config.bus, "payment", bus_metrics)?;
     bus.declare(&[]).await?;
@@ -238,7 +241,7 @@ pub async fn run(
         mesh: mesh.clone(),
         bus: Arc::new(bus.clone()),
         events: Metrics::register(&registry)?,
-        providers: Providers::from([(name.clone(), provider)]),
+        providers,
         clock,
         fault_points,
     };
@@ -271,7 +274,7 @@ pub async fn run(
         admin_stop.clone(),
     ));
     if let Some(sending) = simulator.clone() {
-        let webhooks = DirectWebhooks::new(service.commands().clone(), name);
+        let webhooks = DirectWebhooks::new(service.commands().clone(), provider::simulator::NAME);
         let until_stop = shutdown.clone();
         background.spawn(async move { sending.run(&webhooks, until_stop).await });
     }
@@ -296,18 +299,28 @@ pub async fn run(
     served
 }
 
-/// Who moves the money; and the simulator itself, where it runs in this process.
-async fn provider(
+/// The simulator as a provider, where it is one; and itself, where it runs in this process.
+async fn simulator(
     config: &Config,
     clock: &Clock,
-) -> anyhow::Result<(Arc<dyn Provider>, Option<Arc<Simulator>>)> {
+) -> anyhow::Result<(Providers, Option<Arc<Simulator>>)> {
+    let among = |provider: Arc<dyn Provider>| {
+        Providers::from([(provider::simulator::NAME.to_owned(), provider)])
+    };
+    if !config
+        .service
+        .providers()
+        .contains(provider::simulator::NAME)
+    {
+        return Ok((Providers::new(), None));
+    }
     if !config.simulator_remote.url.is_empty() {
         let remote = RemoteSimulator::new(&config.simulator_remote, &config.simulator)?;
-        return Ok((Arc::new(remote), None));
+        return Ok((among(Arc::new(remote)), None));
     }
     let simulator = Simulator::open(&config.simulator, &config.simulator_journal, clock.clone())
         .await
         .context("the simulator's journal")?;
     let simulator = Arc::new(simulator);
-    Ok((simulator.clone(), Some(simulator)))
+    Ok((among(simulator.clone()), Some(simulator)))
 }

@@ -16,6 +16,7 @@ pub async fn ask_provider(provider: &dyn Provider, call: &MoneyCall, limit: Dura
     match call {
         MoneyCall::Authorize {
             attempt,
+            payment,
             amount,
             payment_method,
             order_ref,
@@ -23,6 +24,7 @@ pub async fn ask_provider(provider: &dyn Provider, call: &MoneyCall, limit: Dura
         } => {
             let request = Authorize {
                 reference: attempt.to_string(),
+                payment_reference: payment.to_string(),
                 amount: *amount,
                 payment_method: payment_method.clone(),
                 order_ref: order_ref.clone(),

@@ -26,6 +26,8 @@ pub struct Rules {
     pub look_up_max_us: i64,
     /// After this time what the provider does not know of has not happened.
     pub settle_us: i64,
+    /// How long after it was begun something may be sent to the provider under its key again.
+    pub resend_us: i64,
     /// Whether the provider can authorise now and capture later.
     pub captures_later: bool,
     /// Whether the provider can give up what is not captured; else only a refund gives money back.

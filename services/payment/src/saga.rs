@@ -10,11 +10,13 @@ use crate::config::SagaConfig;
 use crate::error::Error;
 use crate::fact::Turn;
 use crate::money::{ask_provider, not_configured};
+use crate::payment::CaptureMethod;
 use crate::payment::Payment;
 use crate::policy::Rules;
 use crate::provider::Provider;
 use crate::record::Report;
 use crate::rejection::Rejection;
+use crate::routing::{self, Fit, Route, Wish};
 use crate::step::{Call, Next};
 use crate::store::{Advanced, Decision, LeaseWish, Store, Work};
 use kernel::{PaymentId, RefundId};
@@ -39,6 +41,7 @@ pub type Providers = BTreeMap<String, Arc<dyn Provider>>;
 #[derive(Clone)]
 pub struct Saga {
     inner: Arc<Inner>,
+    routes: Arc<[Route]>,
 }
 
 struct Inner {
@@ -83,6 +86,49 @@ impl Saga {
         };
         Self {
             inner: Arc::new(inner),
+            routes: Arc::default(),
+        }
+    }
+
+    /// The same with new payments routed.
+    #[must_use]
+    pub fn routed(mut self, routes: Vec<Route>) -> Self {
+        self.routes = routes.into();
+        self
+    }
+
+    /// The provider for a new payment; nothing where no route is for it. `dice`: any number, the same for the
+    /// same choice.
+    pub fn route(&self, wish: &Wish<'_>, dice: u64) -> Option<&str> {
+        routing::choose(&self.routes, wish, dice, &|name| {
+            self.fit(name, wish.capture_method)
+        })
+    }
+
+    /// Gives a payment that no provider can have heard of to the one that is right for it now, when it is charged
+    /// to `method`, or to the one that it has.
+    pub fn redirect(&self, payment: &mut Payment, method: Option<&str>) {
+        if self.routes.is_empty() || !payment.is_unsent() {
+            return;
+        }
+        let dice = payment.id.uuid().as_u64_pair().1; // Random, and the same each time.
+        let method = method.unwrap_or(&payment.order.payment_method);
+        let chosen = self.route(&payment.routing_wish(method), dice);
+        if let Some(name) = chosen.map(str::to_owned) {
+            payment.order.provider = name;
+        }
+    }
+
+    fn fit(&self, provider: &str, capture_method: CaptureMethod) -> Fit {
+        let Some(provider) = self.inner.providers.get(provider) else {
+            return Fit::Unfit;
+        };
+        if capture_method == CaptureMethod::Manual && !provider.capabilities().manual_capture {
+            Fit::Unfit
+        } else if provider.is_available() {
+            Fit::Ready
+        } else {
+            Fit::Away
         }
     }
 
@@ -248,6 +294,7 @@ impl Saga {
     ) -> Result<Advanced, Error> {
         let pause_us = self.inner.config.pause_us_max();
         let mut decide = |payment: &mut Payment, holds_lease: bool| {
+            self.redirect(payment, None);
             let mut decision =
                 self.decide(payment, lease.now_us, holds_lease, |payment, turn| {
                     if let Some(report) = report {

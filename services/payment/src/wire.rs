@@ -8,7 +8,8 @@ use crate::payment::{CaptureMethod, Item, Payment};
 use crate::refund::{Refund, RefundState};
 use crate::sales::{SaleLine, SalesRow};
 use crate::state::State;
-use crate::store::{LedgerAccount, LedgerEntry};
+use crate::store::{LedgerAccount, LedgerEntry, StoredWebhook};
+use crate::unresolved::{CallKind, Unresolved};
 use kernel::{Currency, Money, RefundId};
 use prost::Message as _;
 use proto::commerce::money::v1 as pbm;
@@ -26,6 +27,10 @@ pub mod method {
     pub const CANCEL_PAYMENT: &str = "/commerce.payment.v1.PaymentService/CancelPayment";
     /// CreateRefund.
     pub const CREATE_REFUND: &str = "/commerce.payment.v1.PaymentService/CreateRefund";
+    /// ReplayWebhook.
+    pub const REPLAY_WEBHOOK: &str = "/commerce.payment.v1.PaymentService/ReplayWebhook";
+    /// LookUpPayment.
+    pub const LOOK_UP_PAYMENT: &str = "/commerce.payment.v1.PaymentService/LookUpPayment";
 }
 
 /// The answer to a command as it is stored: the bytes of the method's response.
@@ -37,6 +42,8 @@ pub fn answer(method: &str, payment: &Payment, refund: Option<RefundId>) -> Vec<
         method::CONFIRM_PAYMENT => pb::ConfirmPaymentResponse { payment: body }.encode_to_vec(),
         method::CAPTURE_PAYMENT => pb::CapturePaymentResponse { payment: body }.encode_to_vec(),
         method::CANCEL_PAYMENT => pb::CancelPaymentResponse { payment: body }.encode_to_vec(),
+        method::REPLAY_WEBHOOK => pb::ReplayWebhookResponse { payment: body }.encode_to_vec(),
+        method::LOOK_UP_PAYMENT => pb::LookUpPaymentResponse { payment: body }.encode_to_vec(),
         _ => {
             let refund = payment
                 .refunds
@@ -90,6 +97,38 @@ pub fn payment(payment: &Payment) -> pb::Payment {
         create_time: Some(timestamp(payment.created_at_us)),
         update_time: Some(timestamp(payment.updated_at_us)),
         expire_time: payment.expires_at_us.map(timestamp),
+    }
+}
+
+/// A webhook as operators see it.
+pub fn webhook(webhook: StoredWebhook) -> pb::Webhook {
+    pb::Webhook {
+        provider: webhook.provider,
+        event_id: webhook.event_id,
+        reference: webhook.reference,
+        receive_time: Some(timestamp(webhook.received_at_us)),
+    }
+}
+
+/// A call whose outcome is not known, as operators see it.
+pub fn unresolved(payment: &Payment, call: &Unresolved) -> pb::UnresolvedCall {
+    pb::UnresolvedCall {
+        payment_id: payment.id.to_string(),
+        order_ref: payment.order.order_ref.clone(),
+        provider: payment.order.provider.clone(),
+        reference: call.reference.clone(),
+        kind: match call.kind {
+            CallKind::Charge => pb::unresolved_call::Kind::Charge,
+            CallKind::Reversal => pb::unresolved_call::Kind::Reversal,
+            CallKind::Capture => pb::unresolved_call::Kind::Capture,
+            CallKind::Refund => pb::unresolved_call::Kind::Refund,
+        }
+        .into(),
+        amount: minor(payment.order.currency, call.amount_minor),
+        create_time: Some(timestamp(call.begun_at_us)),
+        tries: call.progress.tries.into(),
+        next_try_time: Some(timestamp(call.progress.due_at_us)),
+        next_step: call.kind.next_step().to_owned(),
     }
 }
 

@@ -6,7 +6,17 @@
 //! never under a new one. Deliberately missing: card data (tokens only), retries and time-outs (the
 //! saga owns them), and anything of our database: a provider shares no transaction with us.
 
+pub mod adapters;
+pub mod circuit;
+mod https;
+pub mod references;
+pub mod secret;
 pub mod simulator;
+pub mod stripe;
+pub mod toss;
+
+pub use circuit::{CircuitConfig, Guarded};
+pub use references::References;
 
 use async_trait::async_trait;
 use http::HeaderMap;
@@ -27,6 +37,8 @@ pub struct Capabilities {
     pub authorization_ttl_us: i64,
     /// How long a reference is remembered as an idempotency key; later, only look up.
     pub idempotency_window_us: i64,
+    /// How long after a command a look-up may still not find what it did.
+    pub look_up_lag_us: i64,
 }
 
 /// Asks for money: authorises it, or charges it at once.
@@ -34,6 +46,8 @@ pub struct Capabilities {
 pub struct Authorize {
     /// Our reference: the attempt's id.
     pub reference: String,
+    /// The payment's id: the only name of ours that a customer's browser can have told the provider before.
+    pub payment_reference: String,
     /// How much.
     pub amount: Money,
     /// The provider's token for the customer's means of payment; never a card number.
@@ -176,8 +190,12 @@ impl ProviderError {
 pub struct WebhookEvent {
     /// The provider's id of the event; one event may arrive several times.
     pub event_id: String,
-    /// The reference of the attempt, capture or refund that it is about.
+    /// What it names: an attempt, a capture, a refund, or a payment, whose attempts are then meant. Empty: it is
+    /// about nothing of ours, which is no mistake, for others may use the same account.
     pub reference: String,
+    /// Whether its sender has proven who it is. What anybody can send is no more than a hint, and is stored only
+    /// where it names something.
+    pub signed: bool,
 }
 
 /// Why a webhook is not accepted.
@@ -219,7 +237,7 @@ pub enum TransactionKind {
     Refund,
 }
 
-/// Some transactions, oldest first.
+/// Some transactions, in the order in which the provider lists them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransactionPage {
     /// At most as many as the provider gives at once.
@@ -236,6 +254,11 @@ pub trait Provider: Send + Sync {
 
     /// What it can do; constant while the process runs.
     fn capabilities(&self) -> Capabilities;
+
+    /// Whether it can be expected to answer. New payments go elsewhere while it cannot.
+    fn is_available(&self) -> bool {
+        true
+    }
 
     /// Asks for money.
     async fn authorize(&self, request: &Authorize) -> Result<ChargeOutcome, ProviderError>;

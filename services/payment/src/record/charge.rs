@@ -239,9 +239,11 @@ pub(crate) fn look_up_later(progress: &mut Progress, turn: &Turn<'_>) {
 }
 
 /// What was sent is not known to the provider: after its time to settle it may be sent again, under
-/// the same key.
-pub(crate) fn not_found(asked: &mut Asked, turn: &Turn<'_>) {
-    if asked.settled(turn.now_us, turn.rules.settle_us) {
+/// the same key, while the provider remembers that: later nobody could tell a repetition from a new command, so it is
+/// only looked up, and a person has to decide.
+pub(crate) fn not_found(asked: &mut Asked, begun_at_us: i64, turn: &Turn<'_>) {
+    let remembered = turn.now_us - begun_at_us < turn.rules.resend_us;
+    if remembered && asked.settled(turn.now_us, turn.rules.settle_us) {
         *asked = Asked {
             sent_at_us: None,
             progress: Progress {
@@ -261,4 +263,46 @@ pub(crate) fn out_of_stock() -> Failure {
 pub(crate) fn provider_unavailable() -> Failure {
     let message = "the provider cannot be reached; nothing was charged";
     Failure::new(FailureCode::ProviderUnavailable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SagaConfig;
+    use crate::provider::Capabilities;
+
+    const DAY_US: i64 = 86_400_000_000;
+
+    #[test]
+    fn what_the_provider_has_forgotten_is_looked_up_and_never_sent_again() {
+        let rules = SagaConfig::default().rules(Some(Capabilities {
+            manual_capture: true,
+            partial_capture: false,
+            void: true,
+            authorization_ttl_us: 7 * DAY_US,
+            idempotency_window_us: DAY_US,
+            look_up_lag_us: 60_000_000,
+        }));
+        let sent_at_us = 1_000_000;
+        let asked_at = |now_us: i64| {
+            let mut asked = Asked::at(0);
+            asked.send(sent_at_us);
+            not_found(&mut asked, 0, &Turn::new(now_us, &rules));
+            asked
+        };
+        let lagging = asked_at(sent_at_us + 59_999_999);
+        assert_eq!(
+            lagging.sent_at_us,
+            Some(sent_at_us),
+            "a look-up may not find it yet"
+        );
+        let again = asked_at(sent_at_us + 60_000_000);
+        assert_eq!(again.sent_at_us, None, "to be sent again under its key");
+        let forgotten = asked_at(DAY_US);
+        assert_eq!(forgotten.sent_at_us, Some(sent_at_us));
+        assert!(
+            forgotten.progress.due_at_us > DAY_US,
+            "and asked about again"
+        );
+    }
 }

@@ -29,7 +29,9 @@ impl Payment {
             SettlementAnswer::Pending | SettlementAnswer::Unknown => {
                 look_up_later(&mut capture.asked.progress, turn);
             }
-            SettlementAnswer::NotFound => not_found(&mut capture.asked, turn),
+            SettlementAnswer::NotFound => {
+                not_found(&mut capture.asked, capture.created_at_us, turn);
+            }
             SettlementAnswer::Unavailable => {
                 capture.asked.sent_at_us = None;
                 put_off(&mut capture.asked.progress, turn);
@@ -141,7 +143,7 @@ impl Payment {
             SettlementAnswer::Pending | SettlementAnswer::Unknown => {
                 look_up_later(&mut refund.asked.progress, turn);
             }
-            SettlementAnswer::NotFound => not_found(&mut refund.asked, turn),
+            SettlementAnswer::NotFound => not_found(&mut refund.asked, refund.created_at_us, turn),
             SettlementAnswer::Unavailable => {
                 refund.asked.sent_at_us = None;
                 if turn.now_us - refund.created_at_us < turn.rules.provider_give_up_us {

@@ -11,7 +11,7 @@ use crate::attempt::{AttemptState, Hold};
 use crate::fact::{Fact, Turn};
 use crate::payment::{CancelReason, Payment};
 use crate::state::{Move, State};
-use kernel::{AttemptId, CaptureId, Currency, Money, RefundId};
+use kernel::{AttemptId, CaptureId, Currency, Money, PaymentId, RefundId};
 
 /// One call to the world, with all that it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +82,7 @@ pub enum MoneyCall {
     /// Ask for the money.
     Authorize {
         attempt: AttemptId,
+        payment: PaymentId,
         amount: Money,
         payment_method: String,
         order_ref: String,

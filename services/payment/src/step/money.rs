@@ -73,6 +73,7 @@ impl Payment {
             return self.extend(index, turn, now_us + turn.rules.hold_us);
         }
         let amount = self.money(self.attempts[index].amount_minor);
+        let payment = self.id;
         let attempt = &mut self.attempts[index];
         if !attempt.asked.progress.is_due(now_us) {
             return Ready::At(attempt.asked.progress.due_at_us);
@@ -81,6 +82,7 @@ impl Payment {
         attempt.asked.send(now_us);
         let ask = MoneyCall::Authorize {
             attempt: attempt.id,
+            payment,
             amount,
             payment_method: attempt.payment_method.clone(),
             order_ref: self.order.order_ref.clone(),

@@ -1,7 +1,8 @@
 //! The database that is configured: PostgreSQL where it has a URL, else a SQLite file.
 
-use super::{PostgresStore, SqliteStore, Store, postgres, sqlite};
+use super::{Desk, PostgresStore, SqliteStore, Store, postgres, sqlite};
 use crate::config::{ServiceConfig, SharedConfig};
+use crate::provider::References;
 use anyhow::Context as _;
 use mesh_events::{FaultPoints, Outbox};
 use mesh_store::postgres::outbox::PostgresOutbox;
@@ -43,6 +44,26 @@ impl Database {
 
     /// The storage in it.
     pub(crate) fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Sqlite(sqlite) => Arc::new(SqliteStore::new(sqlite.clone())),
+            Self::Postgres(postgres, shared) => {
+                Arc::new(PostgresStore::new(postgres.clone(), shared))
+            }
+        }
+    }
+
+    /// What providers call things.
+    pub(crate) fn references(&self) -> Arc<dyn References> {
+        match self {
+            Self::Sqlite(sqlite) => Arc::new(SqliteStore::new(sqlite.clone())),
+            Self::Postgres(postgres, shared) => {
+                Arc::new(PostgresStore::new(postgres.clone(), shared))
+            }
+        }
+    }
+
+    /// What operators look at.
+    pub(crate) fn desk(&self) -> Arc<dyn Desk> {
         match self {
             Self::Sqlite(sqlite) => Arc::new(SqliteStore::new(sqlite.clone())),
             Self::Postgres(postgres, shared) => {

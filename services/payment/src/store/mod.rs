@@ -5,6 +5,7 @@
 //! books, sales, history, log of changes, stored answers) is written with it or not at all.
 
 pub(crate) mod database;
+pub mod desk;
 mod outcome;
 pub mod postgres;
 pub mod sqlite;
@@ -21,6 +22,7 @@ use kernel::{Currency, PaymentId, RefundId};
 use mesh_store::idempotency::{Claim, Key};
 
 pub use database::migrate;
+pub use desk::{Desk, StoredWebhook, WebhooksQuery};
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 

@@ -2,7 +2,8 @@
 
 use mesh_store::{Durability, Postgres, PostgresConfig};
 use payment::config::SharedConfig;
-use payment::store::{PostgresStore, Store, postgres};
+use payment::provider::References;
+use payment::store::{Desk, PostgresStore, Store, postgres};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use std::sync::Arc;
 
@@ -35,6 +36,14 @@ impl Storage {
             server,
             name,
         }
+    }
+
+    pub(crate) fn desk(&self) -> Arc<dyn Desk> {
+        Arc::new(PostgresStore::new(self.postgres.clone(), &SharedConfig::default()))
+    }
+
+    pub(crate) fn references(&self) -> Arc<dyn References> {
+        Arc::new(PostgresStore::new(self.postgres.clone(), &SharedConfig::default()))
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {

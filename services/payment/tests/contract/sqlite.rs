@@ -1,7 +1,8 @@
 //! A fresh SQLite file.
 
 use mesh_store::{Durability, Sqlite, SqliteConfig};
-use payment::store::{SqliteStore, Store, sqlite};
+use payment::provider::References;
+use payment::store::{Desk, SqliteStore, Store, sqlite};
 use sqlx::AssertSqlSafe;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -25,6 +26,14 @@ impl Storage {
             sqlite,
             _folder: folder,
         }
+    }
+
+    pub(crate) fn desk(&self) -> Arc<dyn Desk> {
+        Arc::new(self.sqlite())
+    }
+
+    pub(crate) fn references(&self) -> Arc<dyn References> {
+        Arc::new(self.sqlite())
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {

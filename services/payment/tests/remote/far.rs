@@ -105,6 +105,7 @@ pub(crate) fn usd(amount_minor: i64) -> Money {
 pub(crate) fn authorize(reference: &str, token: &str) -> Authorize {
     Authorize {
         reference: reference.to_owned(),
+        payment_reference: String::new(),
         amount: usd(1000),
         payment_method: token.to_owned(),
         order_ref: "order-1".to_owned(),

@@ -12,6 +12,7 @@ mod buf;
 mod interop;
 mod openapi;
 mod packages;
+mod stripe;
 mod tools;
 
 use std::{
@@ -78,6 +79,11 @@ const CHECKS: [Check; 7] = [
         name: "schemathesis",
         about: "a running shop keeps what its OpenAPI document says",
         run: openapi::schemathesis,
+    },
+    Check {
+        name: "stripe",
+        about: "the Stripe adapter does as Stripe's own client, and buys from a stand-in for Stripe",
+        run: stripe::run,
     },
 ];
 

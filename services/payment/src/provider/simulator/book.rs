@@ -70,6 +70,7 @@ impl Terms {
             void: !self.one_step,
             authorization_ttl_us: self.authorization_ttl_us,
             idempotency_window_us: i64::MAX, // The journal forgets nothing.
+            look_up_lag_us: 0,
         }
     }
 }

@@ -150,6 +150,7 @@ pub(super) fn verify(
     Ok(WebhookEvent {
         event_id: event.id,
         reference: event.reference,
+        signed: true,
     })
 }
 
@@ -192,7 +193,8 @@ mod tests {
             event,
             WebhookEvent {
                 event_id: "evt_1".into(),
-                reference: "att_1".into()
+                reference: "att_1".into(),
+                signed: true,
             }
         );
     }

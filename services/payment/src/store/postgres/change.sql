@@ -6,7 +6,7 @@ WITH
 written AS (
     UPDATE payments p
     SET amount_minor = n.amount_minor, captured_minor = n.captured_minor, refunded_minor = n.refunded_minor,
-        items = n.items, state = n.state, payment_method = n.payment_method, last_error = n.last_error,
+        items = n.items, state = n.state, payment_method = n.payment_method, provider = n.provider, last_error = n.last_error,
         redirect_url = n.redirect_url, closing = n.closing, late_success = n.late_success,
         expires_at_us = n.expires_at_us, updated_at_us = n.updated_at_us, version = n.version, writes = p.writes + 1,
         due_at_us = n.due_at_us, lease_owner = n.lease_owner,

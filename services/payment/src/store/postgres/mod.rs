@@ -19,6 +19,7 @@
 mod create;
 mod lists;
 mod recent;
+mod providers;
 mod rows;
 mod write;
 

@@ -3,6 +3,7 @@
 
 mod effects;
 mod lists;
+mod providers;
 mod rows;
 
 use super::outcome::{self, decided, opened};

@@ -148,7 +148,7 @@ pub(super) async fn save(
     let updated = sqlx::query(
         "UPDATE payments SET amount_minor = ?, captured_minor = ?, refunded_minor = ?, items = ?, \
              state = ?, payment_method = ?, last_error = ?, redirect_url = ?, closing = ?, \
-             late_success = ?, expires_at_us = ?, updated_at_us = ?, version = ? \
+             late_success = ?, expires_at_us = ?, updated_at_us = ?, version = ?, provider = ? \
          WHERE id = ? AND version = ?",
     )
     .bind(after.amount_minor)
@@ -164,6 +164,7 @@ pub(super) async fn save(
     .bind(after.expires_at_us)
     .bind(after.updated_at_us)
     .bind(after.version)
+    .bind(&after.order.provider)
     .bind(after.id.to_string())
     .bind(before.version)
     .execute(&mut *connection)

@@ -1,10 +1,10 @@
 //! The service as its callers see it: answers, errors, who sees what.
 
-use crate::suite::world::{Buy, Process, VISA, World};
+use crate::suite::world::{Buy, Process, SECOND_US, VISA, World};
 use futures_util::StreamExt as _;
 use mesh::{CallContext, Principal};
-use payment::grpc::Grpc;
 use payment::grpc::watch::Limits;
+use payment::grpc::{Grpc, Operators};
 use proto::commerce::money::v1 as pbm;
 use proto::commerce::payment::v1 as pb;
 use proto::commerce::payment::v1::payment::State;
@@ -14,13 +14,22 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
-fn api(process: &Process) -> Grpc {
+pub(crate) fn api(process: &Process) -> Grpc {
     let limits = Limits {
         poll: Duration::from_millis(10),
         batch_max: 2,
         stopping: CancellationToken::new(),
     };
-    Grpc::new(process.store.clone(), process.commands.clone(), limits)
+    let operators = Operators {
+        desk: process.desk.clone(),
+        escalate_us: 3_600 * SECOND_US,
+    };
+    Grpc::new(
+        process.store.clone(),
+        process.commands.clone(),
+        operators,
+        limits,
+    )
 }
 
 async fn as_client<F: Future>(name: &str, call: F) -> F::Output {

@@ -133,6 +133,7 @@ impl Provider for MemoryProvider {
             void: true,
             authorization_ttl_us: 7 * 86_400_000_000,
             idempotency_window_us: i64::MAX,
+            look_up_lag_us: 0,
         }
     }
 

@@ -15,7 +15,7 @@ use payment::payment::{CaptureMethod, Payment};
 use payment::provider::simulator::{self, Simulator, SimulatorConfig};
 use payment::refund::Wanted;
 use payment::saga::{Providers, Saga};
-use payment::store::{Store, Viewer};
+use payment::store::{Desk, Store, Viewer};
 use payment::webhook::DirectWebhooks;
 use payment::wire::method;
 use payment::worker::Worker;
@@ -45,6 +45,7 @@ pub(crate) struct World {
 pub(crate) struct Process {
     pub(crate) commands: Commands,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) desk: Arc<dyn Desk>,
     pub(crate) worker: Worker,
 }
 
@@ -124,6 +125,7 @@ impl World {
         Process {
             commands,
             store,
+            desk: self.storage.desk(),
             worker,
         }
     }

@@ -5,6 +5,7 @@
 
 use super::connect::{HttpClient, http_client, http_url};
 use super::{UNAUTHENTICATED, UNAVAILABLE, messages};
+use crate::provider::https::{asked, chain};
 use crate::provider::simulator::{NAME, SimulatorConfig, webhook};
 use crate::provider::{
     Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, Refund, Settlement,
@@ -117,13 +118,10 @@ impl RemoteSimulator {
         self.agreed.get_or_try_init(ask).await.copied()
     }
 
-    /// Asking twice is harmless, so nothing about a question is unknown.
     async fn question<T: DeserializeOwned>(&self, call: &str) -> Result<T, ProviderError> {
-        let asked = self.call(Method::GET, call, Bytes::new()).await;
-        asked.map_err(|error| match error {
-            ProviderError::Unknown(reason) => ProviderError::Unavailable(reason),
-            other => other,
-        })
+        self.call(Method::GET, call, Bytes::new())
+            .await
+            .map_err(asked)
     }
 
     async fn call<T: DeserializeOwned>(
@@ -179,13 +177,6 @@ fn said(status: StatusCode, body: &[u8]) -> ProviderError {
 
 fn unknown(error: &dyn std::error::Error) -> ProviderError {
     ProviderError::Unknown(chain(error))
-}
-
-/// An error with its causes: hyper's own texts say little.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<String> = causes.map(ToString::to_string).collect();
-    texts.join(": ")
 }
 
 fn segment(reference: &str) -> impl std::fmt::Display {

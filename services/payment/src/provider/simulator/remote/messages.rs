@@ -178,6 +178,7 @@ impl TryFrom<Authorize> for provider::Authorize {
     fn try_from(request: Authorize) -> Result<Self, Invalid> {
         Ok(Self {
             reference: request.reference,
+            payment_reference: String::new(), // The simulator has no customers of its own.
             amount: request.amount.try_into()?,
             payment_method: request.payment_method,
             order_ref: request.order_ref,
@@ -328,6 +329,7 @@ impl From<Capabilities> for provider::Capabilities {
             void: capabilities.void,
             authorization_ttl_us: capabilities.authorization_ttl_us,
             idempotency_window_us: capabilities.idempotency_window_us,
+            look_up_lag_us: 0, // It answers from its journal.
         }
     }
 }

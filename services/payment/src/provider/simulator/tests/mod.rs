@@ -110,6 +110,7 @@ fn usd(amount_minor: i64) -> Money {
 fn authorize(reference: &str, token: &str) -> Authorize {
     Authorize {
         reference: reference.to_owned(),
+        payment_reference: String::new(),
         amount: usd(1000),
         payment_method: token.to_owned(),
         order_ref: "order-1".to_owned(),

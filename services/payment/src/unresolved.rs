@@ -1,0 +1,133 @@
+//! What waits for a person: calls to a provider whose outcome has stayed unknown for too long.
+//!
+//! Nothing is decided here. The saga goes on asking, ever more rarely; a person may ask at once, look at the
+//! provider's own pages by the reference, or turn to the provider.
+
+use crate::attempt::AttemptState;
+use crate::capture::CaptureState;
+use crate::fact::Turn;
+use crate::payment::Payment;
+use crate::policy::Progress;
+use crate::refund::RefundState;
+
+/// What a provider was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallKind {
+    /// To set money aside, or to take it in one step.
+    Charge,
+    /// To give back what it holds or took of an attempt that was given up.
+    Reversal,
+    /// To take authorised money.
+    Capture,
+    /// To give captured money back.
+    Refund,
+}
+
+impl CallKind {
+    /// What a person can do about it.
+    pub fn next_step(self) -> &'static str {
+        match self {
+            Self::Charge => {
+                "find the reference at the provider; if nothing is there, cancel the payment, \
+                 and it is given up with the next look-up"
+            }
+            Self::Reversal => {
+                "find the reference at the provider and give the money back there; \
+                 the next look-up takes notice"
+            }
+            Self::Capture => {
+                "find the charge at the provider and capture or release it there; \
+                 the next look-up takes notice"
+            }
+            Self::Refund => {
+                "find the reference among the refunds at the provider; \
+                 ask the provider before refunding again"
+            }
+        }
+    }
+}
+
+/// A call whose outcome is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unresolved {
+    /// What was asked for.
+    pub kind: CallKind,
+    /// Under which reference.
+    pub reference: String,
+    /// How much.
+    pub amount_minor: i64,
+    /// When it was begun.
+    pub begun_at_us: i64,
+    /// How far asking has come.
+    pub progress: Progress,
+}
+
+impl Payment {
+    /// The calls that were begun before a time and are still open, oldest first.
+    pub fn unresolved(&self, before_us: i64) -> Vec<Unresolved> {
+        let attempts = self.attempts.iter().filter_map(|attempt| {
+            let (kind, progress) = match attempt.state {
+                AttemptState::Sent => (CallKind::Charge, attempt.asked.progress),
+                AttemptState::Reversing | AttemptState::Closing => {
+                    (CallKind::Reversal, attempt.reversal.progress)
+                }
+                AttemptState::Reserving
+                | AttemptState::Reserved
+                | AttemptState::ActionRequired
+                | AttemptState::Authorized
+                | AttemptState::Charged
+                | AttemptState::Captured
+                | AttemptState::Declined
+                | AttemptState::Reversed => return None,
+            };
+            Some(Unresolved {
+                kind,
+                reference: attempt.id.to_string(),
+                amount_minor: attempt.amount_minor,
+                begun_at_us: attempt.created_at_us,
+                progress,
+            })
+        });
+        let captures = self
+            .captures
+            .iter()
+            .filter(|capture| capture.state == CaptureState::Pending);
+        let captures = captures.map(|capture| Unresolved {
+            kind: CallKind::Capture,
+            reference: capture.id.to_string(),
+            amount_minor: capture.amount_minor,
+            begun_at_us: capture.created_at_us,
+            progress: capture.asked.progress,
+        });
+        let refunds = self
+            .refunds
+            .iter()
+            .filter(|refund| refund.state == RefundState::Pending);
+        let refunds = refunds.map(|refund| Unresolved {
+            kind: CallKind::Refund,
+            reference: refund.id.to_string(),
+            amount_minor: refund.amount_minor,
+            begun_at_us: refund.created_at_us,
+            progress: refund.asked.progress,
+        });
+        let mut open: Vec<Unresolved> = attempts.chain(captures).chain(refunds).collect();
+        open.retain(|call| call.begun_at_us < before_us);
+        open.sort_by_key(|call| call.begun_at_us);
+        open
+    }
+
+    /// Everything of it that a provider may still answer for is to be asked about now.
+    pub fn check_everything(&mut self, turn: &mut Turn<'_>) {
+        let attempts = self.attempts.iter().map(|attempt| attempt.id.to_string());
+        let captures = self.captures.iter().map(|capture| capture.id.to_string());
+        let refunds = self.refunds.iter().map(|refund| refund.id.to_string());
+        let references: Vec<String> = attempts.chain(captures).chain(refunds).collect();
+        for reference in references {
+            self.check_up(turn, &reference);
+        }
+        for attempt in &mut self.attempts {
+            attempt.reversal.progress.due_at_us =
+                attempt.reversal.progress.due_at_us.min(turn.now_us);
+        }
+    }
+}
