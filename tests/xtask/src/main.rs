@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, check, docs, faults, mutants, servers, test, tour, up, verify};
+use xtask::{
+    bench, check, docs, faults, image, k8s_smoke, mutants, roll, servers, test, tour, up, verify,
+};
 
 /// Every check and chore of the repository.
 #[derive(Parser)]
@@ -29,6 +31,15 @@ enum Task {
     Check(check::Options),
     /// Kills processes and servers while customers buy, and checks that nothing was lost or done twice.
     Faults(faults::Options),
+    /// Restarts product, payment and edge again and again while customers buy, and counts what fails.
+    Roll(roll::Options),
+    /// Makes an OCI image archive of each program, or runs them from there: `cargo xtask image run product`.
+    Image(image::Options),
+    /// Kubernetes.
+    K8s {
+        #[command(subcommand)]
+        task: K8s,
+    },
     /// Starts a private PostgreSQL and RabbitMQ for tests that are run one by one; Ctrl-C stops them.
     Servers,
     /// Measures the services against their servers, and the mesh against others: `cargo xtask bench store`, `mesh`.
@@ -36,6 +47,12 @@ enum Task {
     Bench(bench::Options),
     /// Writes docs/configuration.md from the configuration structs.
     Docs(docs::Options),
+}
+
+#[derive(Subcommand)]
+enum K8s {
+    /// The shop on a cluster: the README's tour, rolls under load, killed pods, probed arrows, every invariant.
+    Smoke(k8s_smoke::Options),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +64,11 @@ fn main() -> ExitCode {
         Task::Up(options) => up::run(&options),
         Task::Check(options) => check::run(&options),
         Task::Faults(options) => faults::run(&options),
+        Task::Roll(options) => roll::run(&options),
+        Task::Image(options) => image::run(&options),
+        Task::K8s {
+            task: K8s::Smoke(options),
+        } => k8s_smoke::run(&options),
         Task::Servers => servers::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Docs(options) => docs::run(&options),

@@ -9,6 +9,7 @@
 
 mod browser;
 mod buf;
+mod image;
 mod interop;
 mod openapi;
 mod tools;
@@ -42,7 +43,7 @@ struct Check {
     run: fn(&Place) -> Result<Verdict>,
 }
 
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 7] = [
     Check {
         name: "buf-lint",
         about: "the contracts follow buf.yaml's rules",
@@ -57,6 +58,11 @@ const CHECKS: [Check; 6] = [
         name: "grpc-interop",
         about: "gRPC's interoperability tests pass between the mesh and grpcio, both ways",
         run: interop::run,
+    },
+    Check {
+        name: "image",
+        about: "each program starts from its image with runc, without any right, and is healthy",
+        run: image::run,
     },
     Check {
         name: "openapi-spectral",
