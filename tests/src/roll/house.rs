@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use xtask::servers::{Group, Servers, free_address, program};
@@ -26,7 +26,7 @@ pub fn install() -> anyhow::Result<()> {
 }
 
 /// One process at its place.
-pub struct Process {
+struct Process {
     name: String,
     program: PathBuf,
     config: PathBuf,
@@ -50,7 +50,7 @@ impl Process {
     }
 
     /// Asks it to stop as the kubelet does, waits until it has, and starts it again.
-    pub fn restart(&mut self) -> anyhow::Result<()> {
+    fn restart(&mut self) -> anyhow::Result<()> {
         let mut group = self.group.take().context("it runs")?;
         group.terminate()?;
         let status = group.wait().with_context(|| self.name.clone())?;
@@ -75,14 +75,8 @@ impl Drop for Process {
 /// All of them.
 pub struct House {
     processes: Vec<Process>,
-    front: Group,
+    front: Front,
     url: String,
-}
-
-impl Drop for House {
-    fn drop(&mut self) {
-        self.front.kill();
-    }
 }
 
 impl House {
@@ -150,7 +144,7 @@ impl House {
         }
         Ok(House {
             processes,
-            front: balance(front, edge, folder)?,
+            front: Front::start(front, edge, folder)?,
             url: format!("http://{front}"),
         })
     }
@@ -160,11 +154,20 @@ impl House {
         self.url.clone()
     }
 
-    /// The processes of a service.
-    pub fn processes_of(&mut self, service: &str) -> impl Iterator<Item = &mut Process> {
+    /// Restarts the processes of a service one after the other, as a Deployment does: the next one only when the last is
+    /// ready in the eyes of whoever sends it requests. How long each was away.
+    pub fn roll(&mut self, service: &str) -> anyhow::Result<Vec<Duration>> {
         let prefix = format!("{service}-");
-        let all = self.processes.iter_mut();
-        all.filter(move |process| process.name.starts_with(&prefix))
+        let mut away = Vec::new();
+        for process in &mut self.processes {
+            if process.name.starts_with(&prefix) {
+                let stopped = Instant::now();
+                process.restart()?;
+                self.front.wait_until_all_up()?;
+                away.push(stopped.elapsed());
+            }
+        }
+        Ok(away)
     }
 }
 
@@ -173,27 +176,90 @@ fn both([first, second]: [SocketAddr; 2]) -> String {
     format!("http://{first},http://{second}")
 }
 
-/// HAProxy before the edges, ready when both count as up.
-fn balance(front: SocketAddr, edges: [SocketAddr; 2], folder: &Path) -> anyhow::Result<Group> {
-    let (config, log) = (folder.join("haproxy.cfg"), folder.join("haproxy.log"));
-    fs::write(&config, configuration(front, edges))?;
-    let output = File::create(&log)?;
-    let mut haproxy = program(Path::new("haproxy"), None);
-    haproxy.arg("-db").arg("-f").arg(&config);
-    let mut group = Group::start(haproxy.stdout(output.try_clone()?).stderr(output))?;
-    let ready = || get(front, "/healthz").is_ok_and(|(status, _)| status == 200);
-    group.wait_until(READY_TIMEOUT, &log, ready)?;
-    Ok(group)
+/// HAProxy before the edges.
+struct Front {
+    group: Group,
+    log: PathBuf,
+    /// Where it shows what it knows of them.
+    statistics: SocketAddr,
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.group.kill();
+    }
+}
+
+impl Front {
+    fn start(listen: SocketAddr, edges: [SocketAddr; 2], folder: &Path) -> anyhow::Result<Front> {
+        let (config, log) = (folder.join("haproxy.cfg"), folder.join("haproxy.log"));
+        let statistics = free_address()?;
+        fs::write(&config, configuration(listen, statistics, edges))?;
+        let output = File::create(&log)?;
+        let mut haproxy = program(Path::new("haproxy"), None);
+        haproxy.arg("-db").arg("-f").arg(&config);
+        let group = Group::start(haproxy.stdout(output.try_clone()?).stderr(output))?;
+        let mut front = Front {
+            group,
+            log,
+            statistics,
+        };
+        front.wait_until_all_up()?;
+        Ok(front)
+    }
+
+    fn wait_until_all_up(&mut self) -> anyhow::Result<()> {
+        let statistics = self.statistics;
+        let ready = || get(statistics, "/;csv").is_ok_and(|(_, table)| all_up(&table));
+        self.group
+            .wait_until(READY_TIMEOUT, &self.log, ready)
+            .context("HAProxy does not see every edge")
+    }
+}
+
+/// Whether HAProxy's table of statistics shows both edges as up, and as asked at least once.
+fn all_up(table: &str) -> bool {
+    let is_up = |edge: &str| {
+        let row = table.lines().find_map(|line| line.strip_prefix(edge));
+        row.is_some_and(|row| row.contains(",UP,") && row.contains(",L7OK,"))
+    };
+    is_up("edges,edge-1,") && is_up("edges,edge-2,")
 }
 
 /// It repeats no request (`retries 0`) and leaves the choice of the connection at its default.
-fn configuration(front: SocketAddr, [first, second]: [SocketAddr; 2]) -> String {
+fn configuration(
+    listen: SocketAddr,
+    statistics: SocketAddr,
+    [first, second]: [SocketAddr; 2],
+) -> String {
     format!(
         "global\n    maxconn 4096\n\
-         defaults\n    mode http\n    retries 0\n    timeout connect 5s\n    timeout client 1m\n    timeout server 1m\n\
-         frontend customers\n    bind {front}\n    default_backend edges\n\
-         backend edges\n    option httpchk GET /healthz\n    http-check expect status 200\n    \
+         defaults\n    mode http\n    retries 0\n    timeout check 2s\n    timeout connect 5s\n    \
+         timeout client 1m\n    timeout server 1m\n\
+         frontend statistics\n    bind {statistics}\n    stats enable\n    stats uri /\n\
+         frontend customers\n    bind {listen}\n    default_backend edges\n\
+         backend edges\n    option httpchk\n    \
+         http-check send meth GET uri /healthz ver HTTP/1.1 hdr Host {listen}\n    \
+         http-check expect status 200\n    \
          default-server check inter {ASKED_EVERY_MS} fall 1 rise 1\n    \
          server edge-1 {first}\n    server edge-2 {second}\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_is_up_when_it_was_asked_and_said_so() {
+        let table = |state: &str, check: &str| {
+            format!(
+                "# pxname,svname,status,check_status\nedges,edge-1,UP,1,L7OK,200\nedges,edge-2,{state},1,{check},200\n"
+            )
+        };
+        assert!(all_up(&table("UP", "L7OK")));
+        assert!(!all_up(&table("DOWN", "L7STS")));
+        assert!(!all_up(&table("UP", "INI")));
+        assert!(!all_up(""));
+    }
 }

@@ -8,7 +8,7 @@ pub mod house;
 pub mod load;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use xtask::servers::Servers;
@@ -43,8 +43,8 @@ pub struct Row {
     /// The service.
     pub service: &'static str,
     /// Processes that were restarted.
-    pub restarts: u32,
-    /// The longest time that one of them was away or not ready.
+    pub restarts: usize,
+    /// The longest time from the signal until one of them was back.
     pub away_max: Duration,
     /// What was asked meanwhile.
     pub tally: Tally,
@@ -131,20 +131,15 @@ pub fn roll(plan: &Plan, folder: &Path) -> anyhow::Result<Report> {
     load.take(); // Not counted.
     let mut rows = Vec::new();
     for service in SERVICES {
-        let (mut restarts, mut away_max) = (0, Duration::ZERO);
+        let mut away = Vec::new();
         for _ in 0..plan.rolls {
-            for process in house.processes_of(service) {
-                let stopped = Instant::now();
-                process.restart()?;
-                away_max = away_max.max(stopped.elapsed());
-                restarts += 1;
-            }
+            away.extend(house.roll(service)?);
         }
         runtime.block_on(load.answered(u64::from(plan.rate) / 2)); // What was restarted last has its share too.
         rows.push(Row {
             service,
-            restarts,
-            away_max,
+            restarts: away.len(),
+            away_max: away.into_iter().max().unwrap_or_default(),
             tally: load.take(),
         });
     }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::process::{command, shown};
+use crate::process::command;
 
 /// One cluster.
 pub(super) struct Kubectl {
@@ -33,6 +33,7 @@ impl Kubectl {
     }
 
     /// The commands of a dry run.
+    #[cfg(test)]
     pub(super) fn typed(&self) -> String {
         self.dry
             .as_ref()
@@ -48,6 +49,15 @@ impl Kubectl {
     /// Runs a command; an error quotes what it said.
     pub(super) fn run(&self, arguments: &[&str]) -> Result<()> {
         self.ask(arguments, "").map(drop)
+    }
+
+    /// Runs a command and shows what it printed.
+    pub(super) fn tell(&self, arguments: &[&str]) -> Result<()> {
+        let said = self.ask(arguments, "")?;
+        if !self.is_dry() {
+            println!("{said}");
+        }
+        Ok(())
     }
 
     /// Runs a command and answers what it printed; on a dry run, what stands for it.
@@ -139,6 +149,20 @@ impl Kubectl {
             writeln!(dry.borrow_mut(), "{line}").expect("a String takes everything");
         }
     }
+}
+
+/// The command as one would type it, quoted where a shell would take it for something else.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let quoted = words.map(|word| {
+        let word = word.to_string_lossy();
+        if word.contains(|c: char| c.is_whitespace() || "(){}[]?*!'@".contains(c)) {
+            format!("'{word}'")
+        } else {
+            word.into_owned()
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 /// A forwarded port.

@@ -246,8 +246,7 @@ fn end(kubectl: &Kubectl, name: &str) -> Result<()> {
         "--for=condition=complete",
         "--timeout=20m",
     ]);
-    let said = kubectl.ask(&[&clients, "logs", &job], "")?;
-    println!("{said}");
+    kubectl.tell(&[&clients, "logs", &job])?;
     content
 }
 
@@ -281,8 +280,7 @@ fn check(kubectl: &Kubectl, image: &str) -> Result<()> {
         "--for=condition=complete",
         UP_WITHIN,
     ]);
-    let said = kubectl.ask(&[&shop, "logs", "job/check"], "")?;
-    println!("{said}");
+    kubectl.tell(&[&shop, "logs", "job/check"])?;
     done
 }
 
