@@ -17,7 +17,7 @@ use super::Plan;
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
 /// What the simulator signs its webhooks with.
 const SECRET: &str = "a secret of this house";
-/// How often HAProxy asks an edge whether it is ready; one refusal takes it out, as an endpoint is taken out of a Service.
+/// How often HAProxy asks an edge whether it is ready; three refusals take it out, well within the wait before its drain.
 const ASKED_EVERY_MS: u32 = 100;
 
 /// Makes sure of HAProxy.
@@ -241,7 +241,7 @@ fn configuration(
          backend edges\n    option httpchk\n    \
          http-check send meth GET uri /healthz ver HTTP/1.1 hdr Host {listen}\n    \
          http-check expect status 200\n    \
-         default-server check inter {ASKED_EVERY_MS} fall 1 rise 1\n    \
+         default-server check inter {ASKED_EVERY_MS} fall 3 rise 1\n    \
          server edge-1 {first}\n    server edge-2 {second}\n"
     )
 }
