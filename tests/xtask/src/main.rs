@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, check, docs, faults, fuzz, mutants, semver, servers, test, tour, up, verify};
+use xtask::{
+    bench, check, docs, faults, fuzz, image, k8s_smoke, mutants, roll, semver, servers, test, tour, up, verify,
+};
 
 /// Every check and chore of the repository.
 #[derive(Parser)]
@@ -33,6 +35,15 @@ enum Task {
     Faults(faults::Options),
     /// Tries every parser of what others write, for as long as one likes.
     Fuzz(fuzz::Options),
+    /// Restarts product, payment and edge again and again while customers buy, and counts what fails.
+    Roll(roll::Options),
+    /// Makes an OCI image archive of each program, or runs them from there: `cargo xtask image run product`.
+    Image(image::Options),
+    /// Kubernetes.
+    K8s {
+        #[command(subcommand)]
+        task: K8s,
+    },
     /// Starts a private PostgreSQL and RabbitMQ for tests that are run one by one; Ctrl-C stops them.
     Servers,
     /// Measures the services against their servers, and the mesh against others: `cargo xtask bench store`, `mesh`.
@@ -40,6 +51,12 @@ enum Task {
     Bench(bench::Options),
     /// Writes docs/configuration.md from the configuration structs.
     Docs(docs::Options),
+}
+
+#[derive(Subcommand)]
+enum K8s {
+    /// The shop on a cluster: the README's tour, rolls under load, killed pods, probed arrows, every invariant.
+    Smoke(k8s_smoke::Options),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +70,11 @@ fn main() -> ExitCode {
         Task::Check(options) => check::run(&options),
         Task::Faults(options) => faults::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Roll(options) => roll::run(&options),
+        Task::Image(options) => image::run(&options),
+        Task::K8s {
+            task: K8s::Smoke(options),
+        } => k8s_smoke::run(&options),
         Task::Servers => servers::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Docs(options) => docs::run(&options),

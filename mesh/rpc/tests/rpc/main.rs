@@ -11,6 +11,7 @@ mod hops;
 mod identity;
 mod kills;
 mod layering;
+mod leaving;
 mod lifecycle;
 mod limits;
 mod overload;

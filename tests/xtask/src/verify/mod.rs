@@ -9,6 +9,7 @@
 
 mod browser;
 mod buf;
+mod image;
 mod interop;
 mod openapi;
 mod packages;
@@ -64,6 +65,11 @@ const CHECKS: [Check; 7] = [
         name: "packages",
         about: "RouteGuide builds and runs outside the workspace, from archives of the mesh",
         run: packages::run,
+    },
+    Check {
+        name: "image",
+        about: "each program starts from its image with runc, without any right, and is healthy",
+        run: image::run,
     },
     Check {
         name: "openapi-spectral",
