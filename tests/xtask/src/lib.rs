@@ -11,6 +11,7 @@ pub mod checkout;
 pub mod debian;
 pub mod docs;
 pub mod faults;
+pub mod k8s;
 pub mod mutants;
 pub mod process;
 pub mod servers;

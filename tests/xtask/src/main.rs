@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, check, docs, faults, mutants, servers, test, tour, up, verify};
+use xtask::{bench, check, docs, faults, k8s, mutants, servers, test, tour, up, verify};
 
 /// Every check and chore of the repository.
 #[derive(Parser)]
@@ -19,6 +19,8 @@ enum Task {
     Test(test::Options),
     /// Checks from outside: buf, grpcio, spectral, schemathesis, a browser. Each says RAN or SKIPPED.
     Verify(verify::Options),
+    /// Looks at the Kubernetes manifests without a cluster: `cargo xtask k8s check`.
+    K8s(k8s::Options),
     /// Breaks the code on purpose and lists what no test noticed (cargo-mutants).
     Mutants(mutants::Options),
     /// Runs the README's commands as printed and compares what they answer.
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
         Task::Verify(options) => verify::run(&options),
+        Task::K8s(options) => k8s::run(&options),
         Task::Mutants(options) => mutants::run(&options),
         Task::Tour(options) => tour::run(&options),
         Task::Up(options) => up::run(&options),

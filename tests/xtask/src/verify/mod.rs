@@ -10,6 +10,7 @@
 mod browser;
 mod buf;
 mod interop;
+mod k8s;
 mod openapi;
 mod tools;
 
@@ -42,7 +43,7 @@ struct Check {
     run: fn(&Place) -> Result<Verdict>,
 }
 
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 7] = [
     Check {
         name: "buf-lint",
         about: "the contracts follow buf.yaml's rules",
@@ -57,6 +58,11 @@ const CHECKS: [Check; 6] = [
         name: "grpc-interop",
         about: "gRPC's interoperability tests pass between the mesh and grpcio, both ways",
         run: interop::run,
+    },
+    Check {
+        name: "k8s",
+        about: "the manifests in k8s/ fit their schemas, the policies and the code",
+        run: k8s::run,
     },
     Check {
         name: "openapi-spectral",
