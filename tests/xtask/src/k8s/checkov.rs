@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{manifests::{list, text}, render::Overlay};
+use super::{
+    manifests::{list, text},
+    render::Overlay,
+};
 use crate::{checkout, process::command};
 
 /// What checkov found.
@@ -27,7 +30,9 @@ struct Kept {
 }
 
 pub(super) fn check(python: &Path, overlays: &[Overlay]) -> Result<Outcome> {
-    let kept = kept(&fs::read_to_string(checkout::root().join("k8s/checkov.toml"))?)?;
+    let kept = kept(&fs::read_to_string(
+        checkout::root().join("k8s/checkov.toml"),
+    )?)?;
     let mut used = BTreeMap::new();
     let mut outcome = Outcome {
         passed: 0,
@@ -37,29 +42,57 @@ pub(super) fn check(python: &Path, overlays: &[Overlay]) -> Result<Outcome> {
     for overlay in overlays {
         let mut checkov = command(python.join("checkov"));
         checkov
-            .args(["--skip-download", "--framework", "kubernetes", "--compact", "--quiet", "--output", "json", "--file"])
+            .args([
+                "--skip-download",
+                "--framework",
+                "kubernetes",
+                "--compact",
+                "--quiet",
+                "--output",
+                "json",
+                "--file",
+            ])
             .arg(&overlay.file);
         // It ends with 1 where it finds something; what it finds is what counts.
         let ended = checkov.output().context("cannot start checkov")?;
         let report: Value = serde_json::from_slice(&ended.stdout).with_context(|| {
-            format!("checkov answers no JSON: {}", String::from_utf8_lossy(&ended.stderr))
+            format!(
+                "checkov answers no JSON: {}",
+                String::from_utf8_lossy(&ended.stderr)
+            )
         })?;
         let passed = report.pointer("/summary/passed").and_then(Value::as_u64);
-        outcome.passed += passed.filter(|passed| *passed > 0).context("checkov has looked at nothing")?;
+        outcome.passed += passed
+            .filter(|passed| *passed > 0)
+            .context("checkov has looked at nothing")?;
         for failed in list(&report, "/results/failed_checks") {
             let (check, resource) = (text(failed, "/check_id"), text(failed, "/resource"));
             let found = kept.iter().position(|kept| {
-                kept.check == check && (kept.kind == "*" || resource.starts_with(&format!("{}.", kept.kind)))
+                kept.check == check
+                    && (kept.kind == "*" || resource.starts_with(&format!("{}.", kept.kind)))
             });
             match found {
                 Some(index) => *used.entry(index).or_insert(0_usize) += 1,
-                None => outcome.findings.push(format!("{}: {check} {resource}: {}", overlay.name, text(failed, "/check_name"))),
+                None => outcome.findings.push(format!(
+                    "{}: {check} {resource}: {}",
+                    overlay.name,
+                    text(failed, "/check_name")
+                )),
             }
         }
     }
     outcome.reasoned = used.values().sum();
-    for (index, kept) in kept.iter().enumerate().filter(|(index, _)| !used.contains_key(index)) {
-        outcome.findings.push(format!("k8s/checkov.toml: entry {} ({} on {}) matches nothing", index + 1, kept.check, kept.kind));
+    for (index, kept) in kept
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !used.contains_key(index))
+    {
+        outcome.findings.push(format!(
+            "k8s/checkov.toml: entry {} ({} on {}) matches nothing",
+            index + 1,
+            kept.check,
+            kept.kind
+        ));
     }
     Ok(outcome)
 }

@@ -48,7 +48,9 @@ impl Code {
         };
         let mut contracts = Vec::new();
         for service in ["product", "payment"] {
-            let proto = read(&format!("proto/commerce/{service}/v1/{service}_service.proto"))?;
+            let proto = read(&format!(
+                "proto/commerce/{service}/v1/{service}_service.proto"
+            ))?;
             contracts.extend(methods(&proto)?);
         }
         let catalogue = read("services/payment/src/catalogue.rs")?;
@@ -65,7 +67,9 @@ impl Code {
         Ok(Self {
             called_by_payment,
             methods: contracts,
-            health: quoted(&read("mesh/rpc/src/server/health.rs")?).map(str::to_owned).collect(),
+            health: quoted(&read("mesh/rpc/src/server/health.rs")?)
+                .map(str::to_owned)
+                .collect(),
             programs: programs(&checkout::metadata()?),
             metrics,
             anchors: anchors(&read("docs/kubernetes.md")?),
@@ -75,9 +79,15 @@ impl Code {
     /// Whether somebody exports a metric of this name. Histograms have three names.
     pub(super) fn has_metric(&self, name: &str) -> bool {
         let endings = ["_bucket", "_count", "_sum"];
-        let family = endings.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
+        let family = endings
+            .iter()
+            .find_map(|ending| name.strip_suffix(ending))
+            .unwrap_or(name);
         METRICS_OF_OTHERS.contains(&name)
-            || self.metrics.iter().any(|text| matches(text, name) || matches(text, family))
+            || self
+                .metrics
+                .iter()
+                .any(|text| matches(text, name) || matches(text, family))
     }
 }
 
@@ -87,7 +97,9 @@ fn matches(pattern: &str, name: &str) -> bool {
         return pattern == name;
     };
     let after = rest.split_once('}').map_or(rest, |(_, after)| after);
-    let middle = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+    let middle = name
+        .strip_prefix(before)
+        .and_then(|rest| rest.strip_suffix(after));
     // A pattern of little but a hole would fit everything.
     before.contains('_') && middle.is_some_and(|word| !word.is_empty() && !word.contains('_'))
 }
@@ -130,7 +142,9 @@ fn snake(name: &str) -> String {
 
 /// What stands between quotation marks, by pairs of them; comments and all.
 fn quoted(source: &str) -> impl Iterator<Item = &str> {
-    source.lines().flat_map(|line| line.split('"').skip(1).step_by(2))
+    source
+        .lines()
+        .flat_map(|line| line.split('"').skip(1).step_by(2))
 }
 
 fn quoted_below(folder: &Path, into: &mut BTreeSet<String>) -> Result<()> {
@@ -142,7 +156,9 @@ fn quoted_below(folder: &Path, into: &mut BTreeSet<String>) -> Result<()> {
             let source = fs::read_to_string(&path)?;
             let could_be = |text: &&str| {
                 text.contains('_')
-                    && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_{}".contains(&b))
+                    && text.bytes().all(|b| {
+                        b.is_ascii_lowercase() || b.is_ascii_digit() || b"_{}".contains(&b)
+                    })
             };
             into.extend(quoted(&source).filter(could_be).map(str::to_owned));
         }
@@ -163,7 +179,9 @@ fn anchors(markdown: &str) -> BTreeSet<String> {
     let headings = markdown.lines().filter(|line| line.starts_with('#'));
     let anchor = |heading: &str| {
         let words = heading.trim_start_matches('#').trim().to_lowercase();
-        let kept = words.chars().filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-');
+        let kept = words
+            .chars()
+            .filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-');
         kept.map(|c| if c == ' ' { '-' } else { c }).collect()
     };
     headings.map(anchor).collect()
@@ -195,7 +213,11 @@ mod tests {
     #[test]
     fn the_sources_are_where_this_file_says() {
         let code = Code::read().unwrap();
-        assert!(code.called_by_payment.len() > 3, "{:?}", code.called_by_payment);
+        assert!(
+            code.called_by_payment.len() > 3,
+            "{:?}",
+            code.called_by_payment
+        );
         assert!(code.programs.contains("product"), "{:?}", code.programs);
         assert!(code.has_metric("edge_request_duration_seconds_bucket"));
         assert!(code.has_metric("grpc_server_call_duration_seconds_count"));

@@ -41,7 +41,9 @@ impl Reader {
 
     /// What the program of this workload would run with; an error says what it refuses.
     pub(super) fn read(&self, manifests: &Manifests, workload: Workload<'_>) -> Result<Value> {
-        let program = workload.program().context("it runs no program of this workspace")?;
+        let program = workload
+            .program()
+            .context("it runs no program of this workspace")?;
         let environment = environment(manifests, workload)?;
         let arguments: Vec<_> = list(workload.container(), "/args")
             .iter()
@@ -51,9 +53,9 @@ impl Reader {
         let file = config_file(manifests, workload, &arguments)?;
         let input = (program.to_owned(), environment, file, flags(&arguments));
         let mut known = self.known.borrow_mut();
-        let read = known.entry(input.clone()).or_insert_with(|| {
-            self.ask(&input).map_err(|error| format!("{error:#}"))
-        });
+        let read = known
+            .entry(input.clone())
+            .or_insert_with(|| self.ask(&input).map_err(|error| format!("{error:#}")));
         read.clone().map_err(anyhow::Error::msg)
     }
 
@@ -68,11 +70,16 @@ impl Reader {
         asking.args(flags).envs(environment.iter().cloned());
         let checked = collect(asking.arg("--check-config"))?;
         if !checked.status.success() {
-            bail!("{program} refuses its configuration: {}", checked.text.trim());
+            bail!(
+                "{program} refuses its configuration: {}",
+                checked.text.trim()
+            );
         }
         // The same again, printed.
         let mut printing = command(asking.get_program());
-        let arguments = asking.get_args().filter(|argument| *argument != "--check-config");
+        let arguments = asking
+            .get_args()
+            .filter(|argument| *argument != "--check-config");
         printing.args(arguments).envs(environment.iter().cloned());
         let printed = collect(printing.arg("--print-config"))?;
         toml::from_str(&printed.text).with_context(|| format!("{program} prints no TOML"))
@@ -81,7 +88,11 @@ impl Reader {
 
 /// Flags that change the configuration; what else stands among the arguments does other work.
 fn flags(arguments: &[String]) -> Vec<String> {
-    arguments.iter().filter(|argument| *argument == "--insecure").cloned().collect()
+    arguments
+        .iter()
+        .filter(|argument| *argument == "--insecure")
+        .cloned()
+        .collect()
 }
 
 /// The content of the file that `--config` names, through the volume that is mounted there.
@@ -97,9 +108,12 @@ fn config_file(
     let mounted = || format!("nothing is mounted at {path}");
     let (volume, key) = workload.volume_of(path).with_context(mounted)?;
     let map = text(volume, "/configMap/name");
-    let map = manifests.find("ConfigMap", map).with_context(|| format!("no ConfigMap {map}"))?;
+    let map = manifests
+        .find("ConfigMap", map)
+        .with_context(|| format!("no ConfigMap {map}"))?;
     let content = at(map, "/data").get(key).and_then(Value::as_str);
-    let content = content.with_context(|| format!("{} has no {key}", super::manifests::title(map)))?;
+    let content =
+        content.with_context(|| format!("{} has no {key}", super::manifests::title(map)))?;
     Ok(Some(content.to_owned()))
 }
 
@@ -108,13 +122,21 @@ fn environment(manifests: &Manifests, workload: Workload<'_>) -> Result<Vec<(Str
     let mut variables = Vec::new();
     for source in list(workload.container(), "/envFrom") {
         let map = text(source, "/configMapRef/name");
-        let map = manifests.find("ConfigMap", map).with_context(|| format!("no ConfigMap {map}"))?;
+        let map = manifests
+            .find("ConfigMap", map)
+            .with_context(|| format!("no ConfigMap {map}"))?;
         let data = at(map, "/data").as_object().into_iter().flatten();
-        variables.extend(data.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())));
+        variables.extend(
+            data.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())),
+        );
     }
     for variable in list(workload.container(), "/env") {
         let secret = !at(variable, "/valueFrom/secretKeyRef").is_null();
-        let value = if secret { "from-a-secret" } else { text(variable, "/value") };
+        let value = if secret {
+            "from-a-secret"
+        } else {
+            text(variable, "/value")
+        };
         variables.push((text(variable, "/name").to_owned(), value.to_owned()));
     }
     Ok(variables)

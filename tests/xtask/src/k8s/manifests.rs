@@ -52,7 +52,9 @@ pub(super) fn is_hash(text: &str) -> bool {
 /// Whether an object has this name, hash or not. A name that ends with a hyphen is the beginning of one.
 fn is_called(object: &Value, wanted: &str) -> bool {
     let name = name(object);
-    name == wanted || base_name(name) == wanted || (wanted.ends_with('-') && name.starts_with(wanted))
+    name == wanted
+        || base_name(name) == wanted
+        || (wanted.ends_with('-') && name.starts_with(wanted))
 }
 
 impl Manifests {
@@ -68,7 +70,9 @@ impl Manifests {
     }
 
     pub(super) fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.0.iter().filter(move |object| text(object, "/kind") == kind)
+        self.0
+            .iter()
+            .filter(move |object| text(object, "/kind") == kind)
     }
 
     /// The object of this kind and name, hash or not.
@@ -80,7 +84,11 @@ impl Manifests {
     pub(super) fn workloads(&self) -> Vec<Workload<'_>> {
         let kinds = ["Deployment", "StatefulSet", "Job", "CronJob", "DaemonSet"];
         let runs_pods = |object: &&Value| kinds.contains(&text(object, "/kind"));
-        self.0.iter().filter(runs_pods).map(|object| Workload { object }).collect()
+        self.0
+            .iter()
+            .filter(runs_pods)
+            .map(|object| Workload { object })
+            .collect()
     }
 
     /// Carries out an edit; fails where there is nothing to edit.
@@ -108,22 +116,26 @@ impl Manifests {
                 Ok(())
             }
             Edit::Add(object) => {
-                self.0.push(serde_json::from_str(object).context("the new object is not JSON")?);
+                self.0
+                    .push(serde_json::from_str(object).context("the new object is not JSON")?);
                 Ok(())
             }
         }
     }
 
     fn find_mut(&mut self, kind: &str, wanted: &str) -> Result<&mut Value> {
-        let found = self.0.iter_mut().find(|object| {
-            text(object, "/kind") == kind && is_called(object, wanted)
-        });
+        let found = self
+            .0
+            .iter_mut()
+            .find(|object| text(object, "/kind") == kind && is_called(object, wanted));
         found.with_context(|| format!("there is no {kind}/{wanted}"))
     }
 
     /// Puts a value, or nothing, at a pointer whose parent is there. `-` appends to a list.
     fn place(&mut self, kind: &str, name: &str, pointer: &str, value: Option<Value>) -> Result<()> {
-        let (parent, key) = pointer.rsplit_once('/').context("a pointer begins with /")?;
+        let (parent, key) = pointer
+            .rsplit_once('/')
+            .context("a pointer begins with /")?;
         let key = key.replace("~1", "/");
         let object = self.find_mut(kind, name)?;
         match (object.pointer_mut(parent), value) {
@@ -155,46 +167,50 @@ pub(super) struct Workload<'a> {
 }
 
 impl<'a> Workload<'a> {
-    pub(super) fn name(&self) -> &'a str {
+    pub(super) fn name(self) -> &'a str {
         name(self.object)
     }
 
-    pub(super) fn title(&self) -> String {
+    pub(super) fn title(self) -> String {
         title(self.object)
     }
 
-    pub(super) fn is(&self, kind: &str) -> bool {
+    pub(super) fn is(self, kind: &str) -> bool {
         text(self.object, "/kind") == kind
     }
 
-    pub(super) fn pod(&self) -> &'a Value {
+    pub(super) fn pod(self) -> &'a Value {
         at(self.object, "/spec/template/spec")
     }
 
-    pub(super) fn labels(&self) -> &'a Value {
+    pub(super) fn labels(self) -> &'a Value {
         at(self.object, "/spec/template/metadata/labels")
     }
 
-    pub(super) fn containers(&self) -> impl Iterator<Item = &'a Value> + use<'a> {
+    pub(super) fn containers(self) -> impl Iterator<Item = &'a Value> + use<'a> {
         let pod = self.pod();
-        list(pod, "/initContainers").iter().chain(list(pod, "/containers"))
+        list(pod, "/initContainers")
+            .iter()
+            .chain(list(pod, "/containers"))
     }
 
     /// The first container: the workload's own program.
-    pub(super) fn container(&self) -> &'a Value {
+    pub(super) fn container(self) -> &'a Value {
         at(self.pod(), "/containers/0")
     }
 
     /// The program of this workspace that it runs.
-    pub(super) fn program(&self) -> Option<&'a str> {
+    pub(super) fn program(self) -> Option<&'a str> {
         let image = text(self.container(), "/image");
         let (_, after) = image.rsplit_once("commerce-mesh/")?;
         after.split(['@', ':']).next()
     }
 
     /// The number of a container's port, by number or name.
-    pub(super) fn port(&self, wanted: &Value) -> Option<u64> {
-        let mut ports = self.containers().flat_map(|container| list(container, "/ports"));
+    pub(super) fn port(self, wanted: &Value) -> Option<u64> {
+        let mut ports = self
+            .containers()
+            .flat_map(|container| list(container, "/ports"));
         if let Some(number) = wanted.as_u64() {
             return Some(number);
         }
@@ -203,11 +219,13 @@ impl<'a> Workload<'a> {
     }
 
     /// The volume that holds a path, and what is left of the path below its mount.
-    pub(super) fn volume_of<'p>(&self, path: &'p str) -> Option<(&'a Value, &'p str)> {
-        let mount = list(self.container(), "/volumeMounts").iter().find_map(|mount| {
-            let below = path.strip_prefix(text(mount, "/mountPath"))?;
-            Some((mount, below.strip_prefix('/')?))
-        });
+    pub(super) fn volume_of<'p>(self, path: &'p str) -> Option<(&'a Value, &'p str)> {
+        let mount = list(self.container(), "/volumeMounts")
+            .iter()
+            .find_map(|mount| {
+                let below = path.strip_prefix(text(mount, "/mountPath"))?;
+                Some((mount, below.strip_prefix('/')?))
+            });
         let (mount, below) = mount?;
         let named = |volume: &&Value| at(volume, "/name") == at(mount, "/name");
         Some((list(self.pod(), "/volumes").iter().find(named)?, below))
@@ -222,7 +240,13 @@ pub(super) enum Edit {
     /// Kind, name, pointer.
     Remove(&'static str, &'static str, &'static str),
     /// Kind, name, pointer to a text, part of it, what stands there instead.
-    Replace(&'static str, &'static str, &'static str, &'static str, &'static str),
+    Replace(
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+    ),
     /// Kind, name.
     Drop(&'static str, &'static str),
     /// An object.

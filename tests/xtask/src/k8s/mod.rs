@@ -13,7 +13,7 @@ mod policy;
 mod render;
 mod schemas;
 
-use std::{fs, path::Path};
+use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
@@ -75,7 +75,12 @@ pub(crate) fn check(tools: &Path, logs: &Path) -> Result<Outcome> {
     let mut report = Report::default();
     for policy in policies::all() {
         let verdict = policy::judge(policy, &overlays, &code, &configs);
-        report.section(policy.name, verdict.findings, &verdict.caught, verdict.missed);
+        report.section(
+            policy.name,
+            verdict.findings,
+            &verdict.caught,
+            verdict.missed,
+        );
     }
     let schemas = schemas::validate(&python, &overlays, logs)?;
     let caught: Vec<_> = schemas.caught.iter().map(|says| (*says, 1)).collect();
@@ -116,7 +121,7 @@ impl Report {
         caught: &[(&str, usize)],
         missed: Vec<String>,
     ) {
-        self.line(format_args!("{name}"));
+        self.line(format_args!("\n{name}"));
         self.wrong += findings.len() + missed.len();
         for finding in findings {
             self.line(format_args!("  FOUND   {finding}"));
@@ -131,6 +136,6 @@ impl Report {
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        self.text.push_str(&format!("{line}\n"));
+        writeln!(self.text, "{line}").expect("a String takes everything");
     }
 }

@@ -56,7 +56,12 @@ pub(super) struct Verdict {
 }
 
 /// Judges all overlays by a policy, and the policy by its mutations.
-pub(super) fn judge(policy: &Policy, overlays: &[Overlay], code: &Code, configs: &Reader) -> Verdict {
+pub(super) fn judge(
+    policy: &Policy,
+    overlays: &[Overlay],
+    code: &Code,
+    configs: &Reader,
+) -> Verdict {
     let look = |overlay: &Overlay, manifests: &Manifests| {
         (policy.check)(&Scene {
             overlay: &overlay.name,
@@ -66,10 +71,17 @@ pub(super) fn judge(policy: &Policy, overlays: &[Overlay], code: &Code, configs:
         })
     };
     let mut verdict = Verdict::default();
-    let overlays: Vec<_> = overlays.iter().filter(|overlay| (policy.overlays)(&overlay.name)).collect();
+    let overlays: Vec<_> = overlays
+        .iter()
+        .filter(|overlay| (policy.overlays)(&overlay.name))
+        .collect();
     for overlay in &overlays {
         let findings = look(overlay, &overlay.manifests);
-        verdict.findings.extend(findings.into_iter().map(|finding| format!("{}: {finding}", overlay.name)));
+        verdict.findings.extend(
+            findings
+                .into_iter()
+                .map(|finding| format!("{}: {finding}", overlay.name)),
+        );
     }
     for mutation in policy.mutations {
         let mut caught = 0;
@@ -79,13 +91,17 @@ pub(super) fn judge(policy: &Policy, overlays: &[Overlay], code: &Code, configs:
                 continue; // This overlay has no such object.
             }
             if look(overlay, &broken).is_empty() {
-                verdict.missed.push(format!("{}: {}", overlay.name, mutation.says));
+                verdict
+                    .missed
+                    .push(format!("{}: {}", overlay.name, mutation.says));
             } else {
                 caught += 1;
             }
         }
         if caught == 0 {
-            verdict.missed.push(format!("everywhere: {}", mutation.says));
+            verdict
+                .missed
+                .push(format!("everywhere: {}", mutation.says));
         }
         verdict.caught.push((mutation.says, caught));
     }

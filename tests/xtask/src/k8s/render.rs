@@ -38,7 +38,11 @@ pub(super) fn overlays(kubectl: &Path, into: &Path) -> Result<Vec<Overlay>> {
         let file = into.join(format!("{name}.yaml"));
         fs::write(&file, &yaml)?;
         let manifests = Manifests::parse(&yaml).with_context(|| name.clone())?;
-        Ok(Overlay { name, file, manifests })
+        Ok(Overlay {
+            name,
+            file,
+            manifests,
+        })
     };
     names.into_iter().map(render).collect()
 }

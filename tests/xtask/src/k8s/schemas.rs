@@ -12,17 +12,56 @@ use super::{
     manifests::{Edit, title},
     render::Overlay,
 };
-use crate::{checkout, process::{command, output}};
+use crate::{
+    checkout,
+    process::{command, output},
+};
 
 /// Each with the source of schemas that has to notice it.
 const MUTATIONS: [(&str, Edit); 7] = [
-    ("the API: a misspelt field of a Deployment", Edit::Set("Deployment", "product", "/spec/template/spec/terminationGraceSeconds", "60")),
-    ("the API: a number where text is wanted", Edit::Set("Service", "edge", "/spec/ports/0/name", "80")),
-    ("cert-manager: a misspelt field of a Certificate", Edit::Set("Certificate", "edge-identity", "/spec/renewBefor", "\"1h\"")),
-    ("Prometheus: a misspelt field of an alert", Edit::Set("PrometheusRule", "commerce-mesh", "/spec/groups/0/rules/0/four", "\"1m\"")),
-    ("Prometheus: a query that cannot be read", Edit::Set("PrometheusRule", "commerce-mesh", "/spec/groups/0/rules/0/expr", "\"sum(rate(up[5m]) > 1\"")),
-    ("the table: a misspelt field of a PostgreSQL cluster", Edit::Set("Cluster", "postgres", "/spec/instance", "3")),
-    ("the table: a misspelt field of a route", Edit::Set("HTTPRoute", "edge", "/spec/hostname", "[]")),
+    (
+        "the API: a misspelt field of a Deployment",
+        Edit::Set(
+            "Deployment",
+            "product",
+            "/spec/template/spec/terminationGraceSeconds",
+            "60",
+        ),
+    ),
+    (
+        "the API: a number where text is wanted",
+        Edit::Set("Service", "edge", "/spec/ports/0/name", "80"),
+    ),
+    (
+        "cert-manager: a misspelt field of a Certificate",
+        Edit::Set("Certificate", "edge-identity", "/spec/renewBefor", "\"1h\""),
+    ),
+    (
+        "Prometheus: a misspelt field of an alert",
+        Edit::Set(
+            "PrometheusRule",
+            "commerce-mesh",
+            "/spec/groups/0/rules/0/four",
+            "\"1m\"",
+        ),
+    ),
+    (
+        "Prometheus: a query that cannot be read",
+        Edit::Set(
+            "PrometheusRule",
+            "commerce-mesh",
+            "/spec/groups/0/rules/0/expr",
+            "\"sum(rate(up[5m]) > 1\"",
+        ),
+    ),
+    (
+        "the table: a misspelt field of a PostgreSQL cluster",
+        Edit::Set("Cluster", "postgres", "/spec/instance", "3"),
+    ),
+    (
+        "the table: a misspelt field of a route",
+        Edit::Set("HTTPRoute", "edge", "/spec/hostname", "[]"),
+    ),
 ];
 
 /// What validation found.
@@ -46,7 +85,13 @@ pub(super) fn validate(python: &Path, overlays: &[Overlay], folder: &Path) -> Re
     };
     for overlay in overlays {
         outcome.objects += overlay.manifests.all().len();
-        asked.extend(overlay.manifests.all().iter().map(|object| json!({"from": overlay.name, "object": object})));
+        asked.extend(
+            overlay
+                .manifests
+                .all()
+                .iter()
+                .map(|object| json!({"from": overlay.name, "object": object})),
+        );
     }
     for (says, edit) in &MUTATIONS {
         let broken = overlays.iter().find_map(|overlay| {
@@ -56,7 +101,11 @@ pub(super) fn validate(python: &Path, overlays: &[Overlay], folder: &Path) -> Re
         let Some((overlay, broken)) = broken else {
             bail!("no overlay can be broken so: {says}");
         };
-        let changed = broken.all().iter().zip(overlay.manifests.all()).filter(|(new, old)| new != old);
+        let changed = broken
+            .all()
+            .iter()
+            .zip(overlay.manifests.all())
+            .filter(|(new, old)| new != old);
         asked.extend(changed.map(|(object, _)| json!({"from": says, "object": object})));
     }
     let file = folder.join("objects.json");
@@ -65,15 +114,28 @@ pub(super) fn validate(python: &Path, overlays: &[Overlay], folder: &Path) -> Re
     let answer = output(command(python.join("python")).arg(script).arg(&file))?;
     let answers: Vec<Value> = serde_json::from_str(&answer).context("schemas.py answers JSON")?;
     if answers.len() != asked.len() {
-        bail!("schemas.py has answered for {} of {} objects", answers.len(), asked.len());
+        bail!(
+            "schemas.py has answered for {} of {} objects",
+            answers.len(),
+            asked.len()
+        );
     }
     for (asked, answer) in asked.iter().zip(&answers) {
         let from = asked["from"].as_str().unwrap_or_default();
-        let wrong: Vec<_> = answer.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let wrong: Vec<_> = answer
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         match MUTATIONS.iter().find(|(says, _)| *says == from) {
             Some((says, _)) if wrong.is_empty() => outcome.missed.push((*says).to_owned()),
             Some((says, _)) => outcome.caught.push(says),
-            None => outcome.findings.extend(wrong.iter().map(|what| format!("{from}: {}: {what}", title(&asked["object"])))),
+            None => outcome.findings.extend(
+                wrong
+                    .iter()
+                    .map(|what| format!("{from}: {}: {what}", title(&asked["object"]))),
+            ),
         }
     }
     Ok(outcome)

@@ -12,19 +12,40 @@ pub(super) const POLICIES: [Policy; 1] = [Policy {
     mutations: &[
         Mutation {
             says: "product runs a program that is not built here",
-            edit: Edit::Replace("Deployment", "product", "/spec/template/spec/containers/0/image", "mesh/product", "mesh/products"),
+            edit: Edit::Replace(
+                "Deployment",
+                "product",
+                "/spec/template/spec/containers/0/image",
+                "mesh/product",
+                "mesh/products",
+            ),
         },
         Mutation {
             says: "payment runs whatever is latest",
-            edit: Edit::Set("Deployment", "payment", "/spec/template/spec/containers/0/image", "\"commerce-mesh/payment:latest\""),
+            edit: Edit::Set(
+                "Deployment",
+                "payment",
+                "/spec/template/spec/containers/0/image",
+                "\"commerce-mesh/payment:latest\"",
+            ),
         },
         Mutation {
             says: "the edge is of an older release",
-            edit: Edit::Set("Deployment", "edge", "/spec/template/spec/containers/0/image", "\"commerce-mesh/edge:0.0.9\""),
+            edit: Edit::Set(
+                "Deployment",
+                "edge",
+                "/spec/template/spec/containers/0/image",
+                "\"commerce-mesh/edge:0.0.9\"",
+            ),
         },
         Mutation {
             says: "product starts another program",
-            edit: Edit::Set("Deployment", "product", "/spec/template/spec/containers/0/command", "[\"/bin/sh\"]"),
+            edit: Edit::Set(
+                "Deployment",
+                "product",
+                "/spec/template/spec/containers/0/command",
+                "[\"/bin/sh\"]",
+            ),
         },
     ],
 }];
@@ -41,7 +62,9 @@ fn images(scene: &Scene<'_>) -> Vec<String> {
                 findings.push(format!("{title}: image {image} names no version"));
             }
         }
-        let Some(program) = workload.program() else { continue };
+        let Some(program) = workload.program() else {
+            continue;
+        };
         if !scene.code.programs.contains(program) {
             findings.push(format!("{title}: the workspace has no program {program:?}"));
         }
@@ -49,7 +72,10 @@ fn images(scene: &Scene<'_>) -> Vec<String> {
         if command.len() != 1 || command[0] != format!("/app/{program}") {
             findings.push(format!("{title}: its command is not /app/{program}"));
         }
-        releases.extend(version(text(workload.container(), "/image")).filter(|version| !version.starts_with("sha256:")));
+        releases.extend(
+            version(text(workload.container(), "/image"))
+                .filter(|version| !version.starts_with("sha256:")),
+        );
     }
     releases.sort_unstable();
     releases.dedup();

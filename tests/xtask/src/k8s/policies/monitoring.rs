@@ -15,19 +15,39 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "an alert is of a metric that nobody exports",
-                edit: Edit::Replace("PrometheusRule", "commerce-mesh", "/spec/groups/0/rules/1/expr", "edge_requests_total", "edge_request_total"),
+                edit: Edit::Replace(
+                    "PrometheusRule",
+                    "commerce-mesh",
+                    "/spec/groups/0/rules/1/expr",
+                    "edge_requests_total",
+                    "edge_request_total",
+                ),
             },
             Mutation {
                 says: "an alert says nothing about itself",
-                edit: Edit::Remove("PrometheusRule", "commerce-mesh", "/spec/groups/0/rules/0/annotations/runbook_url"),
+                edit: Edit::Remove(
+                    "PrometheusRule",
+                    "commerce-mesh",
+                    "/spec/groups/0/rules/0/annotations/runbook_url",
+                ),
             },
             Mutation {
                 says: "an alert leads to a heading that is not there",
-                edit: Edit::Replace("PrometheusRule", "commerce-mesh", "/spec/groups/0/rules/2/annotations/runbook_url", "#", "#old-"),
+                edit: Edit::Replace(
+                    "PrometheusRule",
+                    "commerce-mesh",
+                    "/spec/groups/0/rules/2/annotations/runbook_url",
+                    "#",
+                    "#old-",
+                ),
             },
             Mutation {
                 says: "nobody knows how urgent an alert is",
-                edit: Edit::Remove("PrometheusRule", "commerce-mesh", "/spec/groups/0/rules/3/labels/severity"),
+                edit: Edit::Remove(
+                    "PrometheusRule",
+                    "commerce-mesh",
+                    "/spec/groups/0/rules/3/labels/severity",
+                ),
             },
         ],
     },
@@ -38,15 +58,31 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "a panel shows a metric that nobody exports",
-                edit: Edit::Replace("ConfigMap", "dashboards", "/data/mesh.json", "mesh_server_waiting", "mesh_server_waits"),
+                edit: Edit::Replace(
+                    "ConfigMap",
+                    "dashboards",
+                    "/data/mesh.json",
+                    "mesh_server_waiting",
+                    "mesh_server_waits",
+                ),
             },
             Mutation {
                 says: "a dashboard is no JSON",
-                edit: Edit::Replace("ConfigMap", "dashboards", "/data/shop.json", "\"panels\": [", "\"panels\": [,"),
+                edit: Edit::Replace(
+                    "ConfigMap",
+                    "dashboards",
+                    "/data/shop.json",
+                    "\"panels\": [",
+                    "\"panels\": [,",
+                ),
             },
             Mutation {
                 says: "Grafana does not find the dashboards",
-                edit: Edit::Remove("ConfigMap", "dashboards", "/metadata/labels/grafana_dashboard"),
+                edit: Edit::Remove(
+                    "ConfigMap",
+                    "dashboards",
+                    "/metadata/labels/grafana_dashboard",
+                ),
             },
         ],
     },
@@ -57,15 +93,29 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "Prometheus leaves payment out",
-                edit: Edit::Remove("ServiceMonitor", "commerce-mesh", "/spec/selector/matchExpressions/0/values/1"),
+                edit: Edit::Remove(
+                    "ServiceMonitor",
+                    "commerce-mesh",
+                    "/spec/selector/matchExpressions/0/values/1",
+                ),
             },
             Mutation {
                 says: "Prometheus reads a port that the Services lack",
-                edit: Edit::Set("ServiceMonitor", "commerce-mesh", "/spec/endpoints/0/port", "\"metrics\""),
+                edit: Edit::Set(
+                    "ServiceMonitor",
+                    "commerce-mesh",
+                    "/spec/endpoints/0/port",
+                    "\"metrics\"",
+                ),
             },
             Mutation {
                 says: "Prometheus reads a page that is not there",
-                edit: Edit::Set("ServiceMonitor", "commerce-mesh", "/spec/endpoints/0/path", "\"/prometheus\""),
+                edit: Edit::Set(
+                    "ServiceMonitor",
+                    "commerce-mesh",
+                    "/spec/endpoints/0/path",
+                    "\"/prometheus\"",
+                ),
             },
         ],
     },
@@ -73,7 +123,12 @@ pub(super) const POLICIES: [Policy; 3] = [
 
 fn alerts(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
-    let rules: Vec<_> = scene.manifests.of_kind("PrometheusRule").flat_map(|rule| list(rule, "/spec/groups")).flat_map(|group| list(group, "/rules")).collect();
+    let rules: Vec<_> = scene
+        .manifests
+        .of_kind("PrometheusRule")
+        .flat_map(|rule| list(rule, "/spec/groups"))
+        .flat_map(|group| list(group, "/rules"))
+        .collect();
     if rules.is_empty() {
         findings.push("there is no alert".to_owned());
     }
@@ -110,7 +165,9 @@ fn dashboards(scene: &Scene<'_>) -> Vec<String> {
                 continue;
             }
         };
-        let targets = list(&board, "/panels").iter().flat_map(|panel| list(panel, "/targets"));
+        let targets = list(&board, "/panels")
+            .iter()
+            .flat_map(|panel| list(panel, "/targets"));
         for metric in targets.flat_map(|target| unknown(scene, text(target, "/expr"))) {
             findings.push(format!("{file}: nobody exports {metric}"));
         }
@@ -119,14 +176,19 @@ fn dashboards(scene: &Scene<'_>) -> Vec<String> {
 }
 
 fn unknown(scene: &Scene<'_>, expression: &str) -> Vec<String> {
-    metrics(expression).into_iter().filter(|metric| !scene.code.has_metric(metric)).collect()
+    metrics(expression)
+        .into_iter()
+        .filter(|metric| !scene.code.has_metric(metric))
+        .collect()
 }
 
 /// The metrics of a query: names that no parenthesis follows, outside of labels, texts and durations.
 fn metrics(expression: &str) -> Vec<String> {
     let mut metrics = Vec::new();
     let mut rest = expression;
-    while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic() || c == '_' || "{[\"'".contains(c)) {
+    while let Some(start) =
+        rest.find(|c: char| c.is_ascii_alphabetic() || c == '_' || "{[\"'".contains(c))
+    {
         rest = &rest[start..];
         let closing = match rest.as_bytes()[0] {
             b'{' => Some('}'),
@@ -139,14 +201,19 @@ fn metrics(expression: &str) -> Vec<String> {
             rest = &rest[end..];
             continue;
         }
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':')
+            .unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
         rest = after;
         let mut following = after.trim_start();
         if ["by", "without", "on", "ignoring"].contains(&word) && following.starts_with('(') {
             following = following.split_once(')').map_or("", |(_, after)| after);
             rest = following;
-        } else if !following.starts_with('(') && word.len() > 1 && !["and", "or", "unless", "bool"].contains(&word) {
+        } else if !following.starts_with('(')
+            && word.len() > 1
+            && !["and", "or", "unless", "bool"].contains(&word)
+        {
             metrics.push(word.to_owned());
         }
     }
@@ -164,8 +231,15 @@ fn scraped(scene: &Scene<'_>) -> Vec<String> {
         findings.push("metrics are at /metrics".to_owned());
     }
     for service in ["product", "payment", "edge"] {
-        let ports = scene.manifests.find("Service", service).map(|found| list(found, "/spec/ports"));
-        let has_port = ports.is_some_and(|ports| ports.iter().any(|port| at(port, "/name") == at(endpoint, "/port")));
+        let ports = scene
+            .manifests
+            .find("Service", service)
+            .map(|found| list(found, "/spec/ports"));
+        let has_port = ports.is_some_and(|ports| {
+            ports
+                .iter()
+                .any(|port| at(port, "/name") == at(endpoint, "/port"))
+        });
         if !selected.contains(&service.into()) || !has_port {
             findings.push(format!("Prometheus does not read {service}"));
         }
@@ -179,8 +253,12 @@ mod tests {
 
     #[test]
     fn metrics_are_told_from_labels_functions_and_words() {
-        let expression = "sum by (job, le) (rate(a_total{code=~\"b_c\"}[5m])) / on (x) b_bucket > 1 and up == 0";
+        let expression =
+            "sum by (job, le) (rate(a_total{code=~\"b_c\"}[5m])) / on (x) b_bucket > 1 and up == 0";
         assert_eq!(metrics(expression), ["a_total", "b_bucket", "up"]);
-        assert_eq!(metrics("min by (name) (c_seconds) - time() < 6 * 3600"), ["c_seconds"]);
+        assert_eq!(
+            metrics("min by (name) (c_seconds) - time() < 6 * 3600"),
+            ["c_seconds"]
+        );
     }
 }

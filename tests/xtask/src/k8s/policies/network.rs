@@ -22,11 +22,21 @@ pub(super) const POLICIES: [Policy; 2] = [
             },
             Mutation {
                 says: "whatever goes out is allowed by default",
-                edit: Edit::Set("NetworkPolicy", "default-deny", "/spec/policyTypes", "[\"Ingress\"]"),
+                edit: Edit::Set(
+                    "NetworkPolicy",
+                    "default-deny",
+                    "/spec/policyTypes",
+                    "[\"Ingress\"]",
+                ),
             },
             Mutation {
                 says: "only some pods are protected",
-                edit: Edit::Set("NetworkPolicy", "default-deny", "/spec/podSelector", r#"{"matchLabels": {"app.kubernetes.io/name": "edge"}}"#),
+                edit: Edit::Set(
+                    "NetworkPolicy",
+                    "default-deny",
+                    "/spec/podSelector",
+                    r#"{"matchLabels": {"app.kubernetes.io/name": "edge"}}"#,
+                ),
             },
         ],
     },
@@ -41,31 +51,63 @@ pub(super) const POLICIES: [Policy; 2] = [
             },
             Mutation {
                 says: "the edge reaches PostgreSQL",
-                edit: Edit::Set("NetworkPolicy", "to-postgres", "/spec/podSelector/matchExpressions/0/values/-", "\"edge\""),
+                edit: Edit::Set(
+                    "NetworkPolicy",
+                    "to-postgres",
+                    "/spec/podSelector/matchExpressions/0/values/-",
+                    "\"edge\"",
+                ),
             },
             Mutation {
                 says: "the edge reaches RabbitMQ",
-                edit: Edit::Set("NetworkPolicy", "to-rabbitmq", "/spec/podSelector/matchExpressions/0/values/-", "\"edge\""),
+                edit: Edit::Set(
+                    "NetworkPolicy",
+                    "to-rabbitmq",
+                    "/spec/podSelector/matchExpressions/0/values/-",
+                    "\"edge\"",
+                ),
             },
             Mutation {
                 says: "product reaches the whole world",
-                edit: Edit::Add(r#"{"kind": "NetworkPolicy", "metadata": {"name": "out"}, "spec": {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "product"}}, "policyTypes": ["Egress"], "egress": [{}]}}"#),
+                edit: Edit::Add(
+                    r#"{"kind": "NetworkPolicy", "metadata": {"name": "out"}, "spec": {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "product"}}, "policyTypes": ["Egress"], "egress": [{}]}}"#,
+                ),
             },
             Mutation {
                 says: "whoever is in the cluster reaches product",
-                edit: Edit::Set("NetworkPolicy", "product", "/spec/ingress/0/from/-", r#"{"namespaceSelector": {}}"#),
+                edit: Edit::Set(
+                    "NetworkPolicy",
+                    "product",
+                    "/spec/ingress/0/from/-",
+                    r#"{"namespaceSelector": {}}"#,
+                ),
             },
             Mutation {
                 says: "the edge is let into payment at its admin port only",
-                edit: Edit::Set("NetworkPolicy", "payment", "/spec/ingress/0/ports/0/port", "\"admin\""),
+                edit: Edit::Set(
+                    "NetworkPolicy",
+                    "payment",
+                    "/spec/ingress/0/ports/0/port",
+                    "\"admin\"",
+                ),
             },
             Mutation {
                 says: "payment reaches private addresses instead of its provider",
-                edit: Edit::Set("NetworkPolicy", "payment-to-provider", "/spec/egress/0/to/0/ipBlock", r#"{"cidr": "10.0.0.0/8"}"#),
+                edit: Edit::Set(
+                    "NetworkPolicy",
+                    "payment-to-provider",
+                    "/spec/egress/0/to/0/ipBlock",
+                    r#"{"cidr": "10.0.0.0/8"}"#,
+                ),
             },
             Mutation {
                 says: "payment reaches its provider without TLS",
-                edit: Edit::Set("NetworkPolicy", "payment-to-provider", "/spec/egress/0/ports/-", r#"{"port": 80}"#),
+                edit: Edit::Set(
+                    "NetworkPolicy",
+                    "payment-to-provider",
+                    "/spec/egress/0/ports/-",
+                    r#"{"port": 80}"#,
+                ),
             },
             Mutation {
                 says: "nobody finds a name",
@@ -77,11 +119,21 @@ pub(super) const POLICIES: [Policy; 2] = [
             },
             Mutation {
                 says: "Prometheus reaches gRPC too",
-                edit: Edit::Set("NetworkPolicy", "prometheus-to-admin", "/spec/ingress/0/ports/-", r#"{"port": "grpc"}"#),
+                edit: Edit::Set(
+                    "NetworkPolicy",
+                    "prometheus-to-admin",
+                    "/spec/ingress/0/ports/-",
+                    r#"{"port": "grpc"}"#,
+                ),
             },
             Mutation {
                 says: "whoever is in the cluster reaches the simulator",
-                edit: Edit::Set("NetworkPolicy", "simulator", "/spec/ingress/0/from/-", r#"{"namespaceSelector": {}}"#),
+                edit: Edit::Set(
+                    "NetworkPolicy",
+                    "simulator",
+                    "/spec/ingress/0/from/-",
+                    r#"{"namespaceSelector": {}}"#,
+                ),
             },
         ],
     },
@@ -90,7 +142,11 @@ pub(super) const POLICIES: [Policy; 2] = [
 type Arrow = (&'static str, &'static str, u16);
 
 /// The arrows that are there wherever the services run.
-const SERVICES: [Arrow; 3] = [("edge", "product", 50051), ("edge", "payment", 50052), ("payment", "product", 50051)];
+const SERVICES: [Arrow; 3] = [
+    ("edge", "product", 50051),
+    ("edge", "payment", 50052),
+    ("payment", "product", 50051),
+];
 /// Stores in the namespace, their own traffic with them: of `dev` and of operators.
 const DEVELOPMENT: [Arrow; 11] = [
     ("product", "postgres", 5432),
@@ -183,23 +239,43 @@ fn parties(manifests: &Manifests) -> Vec<Party> {
         address: None,
         ports,
     };
-    let mut parties: Vec<_> = manifests.workloads().into_iter().map(|workload| {
-        let ports = workload.containers().flat_map(|container| list(container, "/ports"));
-        let port = |port: &Value| {
-            let number = at(port, "/containerPort").as_u64().and_then(|number| u16::try_from(number).ok());
-            Some((text(port, "/name").to_owned(), number?))
-        };
-        let name = text(workload.labels(), "/app.kubernetes.io~1name").to_owned();
-        own(name, workload.labels().clone(), ports.filter_map(port).collect())
-    }).collect();
+    let mut parties: Vec<_> = manifests
+        .workloads()
+        .into_iter()
+        .map(|workload| {
+            let ports = workload
+                .containers()
+                .flat_map(|container| list(container, "/ports"));
+            let port = |port: &Value| {
+                let number = at(port, "/containerPort")
+                    .as_u64()
+                    .and_then(|number| u16::try_from(number).ok());
+                Some((text(port, "/name").to_owned(), number?))
+            };
+            let name = text(workload.labels(), "/app.kubernetes.io~1name").to_owned();
+            own(
+                name,
+                workload.labels().clone(),
+                ports.filter_map(port).collect(),
+            )
+        })
+        .collect();
     // What operators will make of these resources.
     let unnamed = |ports: &[u16]| ports.iter().map(|port| (String::new(), *port)).collect();
     if manifests.find("Cluster", "postgres").is_some() {
-        parties.push(own("postgres-cluster".to_owned(), json!({"cnpg.io/cluster": "postgres"}), unnamed(&[5432, 8000])));
+        parties.push(own(
+            "postgres-cluster".to_owned(),
+            json!({"cnpg.io/cluster": "postgres"}),
+            unnamed(&[5432, 8000]),
+        ));
     }
     if manifests.find("RabbitmqCluster", "rabbitmq").is_some() {
         let labels = json!({"app.kubernetes.io/name": "rabbitmq"});
-        parties.push(own("rabbitmq-cluster".to_owned(), labels, unnamed(&[5671, 15671, 25672])));
+        parties.push(own(
+            "rabbitmq-cluster".to_owned(),
+            labels,
+            unnamed(&[5671, 15671, 25672]),
+        ));
     }
     parties.extend([
         Party::elsewhere("dns", "kube-system", json!({"k8s-app": "kube-dns"}), 53),
@@ -220,12 +296,18 @@ fn parties(manifests: &Manifests) -> Vec<Party> {
 fn denied_by_default(scene: &Scene<'_>) -> Vec<String> {
     let denies = |policy: &Value| {
         *at(policy, "/spec/podSelector") == json!({})
-            && ["Ingress", "Egress"].iter().all(|way| list(policy, "/spec/policyTypes").contains(&json!(way)))
+            && ["Ingress", "Egress"]
+                .iter()
+                .all(|way| list(policy, "/spec/policyTypes").contains(&json!(way)))
             && at(policy, "/spec/ingress").is_null()
             && at(policy, "/spec/egress").is_null()
     };
     let denied = scene.manifests.of_kind("NetworkPolicy").any(denies);
-    if denied { Vec::new() } else { vec!["no NetworkPolicy denies everything to every pod".to_owned()] }
+    if denied {
+        Vec::new()
+    } else {
+        vec!["no NetworkPolicy denies everything to every pod".to_owned()]
+    }
 }
 
 fn arrows(scene: &Scene<'_>) -> Vec<String> {
@@ -244,7 +326,10 @@ fn arrows(scene: &Scene<'_>) -> Vec<String> {
     }
     let wanted = wanted(scene, &parties);
     let say = |arrows: Vec<&(String, String, u16)>, what: &str| {
-        arrows.into_iter().map(|(from, to, port)| format!("{from} {what} {to}:{port}")).collect::<Vec<_>>()
+        arrows
+            .into_iter()
+            .map(|(from, to, port)| format!("{from} {what} {to}:{port}"))
+            .collect::<Vec<_>>()
     };
     let mut findings = say(drawn.difference(&wanted).collect(), "reaches");
     findings.extend(say(wanted.difference(&drawn).collect(), "does not reach"));
@@ -261,38 +346,55 @@ fn wanted(scene: &Scene<'_>, parties: &[Party]) -> BTreeSet<(String, String, u16
     let all = SERVICES.iter().chain(more.into_iter().flatten());
     let named = all.map(|(from, to, port)| ((*from).to_owned(), (*to).to_owned(), *port));
     let asking = parties.iter().filter(|party| party.inside);
-    named.chain(asking.map(|party| (party.name.clone(), "dns".to_owned(), 53))).collect()
+    named
+        .chain(asking.map(|party| (party.name.clone(), "dns".to_owned(), 53)))
+        .collect()
 }
 
 /// Whether the policies of one end let the other through. Pods that are not ours are protected by nobody here.
 fn passes(policies: &[&Value], way: &str, own: &Party, other: &Party, port: (&str, u16)) -> bool {
-    let (rules, peers) = if way == "Ingress" { ("/spec/ingress", "/from") } else { ("/spec/egress", "/to") };
-    let mut applying = policies.iter().filter(|policy| {
-        selects(at(policy, "/spec/podSelector"), &own.labels) && list(policy, "/spec/policyTypes").contains(&json!(way))
-    }).peekable();
+    let (rules, peers) = if way == "Ingress" {
+        ("/spec/ingress", "/from")
+    } else {
+        ("/spec/egress", "/to")
+    };
+    let mut applying = policies
+        .iter()
+        .filter(|policy| {
+            selects(at(policy, "/spec/podSelector"), &own.labels)
+                && list(policy, "/spec/policyTypes").contains(&json!(way))
+        })
+        .peekable();
     if !own.inside || applying.peek().is_none() {
         return true;
     }
     applying.flat_map(|policy| list(policy, rules)).any(|rule| {
         let (peers, ports) = (list(rule, peers), list(rule, "/ports"));
         let known = peers.is_empty() || peers.iter().any(|peer| is_peer(peer, other));
-        let open = ports.is_empty() || ports.iter().any(|open| {
-            let open = at(open, "/port");
-            open.as_u64() == Some(port.1.into()) || (!port.0.is_empty() && open == port.0)
-        });
+        let open = ports.is_empty()
+            || ports.iter().any(|open| {
+                let open = at(open, "/port");
+                open.as_u64() == Some(port.1.into()) || (!port.0.is_empty() && open == port.0)
+            });
         known && open
     })
 }
 
 fn is_peer(peer: &Value, party: &Party) -> bool {
     if let Some(block) = peer.get("ipBlock") {
-        let within = |cidr: &Value| party.address.is_some_and(|address| contains(cidr.as_str().unwrap_or_default(), address));
+        let within = |cidr: &Value| {
+            party
+                .address
+                .is_some_and(|address| contains(cidr.as_str().unwrap_or_default(), address))
+        };
         return within(at(block, "/cidr")) && !list(block, "/except").iter().any(within);
     }
     if party.address.is_some() {
         return false;
     }
-    let pods = peer.get("podSelector").is_none_or(|selector| selects(selector, &party.labels));
+    let pods = peer
+        .get("podSelector")
+        .is_none_or(|selector| selects(selector, &party.labels));
     match peer.get("namespaceSelector") {
         // Of our own namespace only that it is one is known here.
         Some(namespaces) if party.inside => pods && *namespaces == json!({}),
@@ -303,9 +405,14 @@ fn is_peer(peer: &Value, party: &Party) -> bool {
 
 fn selects(selector: &Value, labels: &Value) -> bool {
     let value = |key: &str| labels.get(key).and_then(Value::as_str);
-    let equal = at(selector, "/matchLabels").as_object().into_iter().flatten();
+    let equal = at(selector, "/matchLabels")
+        .as_object()
+        .into_iter()
+        .flatten();
     let mut expressions = list(selector, "/matchExpressions").iter();
-    equal.into_iter().all(|(key, wanted)| value(key) == wanted.as_str())
+    equal
+        .into_iter()
+        .all(|(key, wanted)| value(key) == wanted.as_str())
         && expressions.all(|expression| {
             let (found, values) = (value(text(expression, "/key")), list(expression, "/values"));
             let among = found.is_some_and(|found| values.contains(&json!(found)));
@@ -321,7 +428,10 @@ fn selects(selector: &Value, labels: &Value) -> bool {
 
 fn contains(cidr: &str, address: Ipv4Addr) -> bool {
     let parts = cidr.split_once('/').and_then(|(network, bits)| {
-        Some((network.parse::<Ipv4Addr>().ok()?, bits.parse::<u32>().ok().filter(|bits| *bits <= 32)?))
+        Some((
+            network.parse::<Ipv4Addr>().ok()?,
+            bits.parse::<u32>().ok().filter(|bits| *bits <= 32)?,
+        ))
     });
     parts.is_some_and(|(network, bits)| {
         let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
@@ -336,7 +446,13 @@ mod tests {
     #[test]
     fn addresses_are_in_their_network() {
         let address = Ipv4Addr::new(10, 100, 0, 7);
-        for (cidr, inside) in [("0.0.0.0/0", true), ("10.0.0.0/8", true), ("10.100.1.0/24", false), ("10.100.0.7/32", true), ("x/8", false)] {
+        for (cidr, inside) in [
+            ("0.0.0.0/0", true),
+            ("10.0.0.0/8", true),
+            ("10.100.1.0/24", false),
+            ("10.100.0.7/32", true),
+            ("x/8", false),
+        ] {
             assert_eq!(contains(cidr, address), inside, "{cidr}");
         }
     }
@@ -347,9 +463,18 @@ mod tests {
         for (selector, selected) in [
             (json!({}), true),
             (json!({"matchLabels": {"app": "b"}}), false),
-            (json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "b"]}]}), true),
-            (json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["a"]}]}), false),
-            (json!({"matchExpressions": [{"key": "other", "operator": "DoesNotExist"}]}), true),
+            (
+                json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "b"]}]}),
+                true,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["a"]}]}),
+                false,
+            ),
+            (
+                json!({"matchExpressions": [{"key": "other", "operator": "DoesNotExist"}]}),
+                true,
+            ),
         ] {
             assert_eq!(selects(&selector, &labels), selected, "{selector}");
         }

@@ -16,39 +16,82 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "product may run as root",
-                edit: Edit::Set("Deployment", "product", "/spec/template/spec/securityContext/runAsNonRoot", "false"),
+                edit: Edit::Set(
+                    "Deployment",
+                    "product",
+                    "/spec/template/spec/securityContext/runAsNonRoot",
+                    "false",
+                ),
             },
             Mutation {
                 says: "payment names no user",
-                edit: Edit::Remove("Deployment", "payment", "/spec/template/spec/securityContext/runAsUser"),
+                edit: Edit::Remove(
+                    "Deployment",
+                    "payment",
+                    "/spec/template/spec/securityContext/runAsUser",
+                ),
             },
             Mutation {
                 says: "the edge has no seccomp profile",
-                edit: Edit::Remove("Deployment", "edge", "/spec/template/spec/securityContext/seccompProfile"),
+                edit: Edit::Remove(
+                    "Deployment",
+                    "edge",
+                    "/spec/template/spec/securityContext/seccompProfile",
+                ),
             },
             Mutation {
                 says: "product may write to its root",
-                edit: Edit::Set("Deployment", "product", "/spec/template/spec/containers/0/securityContext/readOnlyRootFilesystem", "false"),
+                edit: Edit::Set(
+                    "Deployment",
+                    "product",
+                    "/spec/template/spec/containers/0/securityContext/readOnlyRootFilesystem",
+                    "false",
+                ),
             },
             Mutation {
                 says: "payment keeps a capability",
-                edit: Edit::Set("Deployment", "payment", "/spec/template/spec/containers/0/securityContext/capabilities/add", "[\"NET_ADMIN\"]"),
+                edit: Edit::Set(
+                    "Deployment",
+                    "payment",
+                    "/spec/template/spec/containers/0/securityContext/capabilities/add",
+                    "[\"NET_ADMIN\"]",
+                ),
             },
             Mutation {
                 says: "a migration may gain privileges",
-                edit: Edit::Set("Job", "product-migrate-", "/spec/template/spec/containers/0/securityContext/allowPrivilegeEscalation", "true"),
+                edit: Edit::Set(
+                    "Job",
+                    "product-migrate-",
+                    "/spec/template/spec/containers/0/securityContext/allowPrivilegeEscalation",
+                    "true",
+                ),
             },
             Mutation {
                 says: "the edge shares its node's network",
-                edit: Edit::Set("Deployment", "edge", "/spec/template/spec/hostNetwork", "true"),
+                edit: Edit::Set(
+                    "Deployment",
+                    "edge",
+                    "/spec/template/spec/hostNetwork",
+                    "true",
+                ),
             },
             Mutation {
                 says: "product reads a folder of its node",
-                edit: Edit::Set("Deployment", "product", "/spec/template/spec/volumes/-", r#"{"name": "host", "hostPath": {"path": "/"}}"#),
+                edit: Edit::Set(
+                    "Deployment",
+                    "product",
+                    "/spec/template/spec/volumes/-",
+                    r#"{"name": "host", "hostPath": {"path": "/"}}"#,
+                ),
             },
             Mutation {
                 says: "the namespace of dev enforces nothing",
-                edit: Edit::Set("Namespace", "commerce-dev", "/metadata/labels/pod-security.kubernetes.io~1enforce", "\"privileged\""),
+                edit: Edit::Set(
+                    "Namespace",
+                    "commerce-dev",
+                    "/metadata/labels/pod-security.kubernetes.io~1enforce",
+                    "\"privileged\"",
+                ),
             },
         ],
     },
@@ -59,7 +102,12 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "payment's pods get a token",
-                edit: Edit::Set("Deployment", "payment", "/spec/template/spec/automountServiceAccountToken", "true"),
+                edit: Edit::Set(
+                    "Deployment",
+                    "payment",
+                    "/spec/template/spec/automountServiceAccountToken",
+                    "true",
+                ),
             },
             Mutation {
                 says: "product's account hands out tokens",
@@ -67,7 +115,12 @@ pub(super) const POLICIES: [Policy; 3] = [
             },
             Mutation {
                 says: "the edge runs under the account of payment",
-                edit: Edit::Set("Deployment", "edge", "/spec/template/spec/serviceAccountName", "\"payment\""),
+                edit: Edit::Set(
+                    "Deployment",
+                    "edge",
+                    "/spec/template/spec/serviceAccountName",
+                    "\"payment\"",
+                ),
             },
             Mutation {
                 says: "the account of the edge is not there",
@@ -82,15 +135,28 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "product has no limit of memory",
-                edit: Edit::Remove("Deployment", "product", "/spec/template/spec/containers/0/resources/limits/memory"),
+                edit: Edit::Remove(
+                    "Deployment",
+                    "product",
+                    "/spec/template/spec/containers/0/resources/limits/memory",
+                ),
             },
             Mutation {
                 says: "the edge requests no processor",
-                edit: Edit::Remove("Deployment", "edge", "/spec/template/spec/containers/0/resources/requests/cpu"),
+                edit: Edit::Remove(
+                    "Deployment",
+                    "edge",
+                    "/spec/template/spec/containers/0/resources/requests/cpu",
+                ),
             },
             Mutation {
                 says: "payment's processor is throttled",
-                edit: Edit::Set("Deployment", "payment", "/spec/template/spec/containers/0/resources/limits/cpu", "\"1\""),
+                edit: Edit::Set(
+                    "Deployment",
+                    "payment",
+                    "/spec/template/spec/containers/0/resources/limits/cpu",
+                    "\"1\"",
+                ),
             },
         ],
     },
@@ -98,47 +164,74 @@ pub(super) const POLICIES: [Policy; 3] = [
 
 /// What a pod or a container must say, by pointer.
 fn differing(object: &Value, wanted: &[(&str, Value)]) -> Vec<String> {
-    let wrong = wanted.iter().filter(|(pointer, value)| at(object, pointer) != value);
-    wrong.map(|(pointer, value)| format!("{pointer} is {}, not {value}", at(object, pointer))).collect()
+    let wrong = wanted
+        .iter()
+        .filter(|(pointer, value)| at(object, pointer) != value);
+    wrong
+        .map(|(pointer, value)| format!("{pointer} is {}, not {value}", at(object, pointer)))
+        .collect()
 }
 
 fn restricted(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
     for workload in scene.manifests.workloads() {
         let pod = workload.pod();
-        let mut wrong = differing(pod, &[
-            ("/securityContext/runAsNonRoot", json!(true)),
-            ("/securityContext/seccompProfile/type", json!("RuntimeDefault")),
-        ]);
+        let mut wrong = differing(
+            pod,
+            &[
+                ("/securityContext/runAsNonRoot", json!(true)),
+                (
+                    "/securityContext/seccompProfile/type",
+                    json!("RuntimeDefault"),
+                ),
+            ],
+        );
         let own = workload.program().is_some();
         let user = at(pod, "/securityContext/runAsUser").as_u64();
         if user.is_none_or(|user| user == 0 || (own && user != 65_532)) {
-            wrong.push("/securityContext/runAsUser is not the numeric user of its image".to_owned());
+            wrong
+                .push("/securityContext/runAsUser is not the numeric user of its image".to_owned());
         }
         for shared in ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"] {
             if at(pod, &format!("/{shared}")) == true {
                 wrong.push(format!("/{shared} is on"));
             }
         }
-        for volume in list(pod, "/volumes").iter().filter(|volume| volume.get("hostPath").is_some()) {
-            wrong.push(format!("volume {} is a folder of the node", text(volume, "/name")));
+        for volume in list(pod, "/volumes")
+            .iter()
+            .filter(|volume| volume.get("hostPath").is_some())
+        {
+            wrong.push(format!(
+                "volume {} is a folder of the node",
+                text(volume, "/name")
+            ));
         }
         for container in workload.containers() {
-            wrong.extend(differing(container, &[
-                ("/securityContext/allowPrivilegeEscalation", json!(false)),
-                ("/securityContext/readOnlyRootFilesystem", json!(true)),
-                ("/securityContext/capabilities", json!({"drop": ["ALL"]})),
-            ]));
+            wrong.extend(differing(
+                container,
+                &[
+                    ("/securityContext/allowPrivilegeEscalation", json!(false)),
+                    ("/securityContext/readOnlyRootFilesystem", json!(true)),
+                    ("/securityContext/capabilities", json!({"drop": ["ALL"]})),
+                ],
+            ));
         }
-        findings.extend(wrong.into_iter().map(|what| format!("{}: {what}", workload.title())));
+        findings.extend(
+            wrong
+                .into_iter()
+                .map(|what| format!("{}: {what}", workload.title())),
+        );
     }
     let level = "/metadata/labels/pod-security.kubernetes.io~1enforce";
     let namespaces: Vec<_> = scene.manifests.of_kind("Namespace").collect();
     if namespaces.is_empty() {
         findings.push("there is no Namespace".to_owned());
     }
-    let lax = namespaces.into_iter().filter(|namespace| text(namespace, level) != "restricted");
-    findings.extend(lax.map(|namespace| format!("{} does not enforce `restricted`", title(namespace))));
+    let lax = namespaces
+        .into_iter()
+        .filter(|namespace| text(namespace, level) != "restricted");
+    findings
+        .extend(lax.map(|namespace| format!("{} does not enforce `restricted`", title(namespace))));
     findings
 }
 
@@ -154,9 +247,17 @@ fn accounts(scene: &Scene<'_>) -> Vec<String> {
         let account = text(pod, "/serviceAccountName");
         // A migration's name ends with its release.
         if !workload.name().starts_with(account) || account.is_empty() {
-            findings.push(format!("{title} runs under the account {account:?} of another"));
-        } else if scene.manifests.find("ServiceAccount", account).is_none_or(|found| name(found) != account) {
-            findings.push(format!("{title} runs under the account {account:?}, which is not there"));
+            findings.push(format!(
+                "{title} runs under the account {account:?} of another"
+            ));
+        } else if scene
+            .manifests
+            .find("ServiceAccount", account)
+            .is_none_or(|found| name(found) != account)
+        {
+            findings.push(format!(
+                "{title} runs under the account {account:?}, which is not there"
+            ));
         }
         if at(pod, "/automountServiceAccountToken") != false {
             findings.push(format!("{title} gets a token of the API"));
@@ -170,7 +271,11 @@ fn resources(scene: &Scene<'_>) -> Vec<String> {
     for workload in scene.manifests.workloads() {
         for container in workload.containers() {
             let mut say = |what: &str| findings.push(format!("{}: {what}", workload.title()));
-            for wanted in ["/resources/requests/cpu", "/resources/requests/memory", "/resources/limits/memory"] {
+            for wanted in [
+                "/resources/requests/cpu",
+                "/resources/requests/memory",
+                "/resources/limits/memory",
+            ] {
                 if at(container, wanted).is_null() {
                     say(&format!("{wanted} is missing"));
                 }

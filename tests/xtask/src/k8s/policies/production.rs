@@ -13,19 +13,36 @@ pub(super) const POLICIES: [Policy; 5] = [
         mutations: &[
             Mutation {
                 says: "payment is told to use the simulator",
-                edit: Edit::Replace("Deployment", "payment", "/spec/template/spec/containers/0/env/0/value", "stripe", "simulator"),
+                edit: Edit::Replace(
+                    "Deployment",
+                    "payment",
+                    "/spec/template/spec/containers/0/env/0/value",
+                    "stripe",
+                    "simulator",
+                ),
             },
             Mutation {
                 says: "payment names no provider, and the default is the simulator",
-                edit: Edit::Remove("Deployment", "payment", "/spec/template/spec/containers/0/env/0"),
+                edit: Edit::Remove(
+                    "Deployment",
+                    "payment",
+                    "/spec/template/spec/containers/0/env/0",
+                ),
             },
             Mutation {
                 says: "payment knows where a simulator is",
-                edit: Edit::Set("Deployment", "payment", "/spec/template/spec/containers/0/env/-", r#"{"name": "PAYMENT__SIMULATOR_REMOTE__URL", "value": "http://simulator:50053"}"#),
+                edit: Edit::Set(
+                    "Deployment",
+                    "payment",
+                    "/spec/template/spec/containers/0/env/-",
+                    r#"{"name": "PAYMENT__SIMULATOR_REMOTE__URL", "value": "http://simulator:50053"}"#,
+                ),
             },
             Mutation {
                 says: "a simulator runs",
-                edit: Edit::Add(r#"{"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "provider", "namespace": "commerce"}, "spec": {"template": {"spec": {"containers": [{"image": "commerce-mesh/simulator:0.1.0"}]}}}}"#),
+                edit: Edit::Add(
+                    r#"{"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "provider", "namespace": "commerce"}, "spec": {"template": {"spec": {"containers": [{"image": "commerce-mesh/simulator:0.1.0"}]}}}}"#,
+                ),
             },
             Mutation {
                 says: "the secret of the provider is not mounted",
@@ -40,19 +57,41 @@ pub(super) const POLICIES: [Policy; 5] = [
         mutations: &[
             Mutation {
                 says: "the edge is started with --insecure",
-                edit: Edit::Set("Deployment", "edge", "/spec/template/spec/containers/0/args/-", "\"--insecure\""),
+                edit: Edit::Set(
+                    "Deployment",
+                    "edge",
+                    "/spec/template/spec/containers/0/args/-",
+                    "\"--insecure\"",
+                ),
             },
             Mutation {
                 says: "a variable says that the edge is insecure",
-                edit: Edit::Set("Deployment", "edge", "/spec/template/spec/containers/0/env/-", r#"{"name": "EDGE__INSECURE", "value": "true"}"#),
+                edit: Edit::Set(
+                    "Deployment",
+                    "edge",
+                    "/spec/template/spec/containers/0/env/-",
+                    r#"{"name": "EDGE__INSECURE", "value": "true"}"#,
+                ),
             },
             Mutation {
                 says: "edge.toml says that the edge is insecure",
-                edit: Edit::Replace("ConfigMap", "edge-config", "/data/edge.toml", "[telemetry]", "insecure = true\n\n[telemetry]"),
+                edit: Edit::Replace(
+                    "ConfigMap",
+                    "edge-config",
+                    "/data/edge.toml",
+                    "[telemetry]",
+                    "insecure = true\n\n[telemetry]",
+                ),
             },
             Mutation {
                 says: "the file of keys comes from no Secret",
-                edit: Edit::Replace("Deployment", "edge", "/spec/template/spec/containers/0/env/0/value", "/etc/commerce-mesh/keys/", "/etc/commerce-mesh/config/"),
+                edit: Edit::Replace(
+                    "Deployment",
+                    "edge",
+                    "/spec/template/spec/containers/0/env/0/value",
+                    "/etc/commerce-mesh/keys/",
+                    "/etc/commerce-mesh/config/",
+                ),
             },
         ],
     },
@@ -63,15 +102,33 @@ pub(super) const POLICIES: [Policy; 5] = [
         mutations: &[
             Mutation {
                 says: "product speaks plaintext to PostgreSQL",
-                edit: Edit::Replace("ConfigMap", "product-endpoints", "/data/PRODUCT__SERVICE__POSTGRES__URL", "verify-full", "disable"),
+                edit: Edit::Replace(
+                    "ConfigMap",
+                    "product-endpoints",
+                    "/data/PRODUCT__SERVICE__POSTGRES__URL",
+                    "verify-full",
+                    "disable",
+                ),
             },
             Mutation {
                 says: "a migration does not check whom it speaks to",
-                edit: Edit::Replace("ConfigMap", "payment-migrate-endpoints", "/data/PAYMENT__SERVICE__POSTGRES__URL", "verify-full", "require"),
+                edit: Edit::Replace(
+                    "ConfigMap",
+                    "payment-migrate-endpoints",
+                    "/data/PAYMENT__SERVICE__POSTGRES__URL",
+                    "verify-full",
+                    "require",
+                ),
             },
             Mutation {
                 says: "payment speaks plaintext to RabbitMQ",
-                edit: Edit::Replace("ConfigMap", "payment-endpoints", "/data/PAYMENT__BUS__URL", "amqps://", "amqp://"),
+                edit: Edit::Replace(
+                    "ConfigMap",
+                    "payment-endpoints",
+                    "/data/PAYMENT__BUS__URL",
+                    "amqps://",
+                    "amqp://",
+                ),
             },
         ],
     },
@@ -82,11 +139,21 @@ pub(super) const POLICIES: [Policy; 5] = [
         mutations: &[
             Mutation {
                 says: "the route leads to a port that the Service lacks",
-                edit: Edit::Set("HTTPRoute", "edge", "/spec/rules/0/backendRefs/0/port", "8080"),
+                edit: Edit::Set(
+                    "HTTPRoute",
+                    "edge",
+                    "/spec/rules/0/backendRefs/0/port",
+                    "8080",
+                ),
             },
             Mutation {
                 says: "the route shows the admin port to the world",
-                edit: Edit::Set("HTTPRoute", "edge", "/spec/rules/0/backendRefs/0/port", "9080"),
+                edit: Edit::Set(
+                    "HTTPRoute",
+                    "edge",
+                    "/spec/rules/0/backendRefs/0/port",
+                    "9080",
+                ),
             },
             Mutation {
                 says: "clients' API is not routed",
@@ -101,11 +168,20 @@ pub(super) const POLICIES: [Policy; 5] = [
         mutations: &[
             Mutation {
                 says: "the ConfigMap of the edge is in another namespace",
-                edit: Edit::Set("ConfigMap", "edge-config", "/metadata/namespace", "\"default\""),
+                edit: Edit::Set(
+                    "ConfigMap",
+                    "edge-config",
+                    "/metadata/namespace",
+                    "\"default\"",
+                ),
             },
             Mutation {
                 says: "the Service of payment does not say what it is part of",
-                edit: Edit::Remove("Service", "payment", "/metadata/labels/app.kubernetes.io~1part-of"),
+                edit: Edit::Remove(
+                    "Service",
+                    "payment",
+                    "/metadata/labels/app.kubernetes.io~1part-of",
+                ),
             },
         ],
     },
@@ -117,12 +193,18 @@ const SIMULATOR: &str = "simulator";
 fn provider(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
     for object in scene.manifests.all() {
-        let image = list(object, "/spec/template/spec/containers").iter().any(|container| text(container, "/image").contains(SIMULATOR));
+        let image = list(object, "/spec/template/spec/containers")
+            .iter()
+            .any(|container| text(container, "/image").contains(SIMULATOR));
         if image || base_name(name(object)).starts_with(SIMULATOR) {
             findings.push(format!("{} runs the simulator", title(object)));
         }
     }
-    let payment = scene.manifests.workloads().into_iter().find(|workload| workload.is("Deployment") && workload.name() == "payment");
+    let payment = scene
+        .manifests
+        .workloads()
+        .into_iter()
+        .find(|workload| workload.is("Deployment") && workload.name() == "payment");
     let Some(payment) = payment else {
         findings.push("there is no payment".to_owned());
         return findings;
@@ -136,7 +218,9 @@ fn provider(scene: &Scene<'_>) -> Vec<String> {
             findings.push("payment knows where a simulator is".to_owned());
         }
     }
-    let volume = list(payment.pod(), "/volumes").iter().find(|volume| text(volume, "/name") == "provider");
+    let volume = list(payment.pod(), "/volumes")
+        .iter()
+        .find(|volume| text(volume, "/name") == "provider");
     if volume.is_none_or(|volume| text(volume, "/secret/secretName").is_empty()) {
         findings.push("the provider's secret comes from no Secret".to_owned());
     }
@@ -144,7 +228,11 @@ fn provider(scene: &Scene<'_>) -> Vec<String> {
 }
 
 fn keys(scene: &Scene<'_>) -> Vec<String> {
-    let edge = scene.manifests.workloads().into_iter().find(|workload| workload.program() == Some("edge"));
+    let edge = scene
+        .manifests
+        .workloads()
+        .into_iter()
+        .find(|workload| workload.program() == Some("edge"));
     let Some(edge) = edge else {
         return vec!["there is no edge".to_owned()];
     };
@@ -157,7 +245,10 @@ fn keys(scene: &Scene<'_>) -> Vec<String> {
         findings.push("the edge serves whoever comes".to_owned());
     }
     let file = text(&config, "/keys/file");
-    if edge.volume_of(file).is_none_or(|(volume, _)| text(volume, "/secret/secretName").is_empty()) {
+    if edge
+        .volume_of(file)
+        .is_none_or(|(volume, _)| text(volume, "/secret/secretName").is_empty())
+    {
         findings.push(format!("the edge's keys in {file:?} come from no Secret"));
     }
     findings
@@ -169,13 +260,19 @@ fn stores(scene: &Scene<'_>) -> Vec<String> {
         if !workload.name().starts_with("product") && !workload.name().starts_with("payment") {
             continue;
         }
-        let Ok(config) = scene.configs.read(scene.manifests, workload) else { continue };
+        let Ok(config) = scene.configs.read(scene.manifests, workload) else {
+            continue;
+        };
         let postgres = text(&config, "/service/postgres/url");
         if !postgres.contains("sslmode=verify-full") {
             findings.push(format!("{}: {postgres} is not verified", workload.title()));
         }
         let rabbitmq = text(&config, "/bus/url");
-        if !workload.is("Job") && rabbitmq.split(',').any(|node| !node.starts_with("amqps://")) {
+        if !workload.is("Job")
+            && rabbitmq
+                .split(',')
+                .any(|node| !node.starts_with("amqps://"))
+        {
             findings.push(format!("{}: {rabbitmq} is not encrypted", workload.title()));
         }
     }
@@ -188,12 +285,21 @@ fn route(scene: &Scene<'_>) -> Vec<String> {
     };
     let mut findings = Vec::new();
     let rules = || list(route, "/spec/rules").iter();
-    if !rules().flat_map(|rule| list(rule, "/matches")).any(|found| text(found, "/path/value") == "/v1") {
+    if !rules()
+        .flat_map(|rule| list(rule, "/matches"))
+        .any(|found| text(found, "/path/value") == "/v1")
+    {
         findings.push("/v1 is not routed".to_owned());
     }
     for backend in rules().flat_map(|rule| list(rule, "/backendRefs")) {
-        if !leads_to_http(scene.manifests, text(backend, "/name"), at(backend, "/port")) {
-            findings.push(format!("the route leads to {backend}, which is not the edge's HTTP"));
+        if !leads_to_http(
+            scene.manifests,
+            text(backend, "/name"),
+            at(backend, "/port"),
+        ) {
+            findings.push(format!(
+                "the route leads to {backend}, which is not the edge's HTTP"
+            ));
         }
     }
     findings
@@ -202,19 +308,30 @@ fn route(scene: &Scene<'_>) -> Vec<String> {
 fn leads_to_http(manifests: &Manifests, service: &str, port: &serde_json::Value) -> bool {
     let service = manifests.find("Service", service);
     service.is_some_and(|service| {
-        list(service, "/spec/ports").iter().any(|own| at(own, "/port") == port && text(own, "/name") == "http")
+        list(service, "/spec/ports")
+            .iter()
+            .any(|own| at(own, "/port") == port && text(own, "/name") == "http")
     })
 }
 
 fn belongs(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
-    let namespace = scene.manifests.of_kind("Namespace").next().map(name).unwrap_or_default();
+    let namespace = scene
+        .manifests
+        .of_kind("Namespace")
+        .next()
+        .map(name)
+        .unwrap_or_default();
     for object in scene.manifests.all() {
-        if text(object, "/kind") != "Namespace" && text(object, "/metadata/namespace") != namespace {
+        if text(object, "/kind") != "Namespace" && text(object, "/metadata/namespace") != namespace
+        {
             findings.push(format!("{} is not in {namespace:?}", title(object)));
         }
         if text(object, "/metadata/labels/app.kubernetes.io~1part-of") != "commerce-mesh" {
-            findings.push(format!("{} does not say that it is part of commerce-mesh", title(object)));
+            findings.push(format!(
+                "{} does not say that it is part of commerce-mesh",
+                title(object)
+            ));
         }
     }
     findings

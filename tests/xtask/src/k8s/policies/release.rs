@@ -14,19 +14,41 @@ pub(super) const POLICIES: [Policy; 1] = [Policy {
     mutations: &[
         Mutation {
             says: "product migrates under the role that it runs under",
-            edit: Edit::Replace("ConfigMap", "product-migrate-endpoints", "/data/PRODUCT__SERVICE__POSTGRES__URL", "product_owner@", "product@"),
+            edit: Edit::Replace(
+                "ConfigMap",
+                "product-migrate-endpoints",
+                "/data/PRODUCT__SERVICE__POSTGRES__URL",
+                "product_owner@",
+                "product@",
+            ),
         },
         Mutation {
             says: "payment runs under the role that owns its database",
-            edit: Edit::Replace("ConfigMap", "payment-endpoints", "/data/PAYMENT__SERVICE__POSTGRES__URL", "payment@", "payment_owner@"),
+            edit: Edit::Replace(
+                "ConfigMap",
+                "payment-endpoints",
+                "/data/PAYMENT__SERVICE__POSTGRES__URL",
+                "payment@",
+                "payment_owner@",
+            ),
         },
         Mutation {
             says: "a Job keeps the name of the last release",
-            edit: Edit::Set("Job", "product-migrate-", "/metadata/name", "\"product-migrate-0.0.9\""),
+            edit: Edit::Set(
+                "Job",
+                "product-migrate-",
+                "/metadata/name",
+                "\"product-migrate-0.0.9\"",
+            ),
         },
         Mutation {
             says: "the rights go to another role",
-            edit: Edit::Set("Job", "payment-migrate-", "/spec/template/spec/containers/0/args/2", "\"product\""),
+            edit: Edit::Set(
+                "Job",
+                "payment-migrate-",
+                "/spec/template/spec/containers/0/args/2",
+                "\"product\"",
+            ),
         },
         Mutation {
             says: "payment has no migration",
@@ -34,7 +56,13 @@ pub(super) const POLICIES: [Policy; 1] = [Policy {
         },
         Mutation {
             says: "product's database is migrated by payment",
-            edit: Edit::Replace("Job", "product-migrate-", "/spec/template/spec/containers/0/image", "mesh/product", "mesh/payment"),
+            edit: Edit::Replace(
+                "Job",
+                "product-migrate-",
+                "/spec/template/spec/containers/0/image",
+                "mesh/product",
+                "mesh/payment",
+            ),
         },
     ],
 }];
@@ -43,9 +71,13 @@ fn migrations(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
     let workloads = scene.manifests.workloads();
     for service in ["product", "payment"] {
-        let deployment = workloads.iter().find(|workload| workload.is("Deployment") && workload.name() == service);
+        let deployment = workloads
+            .iter()
+            .find(|workload| workload.is("Deployment") && workload.name() == service);
         let prefix = format!("{service}-migrate-");
-        let job = workloads.iter().find(|workload| workload.is("Job") && workload.name().starts_with(&prefix));
+        let job = workloads
+            .iter()
+            .find(|workload| workload.is("Job") && workload.name().starts_with(&prefix));
         let (Some(deployment), Some(job)) = (deployment, job) else {
             findings.push(format!("{service} has no Deployment or no Job `{prefix}…`"));
             continue;
@@ -53,21 +85,34 @@ fn migrations(scene: &Scene<'_>) -> Vec<String> {
         let release = job.name().trim_start_matches(&prefix);
         let image = text(job.container(), "/image");
         if image != text(deployment.container(), "/image") {
-            findings.push(format!("{}: it runs another image than {}", job.title(), deployment.title()));
+            findings.push(format!(
+                "{}: it runs another image than {}",
+                job.title(),
+                deployment.title()
+            ));
         }
         if !image.ends_with(&format!(":{release}")) && !image.contains("@sha256:") {
-            findings.push(format!("{}: its name is not that of the release of {image}", job.title()));
+            findings.push(format!(
+                "{}: its name is not that of the release of {image}",
+                job.title()
+            ));
         }
         let (owner, user) = (role(scene, *job), role(scene, *deployment));
         if user.as_deref() != Some(service) {
             findings.push(format!("{service} runs under the role {user:?}"));
         }
         if owner == user || owner.is_none() {
-            findings.push(format!("{}: it runs under the role {owner:?}, as the service does", job.title()));
+            findings.push(format!(
+                "{}: it runs under the role {owner:?}, as the service does",
+                job.title()
+            ));
         }
         let arguments = list(job.container(), "/args");
         if !arguments.ends_with(&["migrate", "--role", service].map(Value::from)) {
-            findings.push(format!("{}: it does not give rights to the role {service}", job.title()));
+            findings.push(format!(
+                "{}: it does not give rights to the role {service}",
+                job.title()
+            ));
         }
         findings.extend(shares_secrets(*deployment, *job));
     }
@@ -83,11 +128,22 @@ fn role(scene: &Scene<'_>, workload: Workload<'_>) -> Option<String> {
 
 fn secrets(workload: Workload<'_>) -> Vec<&str> {
     let volumes = list(workload.pod(), "/volumes").iter();
-    volumes.filter(|volume| text(volume, "/name") == "postgres").map(|volume| text(volume, "/secret/secretName")).collect()
+    volumes
+        .filter(|volume| text(volume, "/name") == "postgres")
+        .map(|volume| text(volume, "/secret/secretName"))
+        .collect()
 }
 
 fn shares_secrets(deployment: Workload<'_>, job: Workload<'_>) -> Option<String> {
-    let shared = secrets(job).into_iter().find(|secret| secrets(deployment).contains(secret));
+    let shared = secrets(job)
+        .into_iter()
+        .find(|secret| secrets(deployment).contains(secret));
     let missing = at(job.pod(), "/volumes").is_null();
-    (missing || shared.is_some()).then(|| format!("{}: it shares the password of {}", job.title(), deployment.title()))
+    (missing || shared.is_some()).then(|| {
+        format!(
+            "{}: it shares the password of {}",
+            job.title(),
+            deployment.title()
+        )
+    })
 }
