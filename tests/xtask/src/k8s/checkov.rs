@@ -24,7 +24,8 @@ pub(super) struct Outcome {
 /// A finding that we keep.
 struct Kept {
     check: String,
-    /// The kind of what it may be found on, or all.
+    /// The overlay and the kind of what it may be found on; `*`: any.
+    overlay: String,
     kind: String,
     reason: String,
 }
@@ -69,7 +70,8 @@ pub(super) fn check(python: &Path, overlays: &[Overlay]) -> Result<Outcome> {
             let (check, resource) = (text(failed, "/check_id"), text(failed, "/resource"));
             let found = kept.iter().position(|kept| {
                 kept.check == check
-                    && (kept.kind == "*" || resource.starts_with(&format!("{}.", kept.kind)))
+                    && fits(&kept.overlay, &overlay.name)
+                    && fits(&kept.kind, resource.split('.').next().unwrap_or_default())
             });
             match found {
                 Some(index) => *used.entry(index).or_insert(0_usize) += 1,
@@ -97,16 +99,25 @@ pub(super) fn check(python: &Path, overlays: &[Overlay]) -> Result<Outcome> {
     Ok(outcome)
 }
 
+fn fits(wanted: &str, found: &str) -> bool {
+    wanted == "*" || wanted == found
+}
+
 fn kept(file: &str) -> Result<Vec<Kept>> {
     let file: Value = toml::from_str(file).context("k8s/checkov.toml")?;
     let read = |entry: &Value| {
         let kept = Kept {
             check: text(entry, "/check").to_owned(),
             kind: text(entry, "/kind").to_owned(),
+            overlay: text(entry, "/overlay").to_owned(),
             reason: text(entry, "/reason").to_owned(),
         };
-        if kept.check.is_empty() || kept.kind.is_empty() || kept.reason.len() < 20 {
-            bail!("k8s/checkov.toml: {entry} needs check, kind (or \"*\") and a reason");
+        if [&kept.check, &kept.overlay, &kept.kind]
+            .iter()
+            .any(|text| text.is_empty())
+            || kept.reason.len() < 20
+        {
+            bail!("k8s/checkov.toml: {entry} needs check, overlay, kind (or \"*\") and a reason");
         }
         Ok(kept)
     };
@@ -119,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_finding_is_kept_for_a_reason_only() {
-        let entry = "[[kept]]\ncheck = \"CKV_K8S_1\"\nkind = \"Job\"\n";
+        let entry = "[[kept]]\ncheck = \"CKV_K8S_1\"\noverlay = \"*\"\nkind = \"Job\"\n";
         assert!(kept(entry).is_err());
         let reasoned = format!("{entry}reason = \"nobody else may reach it\"\n");
         assert_eq!(kept(&reasoned).unwrap().len(), 1);

@@ -220,15 +220,18 @@ impl<'a> Workload<'a> {
 
     /// The volume that holds a path, and what is left of the path below its mount.
     pub(super) fn volume_of<'p>(self, path: &'p str) -> Option<(&'a Value, &'p str)> {
-        let mount = list(self.container(), "/volumeMounts")
-            .iter()
-            .find_map(|mount| {
-                let below = path.strip_prefix(text(mount, "/mountPath"))?;
-                Some((mount, below.strip_prefix('/')?))
-            });
-        let (mount, below) = mount?;
+        let (mount, below) = self.mount_of(path)?;
         let named = |volume: &&Value| at(volume, "/name") == at(mount, "/name");
         Some((list(self.pod(), "/volumes").iter().find(named)?, below))
+    }
+
+    /// The mount that a path lies below, and what is left of the path.
+    pub(super) fn mount_of<'p>(self, path: &'p str) -> Option<(&'a Value, &'p str)> {
+        let mut mounts = list(self.container(), "/volumeMounts").iter();
+        mounts.find_map(|mount| {
+            let below = path.strip_prefix(text(mount, "/mountPath"))?;
+            Some((mount, below.strip_prefix('/')?))
+        })
     }
 }
 

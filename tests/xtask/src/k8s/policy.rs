@@ -41,7 +41,8 @@ pub(super) struct Policy {
 pub(super) struct Mutation {
     /// As a sentence about the broken manifests.
     pub(super) says: &'static str,
-    pub(super) edit: Edit,
+    /// All of them, one after the other.
+    pub(super) edits: &'static [Edit],
 }
 
 /// What came out of one policy.
@@ -84,12 +85,14 @@ pub(super) fn judge(
         );
     }
     for mutation in policy.mutations {
-        let mut caught = 0;
+        let (mut caught, mut done) = (0, 0);
         for overlay in &overlays {
             let mut broken = overlay.manifests.clone();
-            if broken.edit(&mutation.edit).is_err() {
+            let all = mutation.edits.iter().try_for_each(|edit| broken.edit(edit));
+            if all.is_err() {
                 continue; // This overlay has no such object.
             }
+            done += 1;
             if look(overlay, &broken).is_empty() {
                 verdict
                     .missed
@@ -98,10 +101,10 @@ pub(super) fn judge(
                 caught += 1;
             }
         }
-        if caught == 0 {
+        if done == 0 {
             verdict
                 .missed
-                .push(format!("everywhere: {}", mutation.says));
+                .push(format!("in no overlay can it be done: {}", mutation.says));
         }
         verdict.caught.push((mutation.says, caught));
     }

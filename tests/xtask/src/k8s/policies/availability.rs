@@ -16,54 +16,63 @@ pub(super) const POLICIES: [Policy; 2] = [
         mutations: &[
             Mutation {
                 says: "a roll of product takes a pod away before the new one is ready",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "product",
                     "/spec/strategy/rollingUpdate/maxUnavailable",
                     "1",
-                ),
+                )],
             },
             Mutation {
                 says: "payment may shrink to one pod",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "HorizontalPodAutoscaler",
                     "payment",
                     "/spec/minReplicas",
                     "1",
-                ),
+                )],
             },
             Mutation {
                 says: "each apply resets how many pods the edge has",
-                edit: Edit::Set("Deployment", "edge", "/spec/replicas", "2"),
+                edits: &[Edit::Set("Deployment", "edge", "/spec/replicas", "2")],
             },
             Mutation {
                 says: "an eviction may take all pods of product",
-                edit: Edit::Drop("PodDisruptionBudget", "product"),
+                edits: &[Edit::Drop("PodDisruptionBudget", "product")],
             },
             Mutation {
                 says: "the budget of payment is for other pods",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "PodDisruptionBudget",
                     "payment",
                     "/spec/selector/matchLabels/app.kubernetes.io~1name",
                     "\"pay\"",
-                ),
+                )],
             },
             Mutation {
                 says: "the budget of the edge allows no eviction, so no node can be drained",
-                edit: Edit::Set("PodDisruptionBudget", "edge", "/spec/maxUnavailable", "0"),
+                edits: &[Edit::Set(
+                    "PodDisruptionBudget",
+                    "edge",
+                    "/spec/maxUnavailable",
+                    "0",
+                )],
             },
             Mutation {
                 says: "product's pods may all be in one zone",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "Deployment",
                     "product",
                     "/spec/template/spec/topologySpreadConstraints",
-                ),
+                )],
             },
             Mutation {
                 says: "payment's pods may all be on one node",
-                edit: Edit::Remove("Deployment", "payment", "/spec/template/spec/affinity"),
+                edits: &[Edit::Remove(
+                    "Deployment",
+                    "payment",
+                    "/spec/template/spec/affinity",
+                )],
             },
         ],
     },
@@ -74,32 +83,32 @@ pub(super) const POLICIES: [Policy; 2] = [
         mutations: &[
             Mutation {
                 says: "payment is killed while it finishes payments",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "payment",
                     "/spec/template/spec/terminationGracePeriodSeconds",
                     "30",
-                ),
+                )],
             },
             Mutation {
                 says: "product goes before its clients have learned of it",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "product-config",
                     "/data/product.toml",
                     "drain_wait_ms = 5000",
                     "drain_wait_ms = 0",
-                ),
+                )],
             },
             Mutation {
                 says: "the edge drains for longer than it is given",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "edge-config",
                     "/data/edge.toml",
                     "[limits]",
                     "[limits]\ndrain_timeout_ms = 60000",
-                ),
+                )],
             },
         ],
     },

@@ -15,50 +15,50 @@ pub(super) const POLICIES: [Policy; 4] = [
         mutations: &[
             Mutation {
                 says: "a key of product.toml is misspelt",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "product-config",
                     "/data/product.toml",
                     "admin_listen",
                     "admin_liste",
-                ),
+                )],
             },
             Mutation {
                 says: "a value of edge.toml is of another type",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "edge-config",
                     "/data/edge.toml",
                     "drain_wait_ms = 5000",
                     "drain_wait_ms = \"5 s\"",
-                ),
+                )],
             },
             Mutation {
                 says: "a variable of payment names no key",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "ConfigMap",
                     "payment-endpoints",
                     "/data/PAYMENT__BUS__HOST",
                     "\"rabbitmq\"",
-                ),
+                )],
             },
             Mutation {
                 says: "product reads a file that is not mounted",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "product",
                     "/spec/template/spec/containers/0/args/1",
                     "\"/etc/product.toml\"",
-                ),
+                )],
             },
             Mutation {
                 says: "the edge may serve without keys and does not say so",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "edge",
                     "/spec/template/spec/containers/0/env",
                     "[]",
-                ),
+                )],
             },
         ],
     },
@@ -69,29 +69,29 @@ pub(super) const POLICIES: [Policy; 4] = [
         mutations: &[
             Mutation {
                 says: "product's ConfigMap keeps its name when it changes",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "ConfigMap",
                     "product-config",
                     "/metadata/name",
                     "\"product-config\"",
-                ),
+                )],
             },
             Mutation {
                 says: "payment reads endpoints that are not rendered",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "payment",
                     "/spec/template/spec/containers/0/envFrom/0/configMapRef/name",
                     "\"payment-endpoints\"",
-                ),
+                )],
             },
             Mutation {
                 says: "variables of the cluster's Services mix with the edge's own",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "Deployment",
                     "edge",
                     "/spec/template/spec/enableServiceLinks",
-                ),
+                )],
             },
         ],
     },
@@ -102,30 +102,30 @@ pub(super) const POLICIES: [Policy; 4] = [
         mutations: &[
             Mutation {
                 says: "the password of RabbitMQ is not mounted",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "product-config",
                     "/data/product.toml",
                     "/etc/commerce-mesh/rabbitmq/",
                     "/etc/rabbitmq/",
-                ),
+                )],
             },
             Mutation {
                 says: "product's volume of identities is missing",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "product",
                     "/spec/template/spec/volumes/2/name",
                     "\"other\"",
-                ),
+                )],
             },
             Mutation {
                 says: "payment may write to its configuration",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "Deployment",
                     "payment",
                     "/spec/template/spec/containers/0/volumeMounts/0/readOnly",
-                ),
+                )],
             },
         ],
     },
@@ -136,28 +136,28 @@ pub(super) const POLICIES: [Policy; 4] = [
         mutations: &[
             Mutation {
                 says: "a Secret is rendered",
-                edit: Edit::Add(
+                edits: &[Edit::Add(
                     r#"{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "edge-keys", "namespace": "commerce"}, "stringData": {"keys.toml": ""}}"#,
-                ),
+                )],
             },
             Mutation {
                 says: "a password stands in a URL",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "product-endpoints",
                     "/data/PRODUCT__SERVICE__POSTGRES__URL",
                     "product@",
                     "product:hunter2@",
-                ),
+                )],
             },
             Mutation {
                 says: "a key stands in a variable",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "payment",
                     "/spec/template/spec/containers/0/env/-",
                     r#"{"name": "PAYMENT__SIMULATOR__WEBHOOK_SECRET", "value": "whsec_1"}"#,
-                ),
+                )],
             },
         ],
     },
@@ -237,7 +237,7 @@ fn mounted(scene: &Scene<'_>) -> Vec<String> {
             paths(&config, &mut named);
             let lost = named
                 .iter()
-                .filter(|path| !is_url_path(path) && workload.volume_of(path).is_none());
+                .filter(|path| !is_url_path(path) && workload.mount_of(path).is_none());
             lost.for_each(|path| say(format!("{program} reads {path}, where nothing is mounted")));
         }
         for mount in list(workload.container(), "/volumeMounts") {

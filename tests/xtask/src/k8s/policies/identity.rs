@@ -18,65 +18,65 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "payment's certificate says that it is the edge",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Certificate",
                     "payment-identity",
                     "/spec/uris/0",
                     "\"spiffe://shop.example/edge\"",
-                ),
+                )],
             },
             Mutation {
                 says: "product has no certificate",
-                edit: Edit::Drop("Certificate", "product-identity"),
+                edits: &[Edit::Drop("Certificate", "product-identity")],
             },
             Mutation {
                 says: "the edge shows product's certificate",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "edge",
                     "/spec/template/spec/volumes/1/secret/secretName",
                     "\"product-identity\"",
-                ),
+                )],
             },
             Mutation {
                 says: "product asks nobody for an identity",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "product-config",
                     "/data/product.toml",
                     "[mesh.identity.policy]\nfile",
                     "[mesh.client]\nzone",
-                ),
+                )],
             },
             Mutation {
                 says: "payment's policy is only tried out",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "payment-config",
                     "/data/payment.toml",
                     "[mesh.identity.policy]",
                     "[mesh.identity.policy]\ndry_run = true",
-                ),
+                )],
             },
             Mutation {
                 says: "the edge calls payment without caring who answers",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "edge-config",
                     "/data/edge.toml",
                     ";id=spiffe://shop.example/payment",
                     "",
-                ),
+                )],
             },
             Mutation {
                 says: "payment takes the edge for product",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "payment-config",
                     "/data/payment.toml",
                     "id=spiffe://shop.example/product",
                     "id=spiffe://shop.example/edge",
-                ),
+                )],
             },
         ],
     },
@@ -87,63 +87,63 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "the edge may reserve stock",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "mesh-policy",
                     "/data/policy.toml",
                     "ProductService/GetProduct\"",
                     "ProductService/GetProduct\", \"/commerce.product.v1.ProductService/ReserveStock\"",
-                ),
+                )],
             },
             Mutation {
                 says: "clients cannot read a payment",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "mesh-policy",
                     "/data/policy.toml",
                     "    \"/commerce.payment.v1.PaymentService/GetPayment\",\n",
                     "",
-                ),
+                )],
             },
             Mutation {
                 says: "payment cannot release stock",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "mesh-policy",
                     "/data/policy.toml",
                     "    \"/commerce.product.v1.ProductService/ReleaseReservation\",\n",
                     "",
-                ),
+                )],
             },
             Mutation {
                 says: "product may call payment",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "mesh-policy",
                     "/data/policy.toml",
                     "callers = [\"spiffe://shop.example/edge\"]",
                     "callers = [\"spiffe://shop.example/edge\", \"spiffe://shop.example/product\"]",
-                ),
+                )],
             },
             Mutation {
                 says: "anybody may do what payment may",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "mesh-policy",
                     "/data/policy.toml",
                     "callers = [\"spiffe://shop.example/payment\"]",
                     "callers = [\"*\"]",
-                ),
+                )],
             },
             Mutation {
                 says: "the edge may call everything of product",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "mesh-policy",
                     "/data/policy.toml",
                     "ProductService/GetProduct\"",
                     "ProductService/*\"",
-                ),
+                )],
             },
         ],
     },
@@ -154,46 +154,46 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "product's Service hides its pods behind one address",
-                edit: Edit::Remove("Service", "product", "/spec/clusterIP"),
+                edits: &[Edit::Remove("Service", "product", "/spec/clusterIP")],
             },
             Mutation {
                 says: "payment's Service names pods that are not ready",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Service",
                     "payment",
                     "/spec/publishNotReadyAddresses",
                     "true",
-                ),
+                )],
             },
             Mutation {
                 says: "the edge calls payment at another port",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "edge-config",
                     "/data/edge.toml",
                     "dns://payment:50052",
                     "dns://payment:50051",
-                ),
+                )],
             },
             Mutation {
                 says: "payment looks for product under a name that is no Service",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "payment-config",
                     "/data/payment.toml",
                     "dns://product:",
                     "dns://products:",
-                ),
+                )],
             },
             Mutation {
                 says: "the edge does not know where payment is",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "edge-config",
                     "/data/edge.toml",
                     "payment = ",
                     "payments = ",
-                ),
+                )],
             },
         ],
     },

@@ -12,40 +12,40 @@ pub(super) const POLICIES: [Policy; 1] = [Policy {
     mutations: &[
         Mutation {
             says: "product runs a program that is not built here",
-            edit: Edit::Replace(
+            edits: &[Edit::Replace(
                 "Deployment",
                 "product",
                 "/spec/template/spec/containers/0/image",
                 "mesh/product",
                 "mesh/products",
-            ),
+            )],
         },
         Mutation {
             says: "payment runs whatever is latest",
-            edit: Edit::Set(
+            edits: &[Edit::Set(
                 "Deployment",
                 "payment",
                 "/spec/template/spec/containers/0/image",
                 "\"commerce-mesh/payment:latest\"",
-            ),
+            )],
         },
         Mutation {
             says: "the edge is of an older release",
-            edit: Edit::Set(
+            edits: &[Edit::Set(
                 "Deployment",
                 "edge",
                 "/spec/template/spec/containers/0/image",
                 "\"commerce-mesh/edge:0.0.9\"",
-            ),
+            )],
         },
         Mutation {
             says: "product starts another program",
-            edit: Edit::Set(
+            edits: &[Edit::Set(
                 "Deployment",
                 "product",
                 "/spec/template/spec/containers/0/command",
                 "[\"/bin/sh\"]",
-            ),
+            )],
         },
     ],
 }];

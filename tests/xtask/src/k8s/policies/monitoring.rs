@@ -15,39 +15,39 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "an alert is of a metric that nobody exports",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "PrometheusRule",
                     "commerce-mesh",
                     "/spec/groups/0/rules/1/expr",
                     "edge_requests_total",
                     "edge_request_total",
-                ),
+                )],
             },
             Mutation {
                 says: "an alert says nothing about itself",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "PrometheusRule",
                     "commerce-mesh",
                     "/spec/groups/0/rules/0/annotations/runbook_url",
-                ),
+                )],
             },
             Mutation {
                 says: "an alert leads to a heading that is not there",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "PrometheusRule",
                     "commerce-mesh",
                     "/spec/groups/0/rules/2/annotations/runbook_url",
                     "#",
                     "#old-",
-                ),
+                )],
             },
             Mutation {
                 says: "nobody knows how urgent an alert is",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "PrometheusRule",
                     "commerce-mesh",
                     "/spec/groups/0/rules/3/labels/severity",
-                ),
+                )],
             },
         ],
     },
@@ -58,31 +58,31 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "a panel shows a metric that nobody exports",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "dashboards",
                     "/data/mesh.json",
                     "mesh_server_waiting",
                     "mesh_server_waits",
-                ),
+                )],
             },
             Mutation {
                 says: "a dashboard is no JSON",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "dashboards",
                     "/data/shop.json",
                     "\"panels\": [",
                     "\"panels\": [,",
-                ),
+                )],
             },
             Mutation {
                 says: "Grafana does not find the dashboards",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "ConfigMap",
                     "dashboards",
                     "/metadata/labels/grafana_dashboard",
-                ),
+                )],
             },
         ],
     },
@@ -93,29 +93,29 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "Prometheus leaves payment out",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "ServiceMonitor",
                     "commerce-mesh",
                     "/spec/selector/matchExpressions/0/values/1",
-                ),
+                )],
             },
             Mutation {
                 says: "Prometheus reads a port that the Services lack",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "ServiceMonitor",
                     "commerce-mesh",
                     "/spec/endpoints/0/port",
                     "\"metrics\"",
-                ),
+                )],
             },
             Mutation {
                 says: "Prometheus reads a page that is not there",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "ServiceMonitor",
                     "commerce-mesh",
                     "/spec/endpoints/0/path",
                     "\"/prometheus\"",
-                ),
+                )],
             },
         ],
     },
@@ -210,6 +210,12 @@ fn metrics(expression: &str) -> Vec<String> {
         if ["by", "without", "on", "ignoring"].contains(&word) && following.starts_with('(') {
             following = following.split_once(')').map_or("", |(_, after)| after);
             rest = following;
+        } else if ["by", "without"].iter().any(|word| {
+            following
+                .strip_prefix(word)
+                .is_some_and(|rest| rest.starts_with([' ', '(']))
+        }) {
+            // An aggregation, whose labels come before what it sums up.
         } else if !following.starts_with('(')
             && word.len() > 1
             && !["and", "or", "unless", "bool"].contains(&word)

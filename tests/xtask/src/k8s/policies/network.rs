@@ -18,25 +18,25 @@ pub(super) const POLICIES: [Policy; 2] = [
         mutations: &[
             Mutation {
                 says: "nothing is denied by default",
-                edit: Edit::Drop("NetworkPolicy", "default-deny"),
+                edits: &[Edit::Drop("NetworkPolicy", "default-deny")],
             },
             Mutation {
                 says: "whatever goes out is allowed by default",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "NetworkPolicy",
                     "default-deny",
                     "/spec/policyTypes",
                     "[\"Ingress\"]",
-                ),
+                )],
             },
             Mutation {
                 says: "only some pods are protected",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "NetworkPolicy",
                     "default-deny",
                     "/spec/podSelector",
                     r#"{"matchLabels": {"app.kubernetes.io/name": "edge"}}"#,
-                ),
+                )],
             },
         ],
     },
@@ -47,93 +47,127 @@ pub(super) const POLICIES: [Policy; 2] = [
         mutations: &[
             Mutation {
                 says: "payment does not reach product",
-                edit: Edit::Drop("NetworkPolicy", "payment"),
+                edits: &[Edit::Drop("NetworkPolicy", "payment")],
             },
             Mutation {
-                says: "the edge reaches PostgreSQL",
-                edit: Edit::Set(
+                says: "the edge reaches a PostgreSQL in the cluster",
+                edits: &[
+                    Edit::Set(
+                        "NetworkPolicy",
+                        "to-postgres",
+                        "/spec/podSelector/matchExpressions/0/values/-",
+                        "\"edge\"",
+                    ),
+                    Edit::Set(
+                        "NetworkPolicy",
+                        "postgres",
+                        "/spec/ingress/0/from/0/podSelector/matchExpressions/0/values/-",
+                        "\"edge\"",
+                    ),
+                ],
+            },
+            Mutation {
+                says: "the edge reaches a RabbitMQ in the cluster",
+                edits: &[
+                    Edit::Set(
+                        "NetworkPolicy",
+                        "to-rabbitmq",
+                        "/spec/podSelector/matchExpressions/0/values/-",
+                        "\"edge\"",
+                    ),
+                    Edit::Set(
+                        "NetworkPolicy",
+                        "rabbitmq",
+                        "/spec/ingress/0/from/0/podSelector/matchExpressions/0/values/-",
+                        "\"edge\"",
+                    ),
+                ],
+            },
+            Mutation {
+                says: "the arrow to a managed PostgreSQL leads elsewhere",
+                edits: &[Edit::Set(
                     "NetworkPolicy",
                     "to-postgres",
-                    "/spec/podSelector/matchExpressions/0/values/-",
-                    "\"edge\"",
-                ),
+                    "/spec/egress/0/to/0/ipBlock/cidr",
+                    "\"10.100.1.0/24\"",
+                )],
             },
             Mutation {
-                says: "the edge reaches RabbitMQ",
-                edit: Edit::Set(
+                says: "PostgreSQL's nodes reach the cloud's metadata",
+                edits: &[Edit::Set(
                     "NetworkPolicy",
-                    "to-rabbitmq",
-                    "/spec/podSelector/matchExpressions/0/values/-",
-                    "\"edge\"",
-                ),
+                    "postgres",
+                    "/spec/egress/1/to/0/ipBlock/except",
+                    "[]",
+                )],
             },
             Mutation {
                 says: "product reaches the whole world",
-                edit: Edit::Add(
+                edits: &[Edit::Add(
                     r#"{"kind": "NetworkPolicy", "metadata": {"name": "out"}, "spec": {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "product"}}, "policyTypes": ["Egress"], "egress": [{}]}}"#,
-                ),
+                )],
             },
             Mutation {
                 says: "whoever is in the cluster reaches product",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "NetworkPolicy",
                     "product",
                     "/spec/ingress/0/from/-",
                     r#"{"namespaceSelector": {}}"#,
-                ),
+                )],
             },
             Mutation {
                 says: "the edge is let into payment at its admin port only",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "NetworkPolicy",
                     "payment",
                     "/spec/ingress/0/ports/0/port",
                     "\"admin\"",
-                ),
+                )],
             },
             Mutation {
                 says: "payment reaches private addresses instead of its provider",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "NetworkPolicy",
                     "payment-to-provider",
                     "/spec/egress/0/to/0/ipBlock",
                     r#"{"cidr": "10.0.0.0/8"}"#,
-                ),
+                )],
             },
             Mutation {
                 says: "payment reaches its provider without TLS",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "NetworkPolicy",
                     "payment-to-provider",
                     "/spec/egress/0/ports/-",
                     r#"{"port": 80}"#,
-                ),
+                )],
             },
             Mutation {
                 says: "nobody finds a name",
-                edit: Edit::Drop("NetworkPolicy", "dns"),
+                edits: &[Edit::Drop("NetworkPolicy", "dns")],
             },
             Mutation {
                 says: "the gateway does not reach the edge",
-                edit: Edit::Drop("NetworkPolicy", "gateway-to-edge"),
+                edits: &[Edit::Drop("NetworkPolicy", "gateway-to-edge")],
             },
             Mutation {
                 says: "Prometheus reaches gRPC too",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "NetworkPolicy",
                     "prometheus-to-admin",
                     "/spec/ingress/0/ports/-",
                     r#"{"port": "grpc"}"#,
-                ),
+                )],
             },
             Mutation {
                 says: "whoever is in the cluster reaches the simulator",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "NetworkPolicy",
                     "simulator",
                     "/spec/ingress/0/from/-",
                     r#"{"namespaceSelector": {}}"#,
-                ),
+                )],
             },
         ],
     },
@@ -148,7 +182,7 @@ const SERVICES: [Arrow; 3] = [
     ("payment", "product", 50051),
 ];
 /// Stores in the namespace, their own traffic with them: of `dev` and of operators.
-const DEVELOPMENT: [Arrow; 11] = [
+const DEVELOPMENT: [Arrow; 8] = [
     ("product", "postgres", 5432),
     ("product-migrate", "postgres", 5432),
     ("payment", "postgres", 5432),
@@ -157,11 +191,8 @@ const DEVELOPMENT: [Arrow; 11] = [
     ("payment", "rabbitmq", 5672),
     ("payment", "simulator", 50053),
     ("simulator", "edge", 8080),
-    ("gateway", "edge", 8080),
-    ("prometheus", "edge", 8080),
-    ("stranger", "edge", 8080),
 ];
-const OPERATORS: [Arrow; 14] = [
+const OPERATORS: [Arrow; 16] = [
     ("product", "postgres-cluster", 5432),
     ("product-migrate", "postgres-cluster", 5432),
     ("payment", "postgres-cluster", 5432),
@@ -174,9 +205,11 @@ const OPERATORS: [Arrow; 14] = [
     ("payment", "rabbitmq-cluster", 5671),
     ("rabbitmq-cluster", "rabbitmq-cluster", 25672),
     ("rabbitmq-operator", "rabbitmq-cluster", 15671),
-    // The API server's address is not known: anywhere, at its port.
+    // The API server's address is not known: any but the cloud's metadata, at its port.
     ("postgres-cluster", "provider", 443),
+    ("postgres-cluster", "private", 443),
     ("rabbitmq-cluster", "provider", 443),
+    ("rabbitmq-cluster", "private", 443),
 ];
 const MANAGED: [Arrow; 6] = [
     ("product", "managed-postgres", 5432),
@@ -287,8 +320,8 @@ fn parties(manifests: &Manifests) -> Vec<Party> {
         Party::outside("provider", [203, 0, 113, 7], &[80, 443]),
         Party::outside("metadata", [169, 254, 169, 254], &[80, 443]),
         Party::outside("private", [192, 168, 7, 7], &[443]),
-        Party::outside("managed-postgres", [10, 100, 0, 7], &[443, 5432]),
-        Party::outside("managed-rabbitmq", [10, 100, 1, 7], &[443, 5671]),
+        Party::outside("managed-postgres", [10, 100, 0, 7], &[5432]),
+        Party::outside("managed-rabbitmq", [10, 100, 1, 7], &[5671]),
     ]);
     parties
 }
@@ -346,6 +379,11 @@ fn wanted(scene: &Scene<'_>, parties: &[Party]) -> BTreeSet<(String, String, u16
     let all = SERVICES.iter().chain(more.into_iter().flatten());
     let named = all.map(|(from, to, port)| ((*from).to_owned(), (*to).to_owned(), *port));
     let asking = parties.iter().filter(|party| party.inside);
+    let anybody = parties.iter().filter(|party| {
+        // Whoever is in the cluster may try `dev` out.
+        scene.overlay == "dev" && !party.inside && party.address.is_none()
+    });
+    let named = named.chain(anybody.map(|party| (party.name.clone(), "edge".to_owned(), 8080)));
     named
         .chain(asking.map(|party| (party.name.clone(), "dns".to_owned(), 53)))
         .collect()

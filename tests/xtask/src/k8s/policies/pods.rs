@@ -16,82 +16,82 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "product may run as root",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "product",
                     "/spec/template/spec/securityContext/runAsNonRoot",
                     "false",
-                ),
+                )],
             },
             Mutation {
                 says: "payment names no user",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "Deployment",
                     "payment",
                     "/spec/template/spec/securityContext/runAsUser",
-                ),
+                )],
             },
             Mutation {
                 says: "the edge has no seccomp profile",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "Deployment",
                     "edge",
                     "/spec/template/spec/securityContext/seccompProfile",
-                ),
+                )],
             },
             Mutation {
                 says: "product may write to its root",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "product",
                     "/spec/template/spec/containers/0/securityContext/readOnlyRootFilesystem",
                     "false",
-                ),
+                )],
             },
             Mutation {
                 says: "payment keeps a capability",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "payment",
                     "/spec/template/spec/containers/0/securityContext/capabilities/add",
                     "[\"NET_ADMIN\"]",
-                ),
+                )],
             },
             Mutation {
                 says: "a migration may gain privileges",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Job",
                     "product-migrate-",
                     "/spec/template/spec/containers/0/securityContext/allowPrivilegeEscalation",
                     "true",
-                ),
+                )],
             },
             Mutation {
                 says: "the edge shares its node's network",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "edge",
                     "/spec/template/spec/hostNetwork",
                     "true",
-                ),
+                )],
             },
             Mutation {
                 says: "product reads a folder of its node",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "product",
                     "/spec/template/spec/volumes/-",
                     r#"{"name": "host", "hostPath": {"path": "/"}}"#,
-                ),
+                )],
             },
             Mutation {
                 says: "the namespace of dev enforces nothing",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Namespace",
                     "commerce-dev",
                     "/metadata/labels/pod-security.kubernetes.io~1enforce",
                     "\"privileged\"",
-                ),
+                )],
             },
         ],
     },
@@ -102,29 +102,33 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "payment's pods get a token",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "payment",
                     "/spec/template/spec/automountServiceAccountToken",
                     "true",
-                ),
+                )],
             },
             Mutation {
                 says: "product's account hands out tokens",
-                edit: Edit::Remove("ServiceAccount", "product", "/automountServiceAccountToken"),
+                edits: &[Edit::Remove(
+                    "ServiceAccount",
+                    "product",
+                    "/automountServiceAccountToken",
+                )],
             },
             Mutation {
                 says: "the edge runs under the account of payment",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "edge",
                     "/spec/template/spec/serviceAccountName",
                     "\"payment\"",
-                ),
+                )],
             },
             Mutation {
                 says: "the account of the edge is not there",
-                edit: Edit::Drop("ServiceAccount", "edge"),
+                edits: &[Edit::Drop("ServiceAccount", "edge")],
             },
         ],
     },
@@ -135,28 +139,28 @@ pub(super) const POLICIES: [Policy; 3] = [
         mutations: &[
             Mutation {
                 says: "product has no limit of memory",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "Deployment",
                     "product",
                     "/spec/template/spec/containers/0/resources/limits/memory",
-                ),
+                )],
             },
             Mutation {
                 says: "the edge requests no processor",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "Deployment",
                     "edge",
                     "/spec/template/spec/containers/0/resources/requests/cpu",
-                ),
+                )],
             },
             Mutation {
                 says: "payment's processor is throttled",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "payment",
                     "/spec/template/spec/containers/0/resources/limits/cpu",
                     "\"1\"",
-                ),
+                )],
             },
         ],
     },

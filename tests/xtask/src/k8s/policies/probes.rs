@@ -15,56 +15,56 @@ pub(super) const POLICIES: [Policy; 2] = [
         mutations: &[
             Mutation {
                 says: "product's liveness asks for readiness",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "product",
                     "/spec/template/spec/containers/0/livenessProbe/grpc/service",
                     "\"readiness\"",
-                ),
+                )],
             },
             Mutation {
                 says: "payment's startup asks a name that nobody answers for",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "payment",
                     "/spec/template/spec/containers/0/startupProbe/grpc/service",
                     "\"start\"",
-                ),
+                )],
             },
             Mutation {
                 says: "product has no startup probe",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "Deployment",
                     "product",
                     "/spec/template/spec/containers/0/startupProbe",
-                ),
+                )],
             },
             Mutation {
                 says: "payment is probed at its admin port, which speaks no gRPC",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "payment",
                     "/spec/template/spec/containers/0/readinessProbe/grpc/port",
                     "9052",
-                ),
+                )],
             },
             Mutation {
                 says: "the liveness of the edge asks for readiness",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "edge",
                     "/spec/template/spec/containers/0/livenessProbe/httpGet/path",
                     "\"/readyz\"",
-                ),
+                )],
             },
             Mutation {
                 says: "the edge is probed at a path that is not there",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "edge",
                     "/spec/template/spec/containers/0/readinessProbe/httpGet/path",
                     "\"/ready\"",
-                ),
+                )],
             },
         ],
     },
@@ -75,45 +75,50 @@ pub(super) const POLICIES: [Policy; 2] = [
         mutations: &[
             Mutation {
                 says: "product's container port is not the one it listens on",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "product",
                     "/spec/template/spec/containers/0/ports/0/containerPort",
                     "50061",
-                ),
+                )],
             },
             Mutation {
                 says: "payment listens where nobody reaches it",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "payment-config",
                     "/data/payment.toml",
                     "0.0.0.0:50052",
                     "127.0.0.1:50052",
-                ),
+                )],
             },
             Mutation {
                 says: "the edge listens on another port",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "edge-config",
                     "/data/edge.toml",
                     "0.0.0.0:8080",
                     "0.0.0.0:8081",
-                ),
+                )],
             },
             Mutation {
                 says: "the Service of the edge leads to a port that no binary listens on",
-                edit: Edit::Set("Service", "edge", "/spec/ports/0/targetPort", "8443"),
+                edits: &[Edit::Set(
+                    "Service",
+                    "edge",
+                    "/spec/ports/0/targetPort",
+                    "8443",
+                )],
             },
             Mutation {
                 says: "the Service of product leads to nobody",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Service",
                     "product",
                     "/spec/selector/app.kubernetes.io~1name",
                     "\"products\"",
-                ),
+                )],
             },
         ],
     },

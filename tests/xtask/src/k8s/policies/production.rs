@@ -13,40 +13,45 @@ pub(super) const POLICIES: [Policy; 5] = [
         mutations: &[
             Mutation {
                 says: "payment is told to use the simulator",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "Deployment",
                     "payment",
                     "/spec/template/spec/containers/0/env/0/value",
                     "stripe",
                     "simulator",
-                ),
+                )],
             },
             Mutation {
                 says: "payment names no provider, and the default is the simulator",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "Deployment",
                     "payment",
                     "/spec/template/spec/containers/0/env/0",
-                ),
+                )],
             },
             Mutation {
                 says: "payment knows where a simulator is",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "payment",
                     "/spec/template/spec/containers/0/env/-",
                     r#"{"name": "PAYMENT__SIMULATOR_REMOTE__URL", "value": "http://simulator:50053"}"#,
-                ),
+                )],
             },
             Mutation {
                 says: "a simulator runs",
-                edit: Edit::Add(
+                edits: &[Edit::Add(
                     r#"{"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "provider", "namespace": "commerce"}, "spec": {"template": {"spec": {"containers": [{"image": "commerce-mesh/simulator:0.1.0"}]}}}}"#,
-                ),
+                )],
             },
             Mutation {
                 says: "the secret of the provider is not mounted",
-                edit: Edit::Set("Deployment", "payment", "/spec/template/spec/volumes", "[]"),
+                edits: &[Edit::Set(
+                    "Deployment",
+                    "payment",
+                    "/spec/template/spec/volumes",
+                    "[]",
+                )],
             },
         ],
     },
@@ -57,41 +62,41 @@ pub(super) const POLICIES: [Policy; 5] = [
         mutations: &[
             Mutation {
                 says: "the edge is started with --insecure",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "edge",
                     "/spec/template/spec/containers/0/args/-",
                     "\"--insecure\"",
-                ),
+                )],
             },
             Mutation {
                 says: "a variable says that the edge is insecure",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "Deployment",
                     "edge",
                     "/spec/template/spec/containers/0/env/-",
                     r#"{"name": "EDGE__INSECURE", "value": "true"}"#,
-                ),
+                )],
             },
             Mutation {
                 says: "edge.toml says that the edge is insecure",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "edge-config",
                     "/data/edge.toml",
                     "[telemetry]",
                     "insecure = true\n\n[telemetry]",
-                ),
+                )],
             },
             Mutation {
                 says: "the file of keys comes from no Secret",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "Deployment",
                     "edge",
                     "/spec/template/spec/containers/0/env/0/value",
                     "/etc/commerce-mesh/keys/",
                     "/etc/commerce-mesh/config/",
-                ),
+                )],
             },
         ],
     },
@@ -102,33 +107,33 @@ pub(super) const POLICIES: [Policy; 5] = [
         mutations: &[
             Mutation {
                 says: "product speaks plaintext to PostgreSQL",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "product-endpoints",
                     "/data/PRODUCT__SERVICE__POSTGRES__URL",
                     "verify-full",
                     "disable",
-                ),
+                )],
             },
             Mutation {
                 says: "a migration does not check whom it speaks to",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "payment-migrate-endpoints",
                     "/data/PAYMENT__SERVICE__POSTGRES__URL",
                     "verify-full",
                     "require",
-                ),
+                )],
             },
             Mutation {
                 says: "payment speaks plaintext to RabbitMQ",
-                edit: Edit::Replace(
+                edits: &[Edit::Replace(
                     "ConfigMap",
                     "payment-endpoints",
                     "/data/PAYMENT__BUS__URL",
                     "amqps://",
                     "amqp://",
-                ),
+                )],
             },
         ],
     },
@@ -139,25 +144,25 @@ pub(super) const POLICIES: [Policy; 5] = [
         mutations: &[
             Mutation {
                 says: "the route leads to a port that the Service lacks",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "HTTPRoute",
                     "edge",
                     "/spec/rules/0/backendRefs/0/port",
                     "8080",
-                ),
+                )],
             },
             Mutation {
                 says: "the route shows the admin port to the world",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "HTTPRoute",
                     "edge",
                     "/spec/rules/0/backendRefs/0/port",
                     "9080",
-                ),
+                )],
             },
             Mutation {
                 says: "clients' API is not routed",
-                edit: Edit::Remove("HTTPRoute", "edge", "/spec/rules/0/matches/0"),
+                edits: &[Edit::Remove("HTTPRoute", "edge", "/spec/rules/0/matches/0")],
             },
         ],
     },
@@ -168,20 +173,20 @@ pub(super) const POLICIES: [Policy; 5] = [
         mutations: &[
             Mutation {
                 says: "the ConfigMap of the edge is in another namespace",
-                edit: Edit::Set(
+                edits: &[Edit::Set(
                     "ConfigMap",
                     "edge-config",
                     "/metadata/namespace",
                     "\"default\"",
-                ),
+                )],
             },
             Mutation {
                 says: "the Service of payment does not say what it is part of",
-                edit: Edit::Remove(
+                edits: &[Edit::Remove(
                     "Service",
                     "payment",
                     "/metadata/labels/app.kubernetes.io~1part-of",
-                ),
+                )],
             },
         ],
     },

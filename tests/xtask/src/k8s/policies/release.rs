@@ -14,55 +14,55 @@ pub(super) const POLICIES: [Policy; 1] = [Policy {
     mutations: &[
         Mutation {
             says: "product migrates under the role that it runs under",
-            edit: Edit::Replace(
+            edits: &[Edit::Replace(
                 "ConfigMap",
                 "product-migrate-endpoints",
                 "/data/PRODUCT__SERVICE__POSTGRES__URL",
                 "product_owner@",
                 "product@",
-            ),
+            )],
         },
         Mutation {
             says: "payment runs under the role that owns its database",
-            edit: Edit::Replace(
+            edits: &[Edit::Replace(
                 "ConfigMap",
                 "payment-endpoints",
                 "/data/PAYMENT__SERVICE__POSTGRES__URL",
                 "payment@",
                 "payment_owner@",
-            ),
+            )],
         },
         Mutation {
             says: "a Job keeps the name of the last release",
-            edit: Edit::Set(
+            edits: &[Edit::Set(
                 "Job",
                 "product-migrate-",
                 "/metadata/name",
                 "\"product-migrate-0.0.9\"",
-            ),
+            )],
         },
         Mutation {
             says: "the rights go to another role",
-            edit: Edit::Set(
+            edits: &[Edit::Set(
                 "Job",
                 "payment-migrate-",
                 "/spec/template/spec/containers/0/args/2",
                 "\"product\"",
-            ),
+            )],
         },
         Mutation {
             says: "payment has no migration",
-            edit: Edit::Drop("Job", "payment-migrate-"),
+            edits: &[Edit::Drop("Job", "payment-migrate-")],
         },
         Mutation {
             says: "product's database is migrated by payment",
-            edit: Edit::Replace(
+            edits: &[Edit::Replace(
                 "Job",
                 "product-migrate-",
                 "/spec/template/spec/containers/0/image",
                 "mesh/product",
                 "mesh/payment",
-            ),
+            )],
         },
     ],
 }];
