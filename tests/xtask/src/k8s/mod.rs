@@ -8,6 +8,7 @@ mod checkov;
 mod code;
 mod config;
 mod manifests;
+mod network;
 mod policies;
 mod policy;
 mod render;

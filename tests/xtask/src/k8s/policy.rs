@@ -21,6 +21,11 @@ pub(super) fn everywhere(_: &str) -> bool {
     true
 }
 
+/// The overlays that are thrown away.
+pub(super) fn in_development(overlay: &str) -> bool {
+    !in_production(overlay)
+}
+
 /// The overlays that serve customers.
 pub(super) fn in_production(overlay: &str) -> bool {
     overlay.starts_with("prod")

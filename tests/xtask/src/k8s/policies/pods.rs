@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use crate::k8s::{
     manifests::{Edit, at, list, name, text, title},
-    policy::{Mutation, Policy, Scene, everywhere},
+    policy::{Mutation, Policy, Scene, everywhere, in_development},
 };
 
-pub(super) const POLICIES: [Policy; 3] = [
+pub(super) const POLICIES: [Policy; 4] = [
     Policy {
         name: "pods are restricted",
         overlays: everywhere,
@@ -131,6 +131,19 @@ pub(super) const POLICIES: [Policy; 3] = [
                 edits: &[Edit::Drop("ServiceAccount", "edge")],
             },
         ],
+    },
+    Policy {
+        name: "a volume keeps the permissions of its files",
+        overlays: in_development,
+        check: volumes,
+        mutations: &[Mutation {
+            says: "PostgreSQL finds its folder open to its group, and refuses to start again",
+            edits: &[Edit::Remove(
+                "StatefulSet",
+                "postgres",
+                "/spec/template/spec/securityContext/fsGroupChangePolicy",
+            )],
+        }],
     },
     Policy {
         name: "pods say what they need",
@@ -290,4 +303,23 @@ fn resources(scene: &Scene<'_>) -> Vec<String> {
         }
     }
     findings
+}
+
+/// PostgreSQL and RabbitMQ refuse files that their group may write; a kubelet that sets the group at each mount makes
+/// them so.
+fn volumes(scene: &Scene<'_>) -> Vec<String> {
+    let workloads = scene.manifests.workloads().into_iter();
+    let stateful = workloads
+        .filter(|workload| !list(workload.object, "/spec/volumeClaimTemplates").is_empty());
+    let opened = stateful.filter(|workload| {
+        text(workload.pod(), "/securityContext/fsGroupChangePolicy") != "OnRootMismatch"
+    });
+    opened
+        .map(|workload| {
+            format!(
+                "{}: each mount opens its files to the group",
+                workload.title()
+            )
+        })
+        .collect()
 }

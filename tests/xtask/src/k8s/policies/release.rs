@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::k8s::{
-    manifests::{Edit, Workload, at, list, text},
+    manifests::{Edit, Workload, list, text},
     policy::{Mutation, Policy, Scene, everywhere},
 };
 
@@ -135,13 +135,11 @@ fn secrets(workload: Workload<'_>) -> Vec<&str> {
 }
 
 fn shares_secrets(deployment: Workload<'_>, job: Workload<'_>) -> Option<String> {
-    let shared = secrets(job)
-        .into_iter()
-        .find(|secret| secrets(deployment).contains(secret));
-    let missing = at(job.pod(), "/volumes").is_null();
-    (missing || shared.is_some()).then(|| {
+    let (own, other) = (secrets(job), secrets(deployment));
+    let apart = !own.is_empty() && own.iter().all(|secret| !other.contains(secret));
+    (!apart).then(|| {
         format!(
-            "{}: it shares the password of {}",
+            "{}: its password is not another than that of {}",
             job.title(),
             deployment.title()
         )
