@@ -11,6 +11,7 @@ pub mod orders;
 pub mod power_cut;
 pub mod process;
 pub mod rest;
+pub mod roll;
 pub mod shop;
 
 use std::future::Future;

@@ -4,6 +4,7 @@ mod admin;
 mod certs;
 mod events;
 mod get;
+mod health;
 mod keys;
 
 use clap::{Parser, Subcommand};
@@ -23,6 +24,8 @@ enum Command {
         #[command(subcommand)]
         command: get::Command,
     },
+    /// Whether a service says by gRPC that it is healthy; the exit status says it too.
+    Health(health::Health),
     /// Calls as they end, until interrupted.
     Tap(get::Tap),
     /// API keys of the edge.
@@ -46,6 +49,7 @@ fn main() -> anyhow::Result<()> {
     let Args { command } = Args::parse();
     match command {
         Command::Get { command } => get::run(command, &mut std::io::stdout()),
+        Command::Health(health) => health::run(health, &mut std::io::stdout()),
         Command::Tap(tap) => get::tap(tap, &mut std::io::stdout()),
         Command::Keys { command } => keys::run(command, &mut std::io::stdout()),
         Command::Certs { command } => certs::run(command, &mut std::io::stdout()),

@@ -94,8 +94,15 @@ pub struct ServerConfig {
     /// How long a connection may be without calls before its peer is told that it goes away, in
     /// milliseconds. 0: no limit. Default: 600000.
     pub connection_idle_max_ms: u64,
-    /// How long calls in flight may go on after shutdown was asked for, in milliseconds; what is left
-    /// then ends with UNAVAILABLE. Streams without a deadline end at once. Default: 10000.
+    /// How often readiness is checked for whoever asks for this server's health, in milliseconds.
+    /// Default: 1000.
+    pub readiness_interval_ms: u64,
+    /// How long calls are still taken after shutdown was asked for and health has turned NOT_SERVING, in
+    /// milliseconds: as long as those who send calls need to learn of it. On Kubernetes, where endpoints are
+    /// removed while the process is already stopping, 5000. Default: 0.
+    pub drain_wait_ms: u64,
+    /// How long calls in flight may go on after that, in milliseconds; what is left then ends with
+    /// UNAVAILABLE. Streams without a deadline end at once. Default: 10000.
     pub drain_timeout_ms: u64,
     /// Refusing what the server cannot bear.
     pub overload: OverloadConfig,
@@ -114,6 +121,8 @@ impl Default for ServerConfig {
             connection_age_max_ms: 1_800_000,
             connection_age_grace_ms: 300_000,
             connection_idle_max_ms: 600_000,
+            readiness_interval_ms: 1_000,
+            drain_wait_ms: 0,
             drain_timeout_ms: 10_000,
             overload: OverloadConfig::default(),
             rate_limits: RateLimitsConfig::default(),
@@ -123,6 +132,14 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    pub(crate) fn readiness_interval(&self) -> Duration {
+        Duration::from_millis(self.readiness_interval_ms)
+    }
+
+    pub(crate) fn drain_wait(&self) -> Duration {
+        Duration::from_millis(self.drain_wait_ms)
+    }
+
     pub(crate) fn drain_timeout(&self) -> Duration {
         Duration::from_millis(self.drain_timeout_ms)
     }
@@ -156,6 +173,10 @@ impl Config {
             (
                 "server.handshake_timeout_ms",
                 self.server.handshake_timeout_ms,
+            ),
+            (
+                "server.readiness_interval_ms",
+                self.server.readiness_interval_ms,
             ),
         ];
         let mut limits = limits.into_iter().chain(self.client.limits());

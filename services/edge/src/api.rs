@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts};
 use mesh::{CallContext, Principal};
 use mesh_transcode::{Endpoint, Match, NoRoute, Payload};
 use tracing::{Instrument as _, Span, field::Empty};
@@ -54,6 +54,7 @@ pub(crate) async fn envelope(
 ) -> Response {
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
+    let one_by_one = request.version() < Version::HTTP_2;
     let open_here = app.keys.is_open() && !app.config.insecure;
     let allowed = if open_here {
         guard::check_origin(request.uri(), request.headers())
@@ -79,6 +80,11 @@ pub(crate) async fn envelope(
         headers
             .entry(name)
             .or_insert(HeaderValue::from_static(value));
+    }
+    if one_by_one && app.stopping.is_cancelled() {
+        // HTTP/1.1 has no GOAWAY: a request that is sent into a closing connection is lost.
+        let close = HeaderValue::from_static("close");
+        headers.entry(header::CONNECTION).or_insert(close);
     }
     response
 }

@@ -19,8 +19,10 @@ pub(crate) struct App {
     pub(crate) keys: Keys,
     pub(crate) pages: Pages,
     pub(crate) metrics: Metrics,
-    /// Ends streams, so that the drain does not wait for what has no end of its own.
-    pub(crate) shutdown: CancellationToken,
+    /// Shutdown was asked for: requests are still answered, and whoever asks learns that they should go elsewhere.
+    pub(crate) stopping: CancellationToken,
+    /// No more requests are taken. Ends streams, so that the drain does not wait for what has no end of its own.
+    pub(crate) draining: CancellationToken,
     /// WebSockets, which live on after their HTTP request has been answered.
     pub(crate) sockets: TaskTracker,
     /// Where calls may go, by name of the destination.
@@ -45,7 +47,7 @@ impl App {
         mesh: Mesh,
         keys: Keys,
         registry: &Registry,
-        shutdown: CancellationToken,
+        stopping: CancellationToken,
     ) -> anyhow::Result<Arc<Self>> {
         let contract = mesh.contract();
         let audience = |path: &str| {
@@ -84,7 +86,8 @@ impl App {
             config,
             router,
             keys,
-            shutdown,
+            stopping,
+            draining: CancellationToken::new(),
             sockets: TaskTracker::new(),
             destinations,
             targets,

@@ -113,7 +113,11 @@ pub struct LimitsConfig {
     pub keepalive_interval_ms: u64,
     /// How long a health check of a destination may take, in milliseconds. Default: 2000.
     pub health_timeout_ms: u64,
-    /// How long requests in flight may go on after shutdown was asked for, in milliseconds.
+    /// How long requests are still answered after shutdown was asked for and `/healthz` has turned 503, in
+    /// milliseconds: as long as those who send requests need to learn of it. HTTP/1.1 connections that are used
+    /// meanwhile are closed after their answer. On Kubernetes 5000. Default: 0.
+    pub drain_wait_ms: u64,
+    /// How long requests in flight may go on after that, in milliseconds.
     /// Default: 10000.
     pub drain_timeout_ms: u64,
 }
@@ -135,6 +139,7 @@ impl Default for LimitsConfig {
             body_timeout_ms: 30_000,
             keepalive_interval_ms: 15_000,
             health_timeout_ms: 2_000,
+            drain_wait_ms: 0,
             drain_timeout_ms: 10_000,
         }
     }

@@ -151,10 +151,10 @@ impl Stream {
         if self.over {
             return Next::End;
         }
-        let shutdown = self.app.shutdown.clone();
+        let draining = self.app.draining.clone();
         tokio::select! {
             biased;
-            () = shutdown.cancelled() => {
+            () = draining.cancelled() => {
                 self.over = true;
                 Next::End
             }
@@ -247,10 +247,10 @@ impl Stream {
                 if let Some(first) = first {
                     return Ok(Some((first, (this, None, piece))));
                 }
-                let shutdown = this.app.shutdown.clone();
+                let draining = this.app.draining.clone();
                 let message = tokio::select! {
                     biased;
-                    () = shutdown.cancelled() => return Err("the edge is shutting down".to_owned()),
+                    () = draining.cancelled() => return Err("the edge is shutting down".to_owned()),
                     message = this.messages.message() => message.map_err(|status| {
                         tracing::warn!(%status, request.id = this.request_id, "download broke off");
                         status.message().to_owned()

@@ -1,4 +1,7 @@
-//! `GET /healthz`: whether every service that the edge routes to says that it is serving.
+//! `GET /healthz`: whether every service that the edge routes to is there, and the edge is not about to stop.
+//!
+//! A service is asked for its liveness. Its readiness is one replica's own: that one is about to stop, or has lost
+//! its database, takes no edge out of traffic.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +15,9 @@ use tonic_health::pb::{
 };
 
 use crate::{app::App, negotiate::JSON};
+
+/// The name under which every server of the mesh says that it is there.
+const LIVENESS: &str = "liveness";
 
 pub(crate) async fn handle(State(app): State<Arc<App>>) -> Response {
     let (ready, destinations) = check(&app).await;
@@ -29,7 +35,7 @@ pub(crate) async fn handle(State(app): State<Arc<App>>) -> Response {
 
 /// Asks every destination at the same time.
 async fn check(app: &App) -> (bool, Map<String, Value>) {
-    if app.shutdown.is_cancelled() {
+    if app.stopping.is_cancelled() {
         return (false, Map::new());
     }
     let timeout = Duration::from_millis(app.config.limits.health_timeout_ms);
@@ -53,7 +59,7 @@ async fn check(app: &App) -> (bool, Map<String, Value>) {
 
 async fn ask(client: Client) -> bool {
     let request = HealthCheckRequest {
-        service: String::new(),
+        service: LIVENESS.to_owned(),
     };
     match HealthClient::new(client).check(request).await {
         Ok(answer) => answer.get_ref().status() == ServingStatus::Serving,

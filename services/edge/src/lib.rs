@@ -54,8 +54,8 @@ pub async fn run(
     guard::check_exposure(&config, address)?;
     let keys = auth::Keys::load(&config.keys)?;
     let reloading = mesh::spawn(keys.clone().reload(config.keys.clone(), shutdown.clone()));
-    let app = app::App::new(config, mesh, keys, registry, shutdown.clone())?;
+    let app = app::App::new(config, mesh, keys, registry, shutdown)?;
     tracing::info!(%address, routes = app.router.endpoints().len(), "edge is listening");
-    server::serve(listener, app, &shutdown).await;
+    server::serve(listener, app).await;
     reloading.await.context("the key reloader panicked")
 }

@@ -17,7 +17,7 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -74,36 +74,17 @@ fn panicked(payload: Box<dyn std::any::Any + Send>) -> http::Response<Body> {
     Refusal::internal(&text).response("")
 }
 
-/// Accepts until `shutdown`, then lets what is in flight finish within the configured time.
-pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, shutdown: &CancellationToken) {
+/// Serves until the shutdown and a little longer, until those who send requests have learned of it; then lets what is
+/// in flight finish within the configured time.
+pub(crate) async fn serve(listener: TcpListener, app: Arc<App>) {
     let limits = &app.config.limits;
-    let builder = Arc::new(builder(limits));
-    let slots = Arc::new(Semaphore::new(limits.connections_max));
-    let graceful = GracefulShutdown::new();
-    let connections = TaskTracker::new();
-    let routes = routes(&app);
-    while let Some((socket, slot)) = accept(&listener, &slots, shutdown).await {
-        let service = TowerToHyperService::new(routes.clone());
-        let first_byte = Duration::from_millis(limits.header_timeout_ms);
-        let (builder, watcher) = (Arc::clone(&builder), graceful.watcher());
-        let stopping = shutdown.clone();
-        connections.spawn(mesh::carry(async move {
-            let _slot: OwnedSemaphorePermit = slot;
-            // Until a client has sent something no timer of hyper's runs.
-            let mut byte = [0];
-            let peeking = stopping.run_until_cancelled(timeout(first_byte, socket.peek(&mut byte)));
-            if !matches!(peeking.await, Some(Ok(Ok(_)))) {
-                return;
-            }
-            let connection = builder
-                .serve_connection_with_upgrades(TokioIo::new(socket), service)
-                .into_owned();
-            if let Err(error) = watcher.watch(connection).await {
-                tracing::debug!(error, "connection ended early");
-            }
-        }));
-    }
-    drop(listener);
+    let (graceful, connections) = (GracefulShutdown::new(), TaskTracker::new());
+    let leaving = async {
+        app.stopping.cancelled().await;
+        sleep(Duration::from_millis(limits.drain_wait_ms)).await;
+        app.draining.cancel();
+    };
+    tokio::join!(take_in(listener, &app, &graceful, &connections), leaving);
     connections.close();
     app.sockets.close();
     let drained = async {
@@ -124,6 +105,40 @@ pub(crate) async fn serve(listener: TcpListener, app: Arc<App>, shutdown: &Cance
     }
 }
 
+/// Serves every connection that comes until the drain begins.
+async fn take_in(
+    listener: TcpListener,
+    app: &Arc<App>,
+    graceful: &GracefulShutdown,
+    connections: &TaskTracker,
+) {
+    let limits = &app.config.limits;
+    let builder = Arc::new(builder(limits));
+    let slots = Arc::new(Semaphore::new(limits.connections_max));
+    let routes = routes(app);
+    while let Some((socket, slot)) = accept(&listener, &slots, &app.draining).await {
+        let service = TowerToHyperService::new(routes.clone());
+        let first_byte = Duration::from_millis(limits.header_timeout_ms);
+        let (builder, watcher) = (Arc::clone(&builder), graceful.watcher());
+        let stopping = app.draining.clone();
+        connections.spawn(mesh::carry(async move {
+            let _slot: OwnedSemaphorePermit = slot;
+            // Until a client has sent something no timer of hyper's runs.
+            let mut byte = [0];
+            let peeking = stopping.run_until_cancelled(timeout(first_byte, socket.peek(&mut byte)));
+            if !matches!(peeking.await, Some(Ok(Ok(_)))) {
+                return;
+            }
+            let connection = builder
+                .serve_connection_with_upgrades(TokioIo::new(socket), service)
+                .into_owned();
+            if let Err(error) = watcher.watch(connection).await {
+                tracing::debug!(error, "connection ended early");
+            }
+        }));
+    }
+}
+
 fn builder(limits: &LimitsConfig) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -141,11 +156,11 @@ fn builder(limits: &LimitsConfig) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// The next connection and the slot it takes; `None` once the edge shuts down.
+/// The next connection and the slot it takes; `None` once the edge drains.
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-    shutdown: &CancellationToken,
+    draining: &CancellationToken,
 ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let accepting = async {
         let slot = Arc::clone(slots)
@@ -163,10 +178,10 @@ async fn accept(
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     };
-    shutdown.run_until_cancelled(accepting).await
+    draining.run_until_cancelled(accepting).await
 }

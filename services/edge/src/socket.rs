@@ -69,7 +69,7 @@ async fn forward(mut socket: WebSocket, mut stream: Stream) {
                     let _ = socket.send(Message::Text(text.into())).await;
                     return close(socket, close_code::ERROR, "the stream failed").await;
                 }
-                Next::End if stream.app().shutdown.is_cancelled() => {
+                Next::End if stream.app().draining.is_cancelled() => {
                     return close(socket, close_code::RESTART, "shutting down").await;
                 }
                 Next::End => return close(socket, close_code::NORMAL, "").await,

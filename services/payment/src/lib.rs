@@ -164,17 +164,22 @@ impl Service {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
+        let server = self.parts.mesh.server();
+        let draining = server.draining();
         let limits = watch::Limits {
             poll: Duration::from_millis(self.config.watch_poll_ms.max(1)),
             batch_max: i64::from(self.config.watch_batch_max.max(1)),
-            stopping: shutdown.clone(),
+            stopping: draining.clone(),
         };
         let api = Grpc::new(self.store.clone(), self.commands.clone(), limits);
-        let server = self.parts.mesh.server().add(PaymentServiceServer::new(api));
+        let store = self.store.clone();
+        let server = server
+            .ready_when(move || answers(store.clone()))
+            .add(PaymentServiceServer::new(api));
         let background = TaskTracker::new();
         let worker = self.worker();
-        let until_stop = shutdown.clone();
-        background.spawn(async move { worker.run(until_stop).await });
+        let until_drain = draining.clone();
+        background.spawn(async move { worker.run(until_drain).await });
         let relay = self.relay();
         let relay_stop = CancellationToken::new();
         let relay_until = relay_stop.clone();
@@ -183,6 +188,7 @@ impl Service {
 
         let served = server.serve(listener, shutdown.clone()).await;
         shutdown.cancel(); // Where serving failed, the rest stops as well.
+        draining.cancel();
         for tasks in [&background, &self.tasks] {
             if let Err(error) = shutdown::drain(tasks, DRAIN).await {
                 tracing::warn!(%error, "payments under way are gone on with at the next start");
@@ -246,16 +252,7 @@ pub async fn run(
 
     let readiness = Readiness::new();
     let store = service.store().clone();
-    readiness.check("database", move || {
-        let store = store.clone();
-        async move {
-            store
-                .revisions()
-                .await
-                .map(drop)
-                .map_err(|error| error.to_string())
-        }
-    });
+    readiness.check("database", move || answers(store.clone()));
     readiness.warning("broker", move || {
         let bus = bus.clone();
         async move { bus.ready().await }
@@ -293,6 +290,12 @@ pub async fn run(
         closed.context("closing the simulator's journal")?;
     }
     served
+}
+
+/// Whether the database answers: a check for readiness.
+async fn answers(store: Arc<dyn Store>) -> Result<(), String> {
+    let revisions = store.revisions().await;
+    revisions.map(drop).map_err(|error| error.to_string())
 }
 
 /// Who moves the money; and the simulator itself, where it runs in this process.

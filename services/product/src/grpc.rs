@@ -36,15 +36,15 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Serves a store; watchers are let go at `shutdown`.
+    /// Serves a store; watchers are let go when it is `draining`.
     pub(crate) fn new(
         store: Arc<dyn Store>,
         config: &Config,
         clock: Clock,
-        shutdown: CancellationToken,
+        draining: CancellationToken,
     ) -> Self {
         Self {
-            watchers: Watchers::new(store.clone(), config.watch.clone(), shutdown),
+            watchers: Watchers::new(store.clone(), config.watch.clone(), draining),
             transfer: config.transfer.clone(),
             ttl_default_us: i64::from(config.reservation_ttl_default_ms) * 1_000,
             store,

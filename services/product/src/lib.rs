@@ -154,13 +154,19 @@ impl Service {
             self.parts.clock.clone(),
             background.clone(),
         )));
+        let server = self.parts.mesh.server();
         let api = grpc::Api::new(
             self.store(),
             &self.config,
             self.parts.clock.clone(),
-            shutdown.clone(),
+            server.draining(),
         );
-        let server = self.parts.mesh.server().add(ProductServiceServer::new(api));
+        let asked = self.clone();
+        let ready = move || {
+            let asked = asked.clone();
+            async move { asked.ready().await }
+        };
+        let server = server.ready_when(ready).add(ProductServiceServer::new(api));
         let served = server.serve(listener, shutdown).await;
         background.cancel(); // Only now: the last calls may have left events behind.
         while let Some(ended) = tasks.join_next().await {

@@ -53,7 +53,15 @@ async fn main() -> anyhow::Result<ExitCode> {
             let journal = PathBuf::from(place("simulator")?);
             let (product, payment) = (place("product")?, place("payment")?);
             let stores = Stores::copy(product, payment, &journal, now_us).await?;
-            (stores, Some(place("rabbitmq")?.to_owned()))
+            let mut broker = RabbitMqConfig {
+                url: place("rabbitmq")?.to_owned(),
+                password_file: places["rabbitmq_password_file"].as_str().map(PathBuf::from),
+                ..RabbitMqConfig::default()
+            };
+            if let Some(user) = places["rabbitmq_user"].as_str() {
+                user.clone_into(&mut broker.user);
+            }
+            (stores, Some(broker))
         }
         (None, None) => bail!("one of --data-dir and --places is needed"),
     };
@@ -77,8 +85,11 @@ async fn main() -> anyhow::Result<ExitCode> {
         let found = acknowledged_is_there(&mut stores, &journal).await?;
         say("acknowledged_is_there", found);
     }
-    if let Some(url) = broker {
-        say("queues_are_empty", queues_are_empty(&queues(url).await?));
+    if let Some(broker) = broker {
+        say(
+            "queues_are_empty",
+            queues_are_empty(&queues(&broker).await?),
+        );
     }
     println!("{violations} violations");
     Ok(if violations == 0 {
@@ -89,14 +100,10 @@ async fn main() -> anyhow::Result<ExitCode> {
 }
 
 /// The queues of all consumers, each with the number of messages that wait in it.
-async fn queues(url: String) -> anyhow::Result<Vec<(String, u64)>> {
-    let config = RabbitMqConfig {
-        url,
-        ..RabbitMqConfig::default()
-    };
+async fn queues(broker: &RabbitMqConfig) -> anyhow::Result<Vec<(String, u64)>> {
     let consumers = CONSUMERS.map(str::to_owned);
     let mut queues = Vec::new();
-    for (consumer, queue) in consumers.iter().zip(lag(&config, &consumers).await?) {
+    for (consumer, queue) in consumers.iter().zip(lag(broker, &consumers).await?) {
         queues.push((consumer.clone(), queue.ready.into()));
         queues.push((
             format!("{consumer}, for another attempt"),

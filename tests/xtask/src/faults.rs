@@ -68,7 +68,7 @@ pub(crate) fn folder_of(program: &Path) -> Result<&Path> {
 }
 
 /// A folder that is not there yet: `mixed-1`, `mixed-2`, ….
-fn fresh(parent: &Path, name: &str) -> Result<PathBuf> {
+pub(crate) fn fresh(parent: &Path, name: &str) -> Result<PathBuf> {
     let numbered = (1..).map(|number: u32| parent.join(format!("{name}-{number}")));
     let mut free = numbered.filter(|folder| !folder.exists());
     let folder = free.next().context("there is a free number")?;

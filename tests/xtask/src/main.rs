@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, check, docs, faults, k8s, mutants, servers, test, tour, up, verify};
+use xtask::{
+    bench, check, docs, faults, image, k8s, k8s_smoke, mutants, roll, servers, test, tour, up,
+    verify,
+};
 
 /// Every check and chore of the repository.
 #[derive(Parser)]
@@ -19,8 +22,6 @@ enum Task {
     Test(test::Options),
     /// Checks from outside: buf, grpcio, spectral, schemathesis, a browser. Each says RAN or SKIPPED.
     Verify(verify::Options),
-    /// Looks at the Kubernetes manifests without a cluster: `cargo xtask k8s check`.
-    K8s(k8s::Options),
     /// Breaks the code on purpose and lists what no test noticed (cargo-mutants).
     Mutants(mutants::Options),
     /// Runs the README's commands as printed and compares what they answer.
@@ -31,6 +32,15 @@ enum Task {
     Check(check::Options),
     /// Kills processes and servers while customers buy, and checks that nothing was lost or done twice.
     Faults(faults::Options),
+    /// Restarts product, payment and edge again and again while customers buy, and counts what fails.
+    Roll(roll::Options),
+    /// Makes an OCI image archive of each program, or runs them from there: `cargo xtask image run product`.
+    Image(image::Options),
+    /// Kubernetes: `cargo xtask k8s check` without a cluster, `cargo xtask k8s smoke` with one.
+    K8s {
+        #[command(subcommand)]
+        task: K8s,
+    },
     /// Starts a private PostgreSQL and RabbitMQ for tests that are run one by one; Ctrl-C stops them.
     Servers,
     /// Measures the services against their servers, and the mesh against others: `cargo xtask bench store`, `mesh`.
@@ -40,16 +50,29 @@ enum Task {
     Docs(docs::Options),
 }
 
+#[derive(Subcommand)]
+enum K8s {
+    /// Renders and checks every overlay; prints each own policy and the mutations that it has caught.
+    Check,
+    /// The shop on a cluster: the README's tour, rolls under load, killed pods, probed arrows, every invariant.
+    Smoke(k8s_smoke::Options),
+}
+
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
         Task::Verify(options) => verify::run(&options),
-        Task::K8s(options) => k8s::run(&options),
         Task::Mutants(options) => mutants::run(&options),
         Task::Tour(options) => tour::run(&options),
         Task::Up(options) => up::run(&options),
         Task::Check(options) => check::run(&options),
         Task::Faults(options) => faults::run(&options),
+        Task::Roll(options) => roll::run(&options),
+        Task::Image(options) => image::run(&options),
+        Task::K8s { task: K8s::Check } => k8s::run(),
+        Task::K8s {
+            task: K8s::Smoke(options),
+        } => k8s_smoke::run(&options),
         Task::Servers => servers::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Docs(options) => docs::run(&options),

@@ -81,8 +81,10 @@ pub fn run(options: &Options) -> Result<()> {
 /// The steps that servers are started for.
 const HEAVY: &str = "heavy tests";
 const ON_SERVERS: &str = "on servers";
-/// The fault harness: the step and the test target.
+/// The step that kills and restarts processes.
 const FAULTS: &str = "faults";
+/// Its test targets: the fault harness, and rolling restarts.
+const KILLING: [&str; 2] = [FAULTS, "roll"];
 /// The suite that runs once on embedded storage and once on servers.
 const SCENARIO_SUITE: &str = "scenarios";
 /// What of it plants bugs into files, meddles while a provider thinks (a copy of a database takes longer), or
@@ -101,7 +103,7 @@ struct Suites {
     heavy: Vec<String>,
     /// Heavy ones that need a server.
     served: Vec<String>,
-    /// The fault harness, which has servers of its own.
+    /// Those of [`KILLING`], which have servers of their own.
     faults: Vec<String>,
 }
 
@@ -112,7 +114,7 @@ impl Suites {
             let targets = package["targets"].as_array().into_iter().flatten();
             for target in targets.filter(|target| target["kind"][0] == "test") {
                 let name = target["name"].as_str().unwrap_or_default().to_owned();
-                if name == FAULTS {
+                if KILLING.contains(&name.as_str()) {
                     suites.faults.push(name);
                 } else if SERVED.iter().any(|end| name.ends_with(end)) {
                     suites.served.push(name);
@@ -330,7 +332,7 @@ test result: FAILED. 5 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; 
             {"name": "mesh", "targets": [{"kind": ["lib"], "name": "mesh"}, {"kind": ["test"], "name": "wire"}]},
             {"name": "tests", "targets": [
                 {"kind": ["test"], "name": "house_rules"}, {"kind": ["test"], "name": "purchase"},
-                {"kind": ["test"], "name": "faults"}
+                {"kind": ["test"], "name": "faults"}, {"kind": ["test"], "name": "roll"}
             ]},
             {"name": "store", "targets": [{"kind": ["test"], "name": "store_postgres"}]},
         ]});
@@ -359,7 +361,7 @@ test result: FAILED. 5 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; 
         assert!(shown(&suites).contains("--lib --bins --test wire --test house_rules\n"));
         assert!(shown(&suites).contains("--workspace --test purchase --test store_postgres\n"));
         assert!(shown(&suites).contains("--test scenarios -- --skip planted_bugs --skip"));
-        assert!(shown(&suites).ends_with("--test faults --no-capture"));
+        assert!(shown(&suites).ends_with("--test faults --test roll --no-capture"));
         let light = Suites {
             light: suites.light,
             ..Suites::default()

@@ -21,10 +21,10 @@ mod pattern;
 mod peer;
 mod rate_limit;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, future::pending, sync::Arc};
 
 use http::{Request, Response};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status,
@@ -34,8 +34,10 @@ use tonic::{
 };
 use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
+use drain::Drain;
 pub use fault::{FaultRule, FaultsConfig};
 pub use health::Health;
+use health::ReadyCheck;
 pub use overload::OverloadConfig;
 pub use rate_limit::{RateLimitRule, RateLimitsConfig};
 
@@ -51,6 +53,8 @@ pub struct Server {
     routes: RoutesBuilder,
     services: Vec<&'static str>,
     health: Health,
+    ready: Option<ReadyCheck>,
+    drain: Drain,
 }
 
 impl Server {
@@ -60,6 +64,8 @@ impl Server {
             routes: Routes::builder(),
             services: Vec::new(),
             health: Health::new(),
+            ready: None,
+            drain: Drain::default(),
         }
     }
 
@@ -92,8 +98,28 @@ impl Server {
         self.health.clone()
     }
 
-    /// Serves until `shutdown`, then drains: health turns NOT_SERVING, no connection is accepted,
-    /// clients are told to go elsewhere, calls in flight may finish within `drain_timeout_ms`.
+    /// Calls should come here while this passes: health says so by the names `readiness` and `""`. It is asked every
+    /// `server.readiness_interval_ms` and has two seconds to answer; its error is for the log. Without one the
+    /// server is ready until its shutdown.
+    #[must_use]
+    pub fn ready_when<F>(mut self, check: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        self.ready = Some(ReadyCheck::new(check));
+        self
+    }
+
+    /// Cancelled when the wait after the shutdown is over and the drain begins: what would go on for ever, such as
+    /// a watch, has to end then, and not before.
+    pub fn draining(&self) -> CancellationToken {
+        self.drain.begun.child_token()
+    }
+
+    /// Serves until `shutdown`, then leaves in this order: health turns NOT_SERVING; calls are served for another
+    /// `drain_wait_ms`, in which whoever balances by health or by a cluster's endpoints learns of it; no connection
+    /// is accepted any more and clients are told to go elsewhere (GOAWAY); calls in flight may finish within
+    /// `drain_timeout_ms`.
     ///
     /// Health (`grpc.health.v1`) and reflection (`grpc.reflection.v1`) are served along.
     pub async fn serve(
@@ -116,23 +142,41 @@ impl Server {
         self.routes
             .add_service(reflection)
             .add_service(self.health.service());
-        self.health.all(&self.services, true).await;
+        self.health
+            .begin(&self.services, self.ready.is_some())
+            .await;
 
-        let drain = drain::Drain::default();
+        let drain = self.drain.clone();
         let _closed = drain.close_on_drop();
         let routes = std::mem::take(&mut self.routes).routes();
         let config = self.mesh.config();
-        let connections_max = config.server.connections_max;
+        let limits = config.server.clone();
         let terms = Arc::new(connection::Terms::new(
             self.stack(routes),
             config,
             self.mesh.identities().clone(),
             &drain,
         ));
-        accept::serve(listener, terms, connections_max, &shutdown).await;
-        self.health.all(&self.services, false).await;
-        drain.run(self.mesh.config().server.drain_timeout()).await;
+        let leaving = async {
+            let _ = shutdown.run_until_cancelled(self.follow()).await;
+            self.health.leave(&self.services).await;
+            sleep(limits.drain_wait()).await;
+            drain.begun.cancel();
+        };
+        let accepting = accept::serve(listener, terms, limits.connections_max, &drain.begun);
+        tokio::join!(accepting, leaving);
+        drain.run(limits.drain_timeout()).await;
         Ok(())
+    }
+
+    async fn follow(&self) {
+        match &self.ready {
+            Some(check) => {
+                let interval = self.mesh.config().server.readiness_interval();
+                self.health.follow(check, interval).await;
+            }
+            None => pending().await,
+        }
     }
 
     fn stack(&self, routes: Routes) -> ServerStack {

@@ -7,6 +7,7 @@ mod deadlines;
 mod discovering;
 mod explaining;
 mod identity;
+mod leaving;
 mod lifecycle;
 mod limits;
 mod party;

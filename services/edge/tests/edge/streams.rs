@@ -1,6 +1,7 @@
 //! Streams in every form: lines, events, WebSockets, uploads and downloads.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _, stream};
 use serde_json::{Value, json};
@@ -280,5 +281,37 @@ async fn a_download_is_the_bytes_and_a_broken_one_is_seen_to_be_broken() {
         Err(error) => Err(error),
     };
     assert!(broken.is_err(), "a part must not be taken for the whole");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn in_the_wait_before_the_drain_requests_are_answered_and_streams_go_on() {
+    let wait = Duration::from_mins(1);
+    let edge = Edge::with(|config| {
+        config.limits.drain_wait_ms = wait.as_millis().try_into().unwrap();
+    })
+    .await;
+    let before = edge.get("/v1/notes/a").await;
+    assert_eq!(before.headers().get("connection"), None);
+    let mut body = edge.get("/v1/notes:watch").await.bytes_stream();
+    let mut text = Vec::new();
+    while text.iter().filter(|byte| **byte == b'\n').count() < 2 {
+        text.extend(within(body.next()).await.unwrap().unwrap());
+    }
+    edge.shut_down();
+
+    let (status, health) = json(edge.get("/healthz").await).await;
+    assert_eq!((status, &health["status"]), (503, &json!("not ready")));
+    let during = edge.get("/v1/notes/a").await;
+    assert_eq!(during.status(), before.status());
+    // HTTP/1.1's way to say that the next request should go over another connection.
+    assert_eq!(during.headers()["connection"], "close");
+    assert!(futures_util::poll!(body.next()).is_pending(), "it goes on");
+
+    tokio::time::pause();
+    tokio::time::advance(wait).await;
+    tokio::time::resume();
+    let rest: Vec<_> = within(body.collect::<Vec<_>>()).await;
+    assert!(rest.iter().all(Result::is_ok), "{rest:?}");
     edge.stop().await;
 }

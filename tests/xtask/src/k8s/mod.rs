@@ -17,22 +17,8 @@ mod schemas;
 use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Result, bail};
-use clap::Subcommand;
 
 use crate::{checkout, verify};
-
-/// What to do with the manifests in `k8s/`.
-#[derive(clap::Args)]
-pub struct Options {
-    #[command(subcommand)]
-    task: Task,
-}
-
-#[derive(Subcommand)]
-enum Task {
-    /// Renders and checks every overlay; prints each own policy and the mutations that it has caught.
-    Check,
-}
 
 /// What came of a check.
 pub(crate) enum Outcome {
@@ -44,9 +30,8 @@ pub(crate) enum Outcome {
     Skipped(String),
 }
 
-/// Runs a task; fails when it finds something.
-pub fn run(options: &Options) -> Result<()> {
-    let Task::Check = options.task;
+/// Checks and prints the report; fails when it finds something.
+pub fn run() -> Result<()> {
     let target = checkout::target()?;
     let (tools, logs) = (target.join("tools"), target.join("k8s"));
     match check(&tools, &logs)? {

@@ -213,6 +213,23 @@ impl Group {
         Ok(())
     }
 
+    /// Asks the leader to end, as a cluster does.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal("-TERM")
+    }
+
+    /// Waits for the leader's own end, which is an error if it does not come in time.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let started = Instant::now();
+        while started.elapsed() < STOP_TIMEOUT {
+            if let Some(status) = self.leader.try_wait()? {
+                return Ok(status);
+            }
+            thread::park_timeout(PROBE_INTERVAL);
+        }
+        bail!("a process did not end within {STOP_TIMEOUT:?}")
+    }
+
     /// Asks with a signal, waits, and kills what is left of the group.
     pub fn stop(&mut self, name: &str) {
         let started = Instant::now();

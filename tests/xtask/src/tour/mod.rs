@@ -81,11 +81,8 @@ pub fn run(options: &Options) -> Result<()> {
     let logs = checkout::target()?.join("verify");
     fs::create_dir_all(&logs)?;
     let shop = Shop::start(&logs, "tour")?;
-    let place = |text: &str| {
-        DOCUMENTED.iter().fold(text.to_owned(), |text, address| {
-            text.replace(address, &shop.address().to_string())
-        })
-    };
+    let address = shop.address().to_string();
+    let place = |text: &str| placed(text, &address);
     let answers = walk(&stops, place)?;
     if options.print {
         for (stop, answer) in stops.iter().zip(&answers) {
@@ -105,6 +102,29 @@ pub fn run(options: &Options) -> Result<()> {
     );
     drop(shop);
     ready_screen(&logs)
+}
+
+/// Takes the whole tour of a document against a shop at `address` (`host:port`) that has the sample catalogue and has sold
+/// nothing yet.
+pub(crate) fn take(file: &Path, address: &str) -> Result<()> {
+    let text =
+        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let stops = markdown::stops(&text)?;
+    let place = |text: &str| placed(text, address);
+    let answers = walk(&stops, place)?;
+    let compared = compare_all(file, &stops, &answers, place)?;
+    println!(
+        "tour: {} blocks ran, {compared} answers compared",
+        stops.len()
+    );
+    Ok(())
+}
+
+/// A text with the documented address replaced.
+fn placed(text: &str, address: &str) -> String {
+    DOCUMENTED.iter().fold(text.to_owned(), |text, documented| {
+        text.replace(documented, address)
+    })
 }
 
 /// Runs all blocks in one bash and answers what each printed.

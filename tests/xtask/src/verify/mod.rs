@@ -9,6 +9,7 @@
 
 mod browser;
 mod buf;
+mod image;
 mod interop;
 mod k8s;
 mod openapi;
@@ -43,7 +44,7 @@ struct Check {
     run: fn(&Place) -> Result<Verdict>,
 }
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     Check {
         name: "buf-lint",
         about: "the contracts follow buf.yaml's rules",
@@ -63,6 +64,11 @@ const CHECKS: [Check; 7] = [
         name: "k8s",
         about: "the manifests in k8s/ fit their schemas, the policies and the code",
         run: k8s::run,
+    },
+    Check {
+        name: "image",
+        about: "each program starts from its image with runc, without any right, and is healthy",
+        run: image::run,
     },
     Check {
         name: "openapi-spectral",
