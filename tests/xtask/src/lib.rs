@@ -13,6 +13,7 @@ pub mod docs;
 pub mod faults;
 pub mod fuzz;
 pub mod image;
+pub mod k8s;
 pub mod k8s_smoke;
 pub mod mutants;
 pub mod process;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::{
-    bench, check, docs, faults, fuzz, image, k8s_smoke, mutants, roll, semver, servers, test, tour, up, verify,
+    bench, check, docs, faults, fuzz, image, k8s, k8s_smoke, mutants, roll, semver, servers, test, tour, up, verify,
 };
 
 /// Every check and chore of the repository.
@@ -39,7 +39,7 @@ enum Task {
     Roll(roll::Options),
     /// Makes an OCI image archive of each program, or runs them from there: `cargo xtask image run product`.
     Image(image::Options),
-    /// Kubernetes.
+    /// Kubernetes: `cargo xtask k8s check` without a cluster, `cargo xtask k8s smoke` with one.
     K8s {
         #[command(subcommand)]
         task: K8s,
@@ -55,6 +55,8 @@ enum Task {
 
 #[derive(Subcommand)]
 enum K8s {
+    /// Renders and checks every overlay; prints each own policy and the mutations that it has caught.
+    Check,
     /// The shop on a cluster: the README's tour, rolls under load, killed pods, probed arrows, every invariant.
     Smoke(k8s_smoke::Options),
 }
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Roll(options) => roll::run(&options),
         Task::Image(options) => image::run(&options),
+        Task::K8s { task: K8s::Check } => k8s::run(),
         Task::K8s {
             task: K8s::Smoke(options),
         } => k8s_smoke::run(&options),

@@ -11,6 +11,7 @@ mod browser;
 mod buf;
 mod image;
 mod interop;
+mod k8s;
 mod openapi;
 mod packages;
 mod stripe;
@@ -45,7 +46,7 @@ struct Check {
     run: fn(&Place) -> Result<Verdict>,
 }
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 10] = [
     Check {
         name: "buf-lint",
         about: "the contracts follow buf.yaml's rules",
@@ -65,6 +66,11 @@ const CHECKS: [Check; 7] = [
         name: "packages",
         about: "RouteGuide builds and runs outside the workspace, from archives of the mesh",
         run: packages::run,
+    },
+    Check {
+        name: "k8s",
+        about: "the manifests in k8s/ fit their schemas, the policies and the code",
+        run: k8s::run,
     },
     Check {
         name: "image",
