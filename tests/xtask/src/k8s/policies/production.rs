@@ -45,12 +45,13 @@ pub(super) const POLICIES: [Policy; 5] = [
                 )],
             },
             Mutation {
-                says: "the secret of the provider is not mounted",
-                edits: &[Edit::Set(
+                says: "the secret of the provider comes from the configuration",
+                edits: &[Edit::Replace(
                     "Deployment",
                     "payment",
-                    "/spec/template/spec/volumes",
-                    "[]",
+                    "/spec/template/spec/containers/0/env/1/value",
+                    "/provider/",
+                    "/config/",
                 )],
             },
         ],
@@ -219,15 +220,16 @@ fn provider(scene: &Scene<'_>) -> Vec<String> {
         if provider.is_empty() || provider == SIMULATOR {
             findings.push(format!("the provider of payment is {provider:?}"));
         }
+        let file = text(&config, &format!("/service/{provider}/secret_key_file"));
+        let volume = payment
+            .volume_of(file)
+            .map(|(volume, _)| text(volume, "/secret/secretName"));
+        if volume.is_none_or(str::is_empty) {
+            findings.push(format!("the secret of {provider:?} comes from no Secret"));
+        }
         if !text(&config, "/simulator_remote/url").is_empty() {
             findings.push("payment knows where a simulator is".to_owned());
         }
-    }
-    let volume = list(payment.pod(), "/volumes")
-        .iter()
-        .find(|volume| text(volume, "/name") == "provider");
-    if volume.is_none_or(|volume| text(volume, "/secret/secretName").is_empty()) {
-        findings.push("the provider's secret comes from no Secret".to_owned());
     }
     findings
 }
