@@ -5,6 +5,7 @@
 //! Heavy tools (Node.js, Chromium, schemathesis) are never required to build or test: what cannot be
 //! installed makes a check say SKIPPED by name.
 
+pub mod affected;
 pub mod bench;
 pub mod check;
 pub mod checkout;
@@ -12,8 +13,10 @@ pub mod debian;
 pub mod docs;
 pub mod faults;
 pub mod mutants;
+pub mod pr_light;
 pub mod process;
 pub mod servers;
+pub mod services;
 pub mod shop;
 pub mod test;
 pub mod tour;

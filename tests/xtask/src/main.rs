@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, check, docs, faults, mutants, servers, test, tour, up, verify};
+use xtask::{
+    affected, bench, check, docs, faults, mutants, pr_light, servers, test, tour, up, verify,
+};
 
 /// Every check and chore of the repository.
 #[derive(Parser)]
@@ -17,6 +19,10 @@ struct Arguments {
 enum Task {
     /// Formatting, lints and all tests; the light ones first.
     Test(test::Options),
+    /// Lists the crates and areas that a change affects, by its files and the dependency graph.
+    Affected(affected::Options),
+    /// What a pull request is checked for at once: formatting, lints and light tests of what it affects.
+    PrLight(pr_light::Options),
     /// Checks from outside: buf, grpcio, spectral, schemathesis, a browser. Each says RAN or SKIPPED.
     Verify(verify::Options),
     /// Breaks the code on purpose and lists what no test noticed (cargo-mutants).
@@ -41,6 +47,8 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
+        Task::Affected(options) => affected::run(&options),
+        Task::PrLight(options) => pr_light::run(&options),
         Task::Verify(options) => verify::run(&options),
         Task::Mutants(options) => mutants::run(&options),
         Task::Tour(options) => tour::run(&options),

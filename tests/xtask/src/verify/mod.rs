@@ -12,6 +12,7 @@ mod buf;
 mod interop;
 mod openapi;
 mod tools;
+mod workflows;
 
 use std::{
     fs,
@@ -42,7 +43,7 @@ struct Check {
     run: fn(&Place) -> Result<Verdict>,
 }
 
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 7] = [
     Check {
         name: "buf-lint",
         about: "the contracts follow buf.yaml's rules",
@@ -52,6 +53,11 @@ const CHECKS: [Check; 6] = [
         name: "buf-breaking",
         about: "the contracts break nobody who uses those of the main branch",
         run: buf::breaking,
+    },
+    Check {
+        name: "workflows",
+        about: "zizmor finds nothing in the pipelines of .github",
+        run: workflows::run,
     },
     Check {
         name: "grpc-interop",
@@ -124,6 +130,12 @@ pub fn run(options: &Options) -> Result<()> {
         }
         return Ok(());
     }
+    let only: Vec<_> = options.only.iter().map(String::as_str).collect();
+    run_only(&only)
+}
+
+/// Runs the checks of these names, or all when none is given.
+pub(crate) fn run_only(names: &[&str]) -> Result<()> {
     let target = checkout::target()?;
     let place = Place {
         tools: target.join("tools"),
@@ -135,7 +147,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let mut tally = Tally::default();
     for check in CHECKS {
-        if options.only.is_empty() || options.only.iter().any(|name| name == check.name) {
+        if names.is_empty() || names.contains(&check.name) {
             let started = Instant::now();
             let verdict =
                 (check.run)(&place).unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")));
