@@ -110,7 +110,7 @@ impl Shop {
         progress(Progress::Opening);
         let registry = Registry::new();
         let destinations = [("product", product_addr), ("payment", payment_addr)];
-        let ground = Ground::lay(config, clock, bus, destinations, &registry).await?;
+        let ground = Ground::lay(config, clock, bus, &destinations, &registry).await?;
         let (readiness, product, payment) = (Readiness::new(), Slot::default(), Slot::default());
         product.check(&readiness, "product", &ground.clock);
         payment.check(&readiness, "payment", &ground.clock);

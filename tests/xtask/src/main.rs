@@ -1,10 +1,14 @@
 //! `cargo xtask`: reads the command line and hands over to the library.
 
+#[cfg(test)]
+mod workflows;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::{
-    affected, bench, check, docs, faults, mutants, pr_light, servers, test, tour, up, verify,
+    affected, bench, check, docs, faults, mutants, new_service, pr_light, release, servers, test,
+    tour, up, verify,
 };
 
 /// Every check and chore of the repository.
@@ -33,6 +37,10 @@ enum Task {
     Up(up::Options),
     /// Asks a running shop for every invariant; by default the one of `cargo xtask up`.
     Check(check::Options),
+    /// Writes a new service and wires it into everything.
+    NewService(new_service::Options),
+    /// Makes a release of image archives, pushes it, deploys it.
+    Release(release::Options),
     /// Kills processes and servers while customers buy, and checks that nothing was lost or done twice.
     Faults(faults::Options),
     /// Starts a private PostgreSQL and RabbitMQ for tests that are run one by one; Ctrl-C stops them.
@@ -54,6 +62,8 @@ fn main() -> ExitCode {
         Task::Tour(options) => tour::run(&options),
         Task::Up(options) => up::run(&options),
         Task::Check(options) => check::run(&options),
+        Task::NewService(options) => new_service::run(&options),
+        Task::Release(options) => release::run(&options),
         Task::Faults(options) => faults::run(&options),
         Task::Servers => servers::run(),
         Task::Bench(options) => bench::run(&options),

@@ -15,8 +15,9 @@ use xtask::{
 };
 
 /// Every crate but [`SERVICES`].
-const OTHERS: [&str; 17] = [
+const OTHERS: [&str; 18] = [
     "bench",
+    "chassis",
     "commerce-mesh",
     "commerce-mesh-ctl",
     "commerce-mesh-events",
@@ -164,6 +165,7 @@ fn the_mesh_affects_whoever_calls_through_it() {
                 "commerce-mesh-ctl",
                 // Its tests only; who is built with it is not affected by that.
                 "commerce-mesh-runtime",
+                "chassis",
                 "edge",
                 "standalone",
                 "tests",
@@ -193,6 +195,7 @@ fn the_broker_does_not_affect_the_edge() {
             &[
                 "commerce-mesh-rabbitmq",
                 "commerce-mesh-ctl",
+                "chassis",
                 "standalone",
                 "tests",
                 "bench",
@@ -280,6 +283,7 @@ fn a_locked_package_affects_whoever_is_built_with_it() {
             &[
                 "commerce-mesh-rabbitmq",
                 "commerce-mesh-ctl",
+                "chassis",
                 "standalone",
                 "tests",
                 "bench",

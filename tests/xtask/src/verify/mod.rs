@@ -10,6 +10,7 @@
 mod browser;
 mod buf;
 mod interop;
+mod new_service;
 mod openapi;
 mod tools;
 mod workflows;
@@ -43,7 +44,7 @@ struct Check {
     run: fn(&Place) -> Result<Verdict>,
 }
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     Check {
         name: "buf-lint",
         about: "the contracts follow buf.yaml's rules",
@@ -63,6 +64,11 @@ const CHECKS: [Check; 7] = [
         name: "grpc-interop",
         about: "gRPC's interoperability tests pass between the mesh and grpcio, both ways",
         run: interop::run,
+    },
+    Check {
+        name: "new-service",
+        about: "a service that new-service writes builds, passes its tests and answers over REST",
+        run: new_service::run,
     },
     Check {
         name: "openapi-spectral",
