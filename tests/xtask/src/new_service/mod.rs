@@ -184,7 +184,7 @@ mod tests {
         for (path, text) in &plan.changed {
             assert!(text.contains("quibble"), "{}", path.display());
         }
-        for (path, text) in plan.new.iter() {
+        for (path, text) in &plan.new {
             let left = text.to_lowercase().contains("widget") || text.contains("wdg");
             assert!(!left, "{} speaks of the template", path.display());
         }

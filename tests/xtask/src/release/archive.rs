@@ -1,4 +1,4 @@
-//! Image archives in OCI's layout: one `NAME.tar` for each program.
+//! Image archives in OCI's layout: one `NAME.oci.tar` for each program, as `cargo xtask image` writes them.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::process::{command, output};
 
 /// How their names end.
-const END: &str = ".tar";
+const END: &str = ".oci.tar";
 
 /// The archive of a program.
 pub(super) fn file(folder: &Path, name: &str) -> PathBuf {

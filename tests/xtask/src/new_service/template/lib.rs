@@ -18,7 +18,7 @@ use sqlx::migrate::Migrator;
 
 use store::Store;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations");
+static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// The service over its database.
 pub struct Service {
