@@ -2,10 +2,7 @@
 //!
 //! Services with a database stand for each other where a change reaches all of them; [`SERVICES`] is their list.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on has failed"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
     collections::BTreeSet,

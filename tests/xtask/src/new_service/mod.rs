@@ -182,7 +182,11 @@ mod tests {
             plan.new.len()
         );
         for (path, text) in &plan.changed {
-            assert!(text.contains("quibble"), "{}", path.display());
+            assert!(
+                text.to_lowercase().contains("quibble"),
+                "{}",
+                path.display()
+            );
         }
         for (path, text) in &plan.new {
             let left = text.to_lowercase().contains("widget") || text.contains("wdg");
