@@ -350,10 +350,12 @@ impl Shop {
     /// A mesh as each program has its own.
     fn mesh(&self, registry: &prometheus::Registry) -> anyhow::Result<Mesh> {
         let to = |address: SocketAddr| format!("http://{address}");
-        let destinations = BTreeMap::from([
-            ("product".to_owned(), to(self.at.product)),
-            ("payment".to_owned(), to(self.at.payment)),
-        ]);
+        // Services that no scenario asks are not started: for whether they are well, payment answers.
+        let names = xtask::services::NAMES.iter();
+        let mut destinations: BTreeMap<_, _> = names
+            .map(|name| ((*name).to_owned(), to(self.at.payment)))
+            .collect();
+        destinations.insert("product".to_owned(), to(self.at.product));
         let config = mesh::Config {
             destinations,
             ..mesh::Config::default()

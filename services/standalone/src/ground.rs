@@ -46,14 +46,14 @@ impl Ground {
         config: Config,
         clock: Clock,
         bus: InMemoryBus,
-        destinations: [(&str, SocketAddr); 2],
+        destinations: &[(&str, SocketAddr)],
         registry: &Registry,
     ) -> anyhow::Result<Self> {
         let mut mesh_config = config.mesh.clone();
         for (name, address) in destinations {
             mesh_config
                 .destinations
-                .insert(name.to_owned(), format!("http://{address}"));
+                .insert((*name).to_owned(), format!("http://{address}"));
         }
         let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
         let mesh = Mesh::start(mesh_config, contract, registry).await?;

@@ -113,7 +113,7 @@ impl Shop {
         let registry = Registry::new();
         let exporting = telemetry::export_metrics(&registry)?;
         let destinations = [("product", product_addr), ("payment", payment_addr)];
-        let ground = Ground::lay(config, clock, bus, destinations, &registry).await?;
+        let ground = Ground::lay(config, clock, bus, &destinations, &registry).await?;
         let (readiness, product, payment) = (Readiness::new(), Slot::default(), Slot::default());
         product.check(&readiness, "product", &ground.clock);
         payment.check(&readiness, "payment", &ground.clock);

@@ -14,7 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use xtask::servers::{Group, Servers, free_address, program};
+use xtask::{
+    servers::{Group, Servers, free_address, program},
+    services,
+};
 
 use super::proxy::{Manners, Proxy};
 
@@ -284,8 +287,11 @@ impl House {
         for (name, place) in ["payment-1", "payment-2"].iter().zip(places.payment) {
             self.add(programs, name, "payment", place, &payment, PAYMENT_POINTS)?;
         }
+        // Services that no customer asks are not started: for whether they are well, payment answers.
         let address = self.proxies.payment.address();
-        writeln!(destinations, "payment = \"http://{address}\"")?;
+        for name in services::NAMES.iter().filter(|name| **name != "product") {
+            writeln!(destinations, "{name} = \"http://{address}\"")?;
+        }
         self.add(programs, "edge", "edge", places.edge, &destinations, &[])?;
         Ok(())
     }

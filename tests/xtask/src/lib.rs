@@ -5,6 +5,7 @@
 //! Heavy tools (Node.js, Chromium, schemathesis) are never required to build or test: what cannot be
 //! installed makes a check say SKIPPED by name.
 
+pub mod affected;
 pub mod bench;
 pub mod check;
 pub mod checkout;
@@ -16,10 +17,14 @@ pub mod image;
 pub mod k8s;
 pub mod k8s_smoke;
 pub mod mutants;
+pub mod new_service;
+pub mod pr_light;
 pub mod process;
+pub mod release;
 pub mod roll;
 pub mod semver;
 pub mod servers;
+pub mod services;
 pub mod shop;
 pub mod test;
 pub mod tour;

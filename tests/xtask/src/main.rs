@@ -1,10 +1,14 @@
 //! `cargo xtask`: reads the command line and hands over to the library.
 
+#[cfg(test)]
+mod workflows;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::{
-    bench, check, docs, faults, fuzz, image, k8s, k8s_smoke, mutants, roll, semver, servers, test, tour, up, verify,
+    affected, bench, check, docs, faults, fuzz, image, k8s, k8s_smoke, mutants, new_service, pr_light, release, roll,
+    semver, servers, test, tour, up, verify,
 };
 
 /// Every check and chore of the repository.
@@ -19,6 +23,10 @@ struct Arguments {
 enum Task {
     /// Formatting, lints and all tests; the light ones first.
     Test(test::Options),
+    /// Lists the crates and areas that a change affects, by its files and the dependency graph.
+    Affected(affected::Options),
+    /// What a pull request is checked for at once: formatting, lints and light tests of what it affects.
+    PrLight(pr_light::Options),
     /// Checks from outside: buf, grpcio, spectral, schemathesis, a browser. Each says RAN or SKIPPED.
     Verify(verify::Options),
     /// Breaks the code on purpose and lists what no test noticed (cargo-mutants).
@@ -31,6 +39,10 @@ enum Task {
     Up(up::Options),
     /// Asks a running shop for every invariant; by default the one of `cargo xtask up`.
     Check(check::Options),
+    /// Writes a new service and wires it into everything.
+    NewService(new_service::Options),
+    /// Makes a release of image archives, pushes it, deploys it.
+    Release(release::Options),
     /// Kills processes and servers while customers buy, and checks that nothing was lost or done twice.
     Faults(faults::Options),
     /// Tries every parser of what others write, for as long as one likes.
@@ -64,12 +76,16 @@ enum K8s {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
+        Task::Affected(options) => affected::run(&options),
+        Task::PrLight(options) => pr_light::run(&options),
         Task::Verify(options) => verify::run(&options),
         Task::Mutants(options) => mutants::run(&options),
         Task::Semver(options) => semver::run(&options),
         Task::Tour(options) => tour::run(&options),
         Task::Up(options) => up::run(&options),
         Task::Check(options) => check::run(&options),
+        Task::NewService(options) => new_service::run(&options),
+        Task::Release(options) => release::run(&options),
         Task::Faults(options) => faults::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Roll(options) => roll::run(&options),

@@ -36,7 +36,11 @@ impl Shop {
     /// Builds and starts a shop and waits until it is ready. Its ready screen goes to `NAME.screen.txt` in
     /// the folder, all else that it prints to `NAME.log.txt`.
     pub fn start(folder: &Path, name: &str) -> Result<Shop> {
-        let binary = checkout::build("standalone")?;
+        Shop::run(&checkout::build("standalone")?, folder, name)
+    }
+
+    /// The same with a binary that was built already.
+    pub fn run(binary: &Path, folder: &Path, name: &str) -> Result<Shop> {
         let create = |path: &Path| {
             File::create(path).with_context(|| format!("cannot write {}", path.display()))
         };
@@ -44,7 +48,7 @@ impl Shop {
         let log = folder.join(format!("{name}.log.txt"));
         // The port is free now; should somebody else take it first, the shop says so and ends.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let process = command(&binary)
+        let process = command(binary)
             .args(["--ephemeral", "--listen", &address.to_string()])
             .args(["--admin-listen", "127.0.0.1:0"])
             .stdout(create(&screen)?)

@@ -8,6 +8,7 @@
 //! A step that fails does not keep the later ones from running; the exit status tells of all.
 
 use std::{
+    collections::BTreeSet,
     process::Command,
     time::{Duration, Instant},
 };
@@ -42,16 +43,26 @@ pub fn run(options: &Options) -> Result<()> {
     let mut suites = Suites::read(&checkout::metadata()?);
     let mut skipped = Vec::new();
     if options.light {
-        suites.heavy.clear();
-        suites.served.clear();
-        suites.faults.clear();
+        suites = suites.light_only();
     } else if let Err(error) = servers::install() {
         skipped = std::mem::take(&mut suites.served);
         skipped.append(&mut suites.faults);
         println!("the servers are missing: {error:#}");
     }
+    run_steps(&suites, &Selection::Workspace, skipped)
+}
+
+/// Formatting, lints and light tests of some crates only.
+pub(crate) fn run_light(crates: &BTreeSet<String>) -> Result<()> {
+    let metadata = checkout::metadata()?;
+    let selection = Selection::of(&metadata, crates);
+    let suites = Suites::read(&selection.within(metadata)).light_only();
+    run_steps(&suites, &selection, Vec::new())
+}
+
+fn run_steps(suites: &Suites, selection: &Selection, skipped: Vec<String>) -> Result<()> {
     let mut ended = Vec::new();
-    for (name, mut command) in steps(installed("cargo-nextest"), &suites) {
+    for (name, mut command) in steps(installed("cargo-nextest"), suites, selection) {
         println!("\n== {name}");
         let started = Instant::now();
         let servers = match name {
@@ -107,7 +118,74 @@ struct Suites {
     faults: Vec<String>,
 }
 
+/// Which packages cargo is told to look at.
+enum Selection {
+    /// All.
+    Workspace,
+    /// These, and which of them have a library.
+    Packages {
+        names: Vec<String>,
+        libraries: Vec<String>,
+    },
+}
+
+impl Selection {
+    fn of(metadata: &Value, crates: &BTreeSet<String>) -> Selection {
+        let has_library = |package: &&Value| {
+            let targets = package["targets"].as_array().into_iter().flatten();
+            targets.into_iter().any(|target| target["kind"][0] == "lib")
+        };
+        let packages = metadata["packages"].as_array().into_iter().flatten();
+        let name = |package: &Value| package["name"].as_str().unwrap_or_default().to_owned();
+        let packages = packages.filter(|package| crates.contains(&name(package)));
+        Selection::Packages {
+            libraries: packages.clone().filter(has_library).map(name).collect(),
+            names: packages.map(name).collect(),
+        }
+    }
+
+    /// The same metadata with the selected packages only.
+    fn within(&self, mut metadata: Value) -> Value {
+        if let (Selection::Packages { names, .. }, Some(packages)) =
+            (self, metadata["packages"].as_array_mut())
+        {
+            packages.retain(|package| names.iter().any(|name| package["name"] == **name));
+        }
+        metadata
+    }
+
+    /// The arguments that say so; `whole` where all are meant.
+    fn arguments(&self, whole: &'static str) -> Vec<&str> {
+        match self {
+            Selection::Workspace => vec![whole],
+            Selection::Packages { names, .. } => packages(names),
+        }
+    }
+
+    /// The same for what only libraries have; none where there is no library.
+    fn libraries(&self) -> Option<Vec<&str>> {
+        match self {
+            Selection::Workspace => Some(vec!["--workspace"]),
+            Selection::Packages { libraries, .. } => {
+                (!libraries.is_empty()).then(|| packages(libraries))
+            }
+        }
+    }
+}
+
+fn packages(names: &[String]) -> Vec<&str> {
+    names.iter().flat_map(|name| ["--package", name]).collect()
+}
+
 impl Suites {
+    /// Without those that start a shop or need a server.
+    fn light_only(self) -> Suites {
+        Suites {
+            light: self.light,
+            ..Suites::default()
+        }
+    }
+
     fn read(metadata: &Value) -> Suites {
         let mut suites = Suites::default();
         for package in metadata["packages"].as_array().into_iter().flatten() {
@@ -129,60 +207,46 @@ impl Suites {
     }
 }
 
-/// Each step's name and command. All of them select the whole workspace: with fewer packages cargo would
+/// Each step's name and command. The whole workspace is selected as one: with fewer packages cargo would
 /// choose fewer features for what they depend on, and compile it again.
-fn steps(nextest: bool, suites: &Suites) -> Vec<(&'static str, Command)> {
-    let step = |name, arguments: &[&str]| {
+fn steps(nextest: bool, suites: &Suites, selection: &Selection) -> Vec<(&'static str, Command)> {
+    let step = |name, arguments: &[&str], selected: &[&str], more: &[&str]| {
         let mut command = cargo();
-        command.args(arguments);
+        command.args(arguments).args(selected).args(more);
         (name, command)
     };
+    let selected = selection.arguments("--workspace");
+    let runner: &[&str] = if nextest {
+        &["nextest", "run", "--no-fail-fast", "--no-tests=pass"]
+    } else {
+        &["test", "--no-fail-fast"]
+    };
     let tests = |name, targets: &[&str], suites: &mut dyn Iterator<Item = &String>| {
-        let runner: &[&str] = if nextest {
-            &[
-                "nextest",
-                "run",
-                "--no-fail-fast",
-                "--no-tests=pass",
-                "--workspace",
-            ]
-        } else {
-            &["test", "--no-fail-fast", "--workspace"]
-        };
         let suites = suites.flat_map(|suite| ["--test", suite]);
-        step(
-            name,
-            &runner
-                .iter()
-                .chain(targets)
-                .copied()
-                .chain(suites)
-                .collect::<Vec<_>>(),
-        )
+        let targets: Vec<_> = targets.iter().copied().chain(suites).collect();
+        step(name, runner, &selected, &targets)
+    };
+    let clippy = ["--all-targets", "--", "-D", "warnings"];
+    let libraries = selection.libraries();
+    let units: &[&str] = if libraries.is_some() {
+        &["--lib", "--bins"]
+    } else {
+        &["--bins"]
     };
     let mut steps = vec![
-        step("format", &["fmt", "--all", "--check"]),
         step(
-            "clippy",
-            &[
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ],
+            "format",
+            &["fmt", "--check"],
+            &selection.arguments("--all"),
+            &[],
         ),
-        tests(
-            "light tests",
-            &["--lib", "--bins"],
-            &mut suites.light.iter(),
-        ),
-        step(
-            "doc tests",
-            &["test", "--workspace", "--doc", "--no-fail-fast"],
-        ),
+        step("clippy", &["clippy"], &selected, &clippy),
+        tests("light tests", units, &mut suites.light.iter()),
     ];
+    if let Some(libraries) = &libraries {
+        let doc = ["test", "--doc", "--no-fail-fast"];
+        steps.push(step("doc tests", &doc, libraries, &[]));
+    }
     let mut heavy = suites.heavy.iter().chain(&suites.served).peekable();
     if heavy.peek().is_some() {
         steps.push(tests(HEAVY, &[], &mut heavy));
@@ -351,7 +415,7 @@ test result: FAILED. 5 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; 
         );
 
         let shown = |suites: &Suites| {
-            let steps = steps(true, suites);
+            let steps = steps(true, suites, &Selection::Workspace);
             steps
                 .iter()
                 .map(|(_, command)| crate::process::shown(command))
@@ -362,11 +426,40 @@ test result: FAILED. 5 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; 
         assert!(shown(&suites).contains("--workspace --test purchase --test store_postgres\n"));
         assert!(shown(&suites).contains("--test scenarios -- --skip planted_bugs --skip"));
         assert!(shown(&suites).ends_with("--test faults --test roll --no-capture"));
-        let light = Suites {
-            light: suites.light,
-            ..Suites::default()
+        assert!(!shown(&suites.light_only()).contains("purchase"));
+    }
+
+    #[test]
+    fn some_crates_are_tested_without_the_others() {
+        let metadata = serde_json::json!({"packages": [
+            {"name": "mesh", "targets": [{"kind": ["lib"], "name": "mesh"}, {"kind": ["test"], "name": "wire"}]},
+            {"name": "ctl", "targets": [{"kind": ["bin"], "name": "ctl"}]},
+            {"name": "edge", "targets": [{"kind": ["lib"], "name": "edge"}, {"kind": ["test"], "name": "edge"}]},
+        ]});
+        let shown = |crates: &[&str]| {
+            let crates = crates.iter().map(ToString::to_string).collect();
+            let selection = Selection::of(&metadata, &crates);
+            let suites = Suites::read(&selection.within(metadata.clone())).light_only();
+            let steps = steps(true, &suites, &selection);
+            let steps = steps
+                .iter()
+                .map(|(_, command)| crate::process::shown(command));
+            steps.collect::<Vec<_>>()
         };
-        assert!(!shown(&light).contains("purchase"));
+        assert_eq!(
+            shown(&["ctl", "mesh"]),
+            [
+                "cargo fmt --check --package mesh --package ctl",
+                "cargo clippy --package mesh --package ctl --all-targets -- -D warnings",
+                "cargo nextest run --no-fail-fast --no-tests=pass --package mesh --package ctl --lib --bins --test wire",
+                "cargo test --doc --no-fail-fast --package mesh",
+            ]
+        );
+        // Cargo refuses `--lib` and `--doc` where there is no library at all.
+        assert_eq!(
+            shown(&["ctl"])[2..],
+            ["cargo nextest run --no-fail-fast --no-tests=pass --package ctl --bins"]
+        );
     }
 
     #[test]

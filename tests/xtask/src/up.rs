@@ -22,13 +22,10 @@ use crate::{
     check, checkout,
     process::{collect, command, output},
     servers::{Group, Servers, free_port, wait_for_signal},
+    services,
     shop::get,
 };
 
-/// The services with a database, in the order in which they start.
-const SERVICES: [&str; 2] = ["product", "payment"];
-/// All programs: the provider, the services, the edge.
-const PROGRAMS: [&str; 4] = ["simulator", SERVICES[0], SERVICES[1], "edge"];
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How to run them.
@@ -59,11 +56,14 @@ impl FromStr for Replicas {
         let (service, count) = text.split_once('=').ok_or("SERVICE=COUNT is wanted")?;
         let count = count.parse().ok().filter(|count| (1..=16).contains(count));
         match count {
-            Some(count) if SERVICES.contains(&service) => Ok(Replicas {
+            Some(count) if services::NAMES.contains(&service) => Ok(Replicas {
                 service: service.to_owned(),
                 count,
             }),
-            Some(_) => Err(format!("the services are {}", SERVICES.join(" and "))),
+            Some(_) => Err(format!(
+                "the services are {}",
+                services::NAMES.join(" and ")
+            )),
             None => Err("COUNT goes from 1 to 16".to_owned()),
         }
     }
@@ -73,7 +73,9 @@ impl FromStr for Replicas {
 pub fn run(options: &Options) -> Result<()> {
     let folder = checkout::target()?.join("up");
     fs::create_dir_all(&folder)?;
-    let binaries = checkout::build_all(&PROGRAMS, options.release)?;
+    // All programs: the provider, the services in the order in which they start, the edge.
+    let programs = [&["simulator"], services::NAMES, &["edge"]].concat();
+    let binaries = checkout::build_all(&programs, options.release)?;
     println!("starting PostgreSQL and RabbitMQ");
     let servers = Servers::start()?;
     let house = House::start(&servers, &binaries, &folder, options)?;
@@ -118,13 +120,13 @@ impl House {
             listen: options.listen,
             folder: folder.to_owned(),
         };
-        let [simulator, services @ .., edge] = binaries else {
+        let [simulator, of_services @ .., edge] = binaries else {
             bail!("the programs were built")
         };
         let provider = Provider::new(options.listen, folder)?;
         house.launch(simulator, "simulator", provider.port, &provider.own())?;
         let mut destinations = String::from("[mesh.destinations]\n");
-        for (service, binary) in SERVICES.into_iter().zip(services) {
+        for (service, binary) in services::NAMES.iter().copied().zip(of_services) {
             create_database(servers, service)?;
             migrate(servers, service, binary, folder)?;
             let provider = match service {

@@ -1,0 +1,153 @@
+//! A service: what it says of itself, and how it is opened and served.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use mesh::{Mesh, Server};
+use mesh_events::{
+    Bus, Consumer, DeadLetters, FaultPoints, Handler, Now, Outbox, Relay, Subscription,
+};
+use mesh_runtime::Clock;
+use sqlx::migrate::Migrator;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Config, Database};
+
+/// What a service says of itself.
+pub trait Service: Send + Sync + Sized + 'static {
+    /// Its name: of its database, its consumer and its destination in the mesh.
+    const NAME: &'static str;
+    /// The kinds of event that it takes.
+    const KINDS: &'static [&'static str];
+
+    /// Its schema, the same for both databases.
+    fn migrations() -> &'static Migrator;
+
+    /// Over an open database.
+    fn new(database: &Database, clock: &Clock) -> Self;
+
+    /// What serves its RPCs, added to a server.
+    fn serve(&self, server: Server) -> Server;
+
+    /// What applies events.
+    fn handler(&self) -> Arc<dyn Handler>;
+
+    /// What its consumer asks of a bus.
+    fn subscription(config: &Config) -> Subscription {
+        Subscription {
+            consumer: Self::NAME.to_owned(),
+            kinds: kinds::<Self>(),
+            prefetch: config.consumer.concurrency_max,
+        }
+    }
+}
+
+fn kinds<S: Service>() -> Vec<String> {
+    S::KINDS.iter().map(|kind| (*kind).to_owned()).collect()
+}
+
+/// What a service is given by whoever runs it.
+#[derive(Clone)]
+pub struct Parts {
+    /// What time it is.
+    pub clock: Clock,
+    /// What carries events.
+    pub bus: Arc<dyn Bus>,
+    /// Where events go that can not be applied, if the bus has a place for them; else a table of the service.
+    pub dead_letters: Option<Arc<dyn DeadLetters>>,
+    /// What serves calls.
+    pub mesh: Mesh,
+    /// What relays and consumers of the process count.
+    pub event_metrics: mesh_events::Metrics,
+    /// Where the process is to die, in tests.
+    pub fault_points: FaultPoints,
+}
+
+/// A service with its database open, not yet serving.
+pub struct Opened<S> {
+    service: S,
+    config: Config,
+    parts: Parts,
+    database: Database,
+}
+
+impl<S: Service> Opened<S> {
+    /// Opens the database.
+    pub async fn open(config: Config, parts: Parts) -> anyhow::Result<Self> {
+        let database = Database::open(&config, S::migrations(), parts.fault_points.clone())
+            .await
+            .with_context(|| format!("{} database", S::NAME))?;
+        Ok(Self {
+            service: S::new(&database, &parts.clock),
+            config,
+            parts,
+            database,
+        })
+    }
+
+    /// Events that wait to be published.
+    pub fn outbox(&self) -> Arc<dyn Outbox> {
+        self.database.outbox()
+    }
+
+    /// Serves until `shutdown`, drains, and closes the database.
+    pub async fn run(
+        self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let background = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(mesh::carry(self.relay().run(background.clone())));
+        tasks.spawn(mesh::carry(self.consumer().run(background.clone())));
+        let (sweep, clock) = (self.config.sweep.clone(), self.parts.clock.clone());
+        let swept = self
+            .database
+            .clone()
+            .keep_swept(sweep, clock, background.clone());
+        tasks.spawn(mesh::carry(swept));
+        let server = self.service.serve(self.parts.mesh.server());
+        let served = server.serve(listener, shutdown).await;
+        background.cancel(); // Only now: the last calls may have left events behind.
+        while let Some(ended) = tasks.join_next().await {
+            ended.with_context(|| format!("a background task of {} panicked", S::NAME))?;
+        }
+        self.database
+            .close()
+            .await
+            .context("closing the database")?;
+        served.with_context(|| format!("serving {}", S::NAME))
+    }
+
+    fn relay(&self) -> Relay {
+        Relay {
+            name: S::NAME.to_owned(),
+            outbox: self.parts.fault_points.outbox(self.outbox()),
+            bus: self.parts.fault_points.bus(self.parts.bus.clone()),
+            config: self.config.relay.clone(),
+            now: self.now(),
+            wake: self.database.wake(),
+            metrics: self.parts.event_metrics.clone(),
+        }
+    }
+
+    fn consumer(&self) -> Consumer {
+        let own = || self.database.dead_letters();
+        Consumer {
+            name: S::NAME.to_owned(),
+            kinds: kinds::<S>(),
+            bus: self.parts.fault_points.bus(self.parts.bus.clone()),
+            handler: self.service.handler(),
+            dead_letters: self.parts.dead_letters.clone().unwrap_or_else(own),
+            config: self.config.consumer.clone(),
+            now: self.now(),
+            metrics: self.parts.event_metrics.clone(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        let clock = self.parts.clock.clone();
+        Arc::new(move || clock.now_us())
+    }
+}

@@ -1,0 +1,216 @@
+//! `cargo xtask new-service NAME`: the smallest whole service, wired into everything.
+//!
+//! It writes a contract with two RPCs, a crate with both stores, a consumer and the tests of all that, and adds
+//! a line wherever services are listed. All or nothing: a file that is there already, or a place that is not
+//! found, is an error before anything is written. The templates are a service called `widget`, in files that
+//! read as what they become; the check `new-service` of `cargo xtask verify` builds one and asks it over REST.
+
+mod name;
+mod wiring;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use self::name::Name;
+use crate::{checkout, docs, process};
+
+/// What to call it.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The name of the service and of its resource: one word of small letters in the singular, such as `order`.
+    name: String,
+    /// What ids begin with, before the underscore; the first three letters of the name, unless given.
+    #[arg(long, value_name = "LETTERS")]
+    prefix: Option<String>,
+}
+
+/// The templates, and where each goes. The folder of the crate is `services/widget`.
+const FILES: [(&str, &str); 13] = [
+    (
+        "proto/commerce/widget/v1/widget_service.proto",
+        include_str!("template/service.proto"),
+    ),
+    (
+        "services/widget/Cargo.toml",
+        include_str!("template/Cargo.toml"),
+    ),
+    (
+        "services/widget/migrations/0001_widget.sql",
+        include_str!("template/0001_widget.sql"),
+    ),
+    (
+        "services/widget/src/lib.rs",
+        include_str!("template/lib.rs"),
+    ),
+    (
+        "services/widget/src/main.rs",
+        include_str!("template/main.rs"),
+    ),
+    (
+        "services/widget/src/widget.rs",
+        include_str!("template/widget.rs"),
+    ),
+    (
+        "services/widget/src/grpc.rs",
+        include_str!("template/grpc.rs"),
+    ),
+    (
+        "services/widget/src/consumer.rs",
+        include_str!("template/consumer.rs"),
+    ),
+    (
+        "services/widget/src/store/mod.rs",
+        include_str!("template/store.rs"),
+    ),
+    (
+        "services/widget/src/store/sqlite.rs",
+        include_str!("template/sqlite.rs"),
+    ),
+    (
+        "services/widget/src/store/postgres.rs",
+        include_str!("template/postgres.rs"),
+    ),
+    (
+        "services/widget/tests/contract.rs",
+        include_str!("template/contract.rs"),
+    ),
+    (
+        "services/widget/tests/contract_postgres.rs",
+        include_str!("template/contract_postgres.rs"),
+    ),
+];
+
+/// What is yours to edit, for a service of your own meaning.
+const EDIT: [&str; 2] = [
+    "proto/commerce/widget/v1/widget_service.proto",
+    "services/widget/src/widget.rs",
+];
+
+/// Everything that is going to be written, by path from the root.
+struct Plan {
+    new: BTreeMap<PathBuf, String>,
+    changed: BTreeMap<PathBuf, String>,
+}
+
+/// Writes the service.
+pub fn run(options: &Options) -> Result<()> {
+    let root = checkout::root();
+    let name = Name::new(&options.name, options.prefix.as_deref())?;
+    let plan = plan(&root, &name)?;
+    for (path, text) in plan.new.iter().chain(&plan.changed) {
+        let file = root.join(path);
+        fs::create_dir_all(file.parent().expect("a file lies in a folder"))?;
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    // Names of another length break lines elsewhere; the lock file learns of the crate; its keys are documented.
+    let format = ["fmt", "--package", &options.name, "--package", "proto"];
+    process::output(
+        process::cargo()
+            .args(format)
+            .args(["--package", "standalone"]),
+    )?;
+    process::output(process::cargo().args(["update", "--workspace", "--offline", "--quiet"]))?;
+    fs::write(root.join(docs::FILE), docs::generate(&root)?)?;
+    print(&name, &plan);
+    Ok(())
+}
+
+fn print(name: &Name, plan: &Plan) {
+    println!("{} files written:", plan.new.len());
+    for path in plan.new.keys() {
+        println!("  {}", path.display());
+    }
+    println!("wired in {} files:", plan.changed.len() + 1);
+    for path in plan.changed.keys() {
+        println!("  {}", path.display());
+    }
+    println!("  {}", docs::FILE);
+    println!("yours to edit ({}):", EDIT.len());
+    for path in EDIT {
+        println!("  {}", name.fill(path));
+    }
+    println!(
+        "docs/new-service.md says how to go on; `cargo run` serves /v1/{} already",
+        name.fill("widgets")
+    );
+}
+
+fn plan(root: &Path, name: &Name) -> Result<Plan> {
+    let mut plan = Plan {
+        new: BTreeMap::new(),
+        changed: BTreeMap::new(),
+    };
+    for (path, template) in FILES {
+        let path = PathBuf::from(name.fill(path));
+        if root.join(&path).exists() {
+            bail!("{} is there already", path.display());
+        }
+        plan.new.insert(path, name.fill(template));
+    }
+    for place in wiring::PLACES {
+        let path = PathBuf::from(place.file);
+        let text = match plan.changed.get(&path) {
+            Some(text) => text.clone(),
+            None => fs::read_to_string(root.join(&path))
+                .with_context(|| format!("cannot read {}", place.file))?,
+        };
+        plan.changed.insert(path, place.wire(&text, name)?);
+    }
+    Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text, None).unwrap()
+    }
+
+    #[test]
+    fn every_place_is_found_in_this_tree() {
+        // A name that nobody gives a service, so that this holds in a tree that has an `order` already.
+        let plan = plan(&checkout::root(), &name("quibble")).unwrap();
+        assert!(
+            plan.new.len() + EDIT.len() <= 16,
+            "{} files",
+            plan.new.len()
+        );
+        for (path, text) in &plan.changed {
+            assert!(
+                text.to_lowercase().contains("quibble"),
+                "{}",
+                path.display()
+            );
+        }
+        for (path, text) in &plan.new {
+            let left = text.to_lowercase().contains("widget") || text.contains("wdg");
+            assert!(!left, "{} speaks of the template", path.display());
+        }
+    }
+
+    #[test]
+    fn a_service_that_is_there_is_not_written_again() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("services/order/src/main.rs");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "").unwrap();
+        let error = plan(root.path(), &name("order")).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "services/order/src/main.rs is there already"
+        );
+    }
+
+    #[test]
+    fn files_to_edit_are_among_those_that_are_written() {
+        for path in EDIT {
+            assert!(FILES.iter().any(|(written, _)| *written == path), "{path}");
+        }
+    }
+}
