@@ -103,7 +103,7 @@ async fn a_purchase_is_one_trace_through_every_part_and_both_databases() {
         let said = attributes(transaction);
         assert_eq!(transaction.kind(), SpanKind::Client);
         assert_eq!(said["db.system.name"], "sqlite");
-        assert!(said["db.namespace"].ends_with(".db"), "{said:?}");
+        assert!(said["db.namespace"].contains(".db"), "{said:?}");
         let words = format!("{:?}", transaction.attributes);
         assert!(
             !words.contains("ORDER-1") && !words.contains("MUG-1"),

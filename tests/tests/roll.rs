@@ -1,6 +1,5 @@
 //! The short form of `cargo xtask roll`: two rolls of each service instead of twenty, at a third of the rate, since
 //! programs for tests are slow. `cargo xtask test` runs it by itself.
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::path::PathBuf;
 use std::time::Duration;

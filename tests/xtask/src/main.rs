@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::{
-    affected, bench, check, docs, faults, fuzz, image, k8s, k8s_smoke, mutants, new_service, pr_light, release, roll,
-    semver, servers, test, tour, up, verify,
+    affected, bench, check, docs, faults, fuzz, image, k8s, k8s_smoke, mutants, new_service,
+    pr_light, release, roll, semver, servers, test, tour, up, verify,
 };
 
 /// Every check and chore of the repository.

@@ -39,11 +39,17 @@ impl Storage {
     }
 
     pub(crate) fn desk(&self) -> Arc<dyn Desk> {
-        Arc::new(PostgresStore::new(self.postgres.clone(), &SharedConfig::default()))
+        Arc::new(PostgresStore::new(
+            self.postgres.clone(),
+            &SharedConfig::default(),
+        ))
     }
 
     pub(crate) fn references(&self) -> Arc<dyn References> {
-        Arc::new(PostgresStore::new(self.postgres.clone(), &SharedConfig::default()))
+        Arc::new(PostgresStore::new(
+            self.postgres.clone(),
+            &SharedConfig::default(),
+        ))
     }
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {

@@ -69,7 +69,7 @@ impl Archive {
             "annotations": provenance.annotations(),
         });
         let mut descriptor = archive.blob(MANIFEST, serde_json::to_vec(&manifest)?);
-        archive.digest = text(&descriptor, "digest")?.to_owned();
+        text(&descriptor, "digest")?.clone_into(&mut archive.digest);
         descriptor["platform"] = json!({"architecture": architecture(), "os": "linux"});
         let (title, version) = (&provenance.title, &provenance.version);
         descriptor["annotations"] = json!({

@@ -18,8 +18,8 @@
 
 mod create;
 mod lists;
-mod recent;
 mod providers;
+mod recent;
 mod rows;
 mod write;
 

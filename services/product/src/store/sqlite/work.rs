@@ -23,7 +23,7 @@ use crate::{
 /// What became of a claim.
 pub(super) enum Claimed<M> {
     /// The key is new: do the work.
-    New(Work),
+    New(Box<Work>),
     /// The work was done before.
     Replay(Answer<M>),
 }
@@ -59,13 +59,13 @@ impl SqliteStore {
     ) -> Result<Claimed<M>, Error> {
         let mut work = self.begin(origin).await?;
         let Some(key) = &origin.key else {
-            return Ok(Claimed::New(work));
+            return Ok(Claimed::New(Box::new(work)));
         };
         let claim = idempotency::claim(&mut work.write, key, "", origin.now_us).await?;
         match claim {
             Claim::New => {
                 work.key = Some(key.clone());
-                Ok(Claimed::New(work))
+                Ok(Claimed::New(Box::new(work)))
             }
             Claim::Replay(answer) => {
                 let resource = M::decode(&*answer).map_err(|error| Error::Storage(error.into()))?;
