@@ -223,7 +223,7 @@ fn all_up(table: &str) -> bool {
         let row = table.lines().find_map(|line| line.strip_prefix(edge));
         row.is_some_and(|row| row.contains(",UP,") && row.contains(",L7OK,"))
     };
-    is_up("edges,edge-1,") && is_up("edges,edge-2,")
+    is_up("edges,edge-1") && is_up("edges,edge-2")
 }
 
 /// It repeats no request (`retries 0`) and leaves the choice of the connection at its default.

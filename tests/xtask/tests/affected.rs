@@ -17,7 +17,7 @@ use xtask::{
 };
 
 /// Every crate but [`SERVICES`].
-const OTHERS: [&str; 18] = [
+const OTHERS: [&str; 19] = [
     "bench",
     "chassis",
     "commerce-mesh",
@@ -33,6 +33,7 @@ const OTHERS: [&str; 18] = [
     "interop",
     "kernel",
     "proto",
+    "routeguide",
     "standalone",
     "tests",
     "xtask",
@@ -173,6 +174,7 @@ fn the_mesh_affects_whoever_calls_through_it() {
                 "tests",
                 "bench",
                 "interop",
+                "routeguide",
             ],
         ],
         &[],

@@ -263,7 +263,7 @@ async fn shutdown_writes_down_what_is_on_its_way() {
 async fn what_no_queue_takes_is_tried_less_and_less_often() {
     let unroutable = || Script::Answer(|_| Err(PublishError::Unroutable));
     let bus = ScriptedBus::new((0..9).map(|_| unroutable()));
-    let outbox = filled(3);
+    let outbox = filled(1);
     let relay = start(relay(&outbox, bus.clone(), &clock()));
     let mut waits_s = Vec::new();
     for calls in 1..=10 {
