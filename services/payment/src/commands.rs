@@ -108,22 +108,12 @@ impl Commands {
         &self.saga
     }
 
-    /// Creates a payment, and carries it out where that is asked for. What was answered under the key before is
-    /// answered again, even where the product service is away or sells none of it any more.
+    /// Creates a payment, and carries it out where that is asked for.
     pub async fn create(&self, request: Request, new: NewPayment) -> Result<Answer, Error> {
         let key = request.key();
-        match self.create_new(request, key.clone(), new).await {
-            Err(error) => self.known(key.as_ref()).await?.ok_or(error),
-            answer => answer,
+        if let Some(answer) = self.known(key.as_ref()).await? {
+            return Ok(answer); // Needs no product service: many that repeat one command do not all ask for a quote.
         }
-    }
-
-    async fn create_new(
-        &self,
-        request: Request,
-        key: Option<Key>,
-        new: NewPayment,
-    ) -> Result<Answer, Error> {
         let items = self.catalogue.quote(&new.lines, new.currency).await;
         let items = items.map_err(|error| not_quoted(error, &new.lines))?;
         let provider = self.provider_for(&new, &items)?;
