@@ -17,7 +17,7 @@ const ARGUMENTS: [&str; 5] = [
 ];
 
 pub(super) fn run(place: &Place) -> Result<Verdict> {
-    let python = match tools::python(place) {
+    let python = match tools::environment(&place.tools, &Place::config("workflows.txt")) {
         Ok(python) => python,
         Err(reason) => return Ok(Verdict::Skipped(format!("{reason:#}"))),
     };
