@@ -30,7 +30,7 @@ pub enum Refused {
     #[error("too many wait for the same")]
     Full,
     /// The store is closing, or the batch has panicked; nothing is known of the job.
-    #[error("the store was closed")]
+    #[error("the storage is closing")]
     Closed,
 }
 

@@ -1,4 +1,5 @@
-//! Requests in, requests out: what is read, what is refused and under which name.
+//! Requests in, requests out: what is read, what is refused and under which name. A list of cases over one router, kept
+//! together so that a reader sees whether a case is there.
 
 use super::*;
 use crate::{Router, testing};

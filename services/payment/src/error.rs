@@ -74,8 +74,8 @@ pub enum Error {
     /// The database did not do what it was asked.
     #[error("the database failed")]
     Database(#[source] Arc<sqlx::Error>),
-    /// Too many wait for the database already.
-    #[error("too many wait for the database")]
+    /// Too many new payments wait already, or the storage is closing.
+    #[error(transparent)]
     Busy(#[from] Refused),
     /// The database holds what this program never wrote.
     #[error("the database holds an unreadable {0}")]

@@ -11,3 +11,5 @@ mod privileges;
 mod storage;
 #[path = "contract/suite/mod.rs"]
 mod suite;
+#[path = "contract/together.rs"]
+mod together;

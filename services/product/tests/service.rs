@@ -1,4 +1,5 @@
-//! The service as its callers meet it: over real gRPC on a port of its own, events included.
+//! The service as its callers meet it: over real gRPC on a port of its own, events included. One scenario after the other
+//! over the same few helpers, hence one file.
 
 #![expect(
     clippy::unwrap_used,

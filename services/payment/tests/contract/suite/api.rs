@@ -1,4 +1,5 @@
-//! The service as its callers see it: answers, errors, who sees what.
+//! The service as its callers see it: answers, errors, who sees what. One call after the other over one world, so that
+//! all of the interface stands in one file.
 
 use crate::suite::world::{Buy, Process, SECOND_US, VISA, World};
 use futures_util::StreamExt as _;

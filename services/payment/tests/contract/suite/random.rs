@@ -1,6 +1,8 @@
 //! Random sequences of commands against a model in memory that knows the rules in its own words:
 //! many of the domain alone, some of the whole service over its database and the simulator.
 //!
+//! The model, its commands and what compares them are one file: each change of a rule touches all three.
+//!
 //! `PAYMENT_SEED` sets the seed that a failure prints, `PAYMENT_SEQUENCES` how many are run in each.
 
 use crate::suite::catalogue::Sold;
