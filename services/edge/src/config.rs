@@ -104,7 +104,7 @@ pub struct LimitsConfig {
     /// A raw body that is streamed to the service (an upload), in bytes. Default: 268435456.
     pub upload_bytes_max: u64,
     /// How much of a body that is refused is read all the same, so that its client comes to reading the answer, in
-    /// bytes. Default: 8388608.
+    /// bytes. Default: 67108864.
     pub discard_bytes_max: u64,
     /// How long a client may take to send a body, or between two pieces of an upload, in milliseconds.
     /// Default: 30000.
@@ -135,7 +135,7 @@ impl Default for LimitsConfig {
             depth_max: 32,
             raw_body_bytes_max: 1 << 20,
             upload_bytes_max: 256 << 20,
-            discard_bytes_max: 8 << 20,
+            discard_bytes_max: 64 << 20,
             body_timeout_ms: 30_000,
             keepalive_interval_ms: 15_000,
             health_timeout_ms: 2_000,

@@ -113,6 +113,14 @@ async fn who_sends_before_reading_gets_the_answer_up_to_a_limit() {
 }
 
 #[tokio::test]
+async fn a_file_sent_to_the_wrong_place_gets_an_answer_by_default() {
+    let edge = Edge::with(|_| {}).await;
+    let answer = sent_first(&edge, "/v1/notes", 24 << 20).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_body_has_to_arrive_in_time() {
     let edge = Edge::with(|config| config.limits.body_timeout_ms = 100).await;
     let head = "POST /v1/notes HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
