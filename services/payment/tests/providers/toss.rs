@@ -111,6 +111,29 @@ async fn a_lost_answer_is_found_by_the_order() {
     );
 }
 
+/// Who names the key of an order that is paid already must not have another one for it, even where the answer to
+/// the confirmation is lost and the outcome is looked up.
+#[tokio::test]
+async fn a_key_of_another_order_pays_nothing() {
+    const PAID: &str = "pay_01h455vb4pex5vsknk084sn02r";
+    for (status, code) in [
+        (500, "FAILED_INTERNAL_SYSTEM_PROCESSING"),
+        (400, "ALREADY_PROCESSED_PAYMENT"),
+    ] {
+        let (stand_in, toss) = toss().await;
+        stand_in.agreed("key_1", PAID, 36_000);
+        let paid = Authorize {
+            payment_reference: PAID.to_owned(),
+            ..authorize("att_1", "key_1", 36_000)
+        };
+        assert_eq!(toss.authorize(&paid).await, Ok(captured("key_1")));
+        stand_in.next_confirmation(status, code, false);
+        let again = toss.authorize(&authorize("att_2", "key_1", 36_000)).await;
+        assert!(again.is_err(), "{code}: {again:?}");
+        assert_eq!(toss.look_up_charge("att_2").await, Ok(None), "{code}");
+    }
+}
+
 #[tokio::test]
 async fn a_confirmation_whose_key_toss_has_forgotten_is_looked_up() {
     let (stand_in, toss) = toss().await;

@@ -111,14 +111,16 @@ impl Toss {
         }
     }
 
-    /// The payment of a charge, by our own reference. An order that the customer began anew has another key.
+    /// The payment of a charge, by our own reference. An order that the customer began anew has another key; a
+    /// key that belongs to another order is no payment of this one, however well it was paid.
     async fn look_up(&self, names: &Names) -> Result<Option<Payment>, ProviderError> {
         let order = format!("/v1/payments/orders/{}", segment(&names.order_id));
         match self.payment(&order).await? {
             Some(payment) if payment.key == names.payment_key => Ok(Some(payment)),
             Some(_) | None => {
                 let key = format!("/v1/payments/{}", segment(&names.payment_key));
-                self.payment(&key).await
+                let payment = self.payment(&key).await?;
+                Ok(payment.filter(|payment| payment.order_id == names.order_id))
             }
         }
     }
