@@ -67,7 +67,7 @@ async fn a_purchase_is_one_trace_through_every_part_and_both_databases() {
         filter: "off".to_owned(),
         ..TelemetryConfig::default()
     };
-    let telemetry = telemetry::init_as(&config, |name| match name {
+    let telemetry = telemetry::init_as(&config, mesh::log_context, |name| match name {
         "OTEL_EXPORTER_OTLP_ENDPOINT" => Some(url.clone()),
         _ => None,
     });

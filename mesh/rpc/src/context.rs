@@ -8,6 +8,7 @@
 //! Deliberately without: arbitrary baggage. What a service needs is a field of a request.
 
 use std::{
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -22,7 +23,7 @@ use tonic::{Status, body::Body};
 use tracing::Instrument as _;
 
 use crate::{
-    contract::Criticality,
+    contract::{Criticality, MethodContract},
     trace::{SpanIds, Trace},
 };
 
@@ -80,11 +81,16 @@ impl Principal {
 
 /// Deadline, trace, principal, criticality and request id of a call. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct CallContext {
+pub struct CallContext(Arc<Fields>);
+
+#[derive(Clone, Debug)]
+struct Fields {
     trace: Trace,
     principal: Principal,
     criticality: Criticality,
     request_id: Option<Arc<str>>,
+    // What is being served; not sent on.
+    method: Option<Arc<MethodContract>>,
     // Who has called this process, as its certificate proves; not sent on.
     caller: Option<SpiffeId>,
     deadline: Option<Instant>,
@@ -104,89 +110,94 @@ impl CallContext {
 
     /// A new trace without a deadline, for work that no call has asked for.
     pub fn root(principal: Principal) -> Self {
-        Self {
-            trace: Trace::root(),
-            principal,
-            criticality: Criticality::CriticalPlus, // Lowers nothing: each callee's own counts.
-            request_id: None,
-            caller: None,
-            deadline: None,
-            previous_attempts: 0,
-            cancelled: None,
-        }
+        Self::of(Trace::root(), principal)
     }
 
     /// Continues the trace of a W3C `traceparent` header (of an event, or of an outer protocol) with a
     /// span of its own; a malformed header starts a new trace.
     pub fn from_traceparent(traceparent: &str, principal: Principal) -> Self {
         let trace = Trace::parse(traceparent).map_or_else(Trace::root, Trace::child);
-        Self {
+        Self::of(trace, principal)
+    }
+
+    fn of(trace: Trace, principal: Principal) -> Self {
+        Self(Arc::new(Fields {
             trace,
-            ..Self::root(principal)
-        }
+            principal,
+            criticality: Criticality::CriticalPlus, // Lowers nothing: each callee's own counts.
+            request_id: None,
+            method: None,
+            caller: None,
+            deadline: None,
+            previous_attempts: 0,
+            cancelled: None,
+        }))
+    }
+
+    /// The same with something else in it; copied only where somebody holds it too.
+    fn with(mut self, change: impl FnOnce(&mut Fields)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
     }
 
     /// Who the call is made for.
     pub fn principal(&self) -> &Principal {
-        &self.principal
+        &self.0.principal
     }
 
     /// The workload that has made the call being served, as its certificate proves; `None`: it spoke
     /// plaintext, or no call is being served. It is who calls, where the principal is for whom. Calls
     /// made meanwhile do not pass it on: their callee sees this process.
     pub fn caller(&self) -> Option<&SpiffeId> {
-        self.caller.as_ref()
+        self.0.caller.as_ref()
     }
 
     /// When the caller stops waiting; `None`: never.
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.0.deadline
     }
 
     /// How much it matters that the call succeeds.
     pub fn criticality(&self) -> Criticality {
-        self.criticality
+        self.0.criticality
     }
 
     /// The outermost client's name for its request.
     pub fn request_id(&self) -> Option<&str> {
-        self.request_id.as_deref()
+        self.0.request_id.as_deref()
     }
 
     /// This call's own span as a W3C `traceparent` header, to be stored with an event.
     pub fn traceparent(&self) -> String {
-        self.trace.to_string()
+        self.0.trace.to_string()
     }
 
     /// The trace's id: 32 hexadecimal digits.
     pub fn trace_id(&self) -> String {
-        self.trace.trace_id()
+        self.0.trace.trace_id()
     }
 
     /// This call's own span, for whoever exports it ([`crate::span!`]).
     pub fn ids(&self) -> SpanIds {
-        self.trace.ids()
+        self.0.trace.ids()
     }
 
     /// The same context with another deadline.
     #[must_use]
     pub fn with_deadline(self, deadline: Option<Instant>) -> Self {
-        Self { deadline, ..self }
+        self.with(|fields| fields.deadline = deadline)
     }
 
     /// The same context on behalf of another principal.
     #[must_use]
     pub fn with_principal(self, principal: Principal) -> Self {
-        Self { principal, ..self }
+        self.with(|fields| fields.principal = principal)
     }
 
     /// The same context with another criticality.
     #[must_use]
     pub fn with_criticality(self, criticality: Criticality) -> Self {
-        Self {
-            criticality,
-            ..self
-        }
+        self.with(|fields| fields.criticality = criticality)
     }
 
     /// The same context with a request id; longer than 128 bytes or not visible ASCII: without one.
@@ -196,17 +207,14 @@ impl CallContext {
         let fits = !id.is_empty()
             && id.len() <= crate::wire::REQUEST_ID_BYTES_MAX
             && id.bytes().all(|b| b.is_ascii_graphic());
-        Self {
-            request_id: fits.then(|| Arc::from(id)),
-            ..self
-        }
+        self.with(|fields| fields.request_id = fits.then(|| Arc::from(id)))
     }
 
     /// Resolves when the caller has gone away or its deadline has passed; for work that runs in a task
     /// of its own. (The handler itself is dropped at that moment and need not ask.) A call that ends in
     /// good order cancels nothing.
     pub async fn cancelled(&self) {
-        match &self.cancelled {
+        match &self.0.cancelled {
             Some(token) => token.cancelled().await,
             None => std::future::pending().await,
         }
@@ -217,52 +225,72 @@ impl CallContext {
         CURRENT.scope(self, future).await
     }
 
+    /// Runs `work` as part of the call that this context describes.
+    pub(crate) fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self.clone(), work)
+    }
+
     /// How often somebody above has made the call being served before: whoever serves a retry does not
     /// retry itself.
     pub(crate) fn previous_attempts(&self) -> u32 {
-        self.previous_attempts
+        self.0.previous_attempts
     }
 
     /// Takes over what the caller says of earlier attempts; a header that is no number says nothing.
     pub(crate) fn with_previous_attempts(self, headers: &http::HeaderMap) -> Self {
         let previous = crate::wire::text(headers, crate::wire::header::PREVIOUS_ATTEMPTS);
-        Self {
-            previous_attempts: previous.and_then(|text| text.parse().ok()).unwrap_or(0),
-            ..self
-        }
+        let previous = previous.and_then(|text| text.parse().ok()).unwrap_or(0);
+        self.with(|fields| fields.previous_attempts = previous)
     }
 
     pub(crate) fn with_caller(self, caller: Option<SpiffeId>) -> Self {
-        Self { caller, ..self }
+        self.with(|fields| fields.caller = caller)
+    }
+
+    pub(crate) fn with_method(self, method: Option<Arc<MethodContract>>) -> Self {
+        self.with(|fields| fields.method = method)
     }
 
     pub(crate) fn with_child_span(self) -> Self {
-        Self {
-            trace: self.trace.child(),
-            ..self
-        }
+        self.with(|fields| fields.trace = fields.trace.child())
     }
 
     pub(crate) fn with_cancellation(self, token: CancellationToken) -> Self {
-        Self {
-            cancelled: Some(token),
-            ..self
-        }
+        self.with(|fields| fields.cancelled = Some(token))
     }
 
     pub(crate) fn cancellation(&self) -> Option<&CancellationToken> {
-        self.cancelled.as_ref()
+        self.0.cancelled.as_ref()
     }
 
     /// Keeps who and why, leaves the caller's patience behind.
     fn detached(self) -> Self {
-        Self {
-            deadline: None,
-            previous_attempts: 0,
-            cancelled: None,
-            ..self
-        }
+        self.with(|fields| {
+            fields.deadline = None;
+            fields.previous_attempts = 0;
+            fields.cancelled = None;
+        })
     }
+}
+
+/// What a log line says of the call for which it is written, names and values: `rpc.method`, `trace_id`, `caller`,
+/// `principal`, `request_id`; nothing outside of a call. For whoever formats lines (`mesh_runtime::telemetry`): the call
+/// itself pays nothing for it, where a span that holds the same would be filled for every call.
+pub fn log_context(say: &mut dyn FnMut(&'static str, &dyn fmt::Display)) {
+    let _ = CURRENT.try_with(|context| {
+        let fields = &*context.0;
+        if let Some(method) = &fields.method {
+            say("rpc.method", &crate::metrics::label(&method.path));
+        }
+        say("trace_id", &format_args!("{:032x}", fields.trace.ids().trace));
+        if let Some(caller) = &fields.caller {
+            say("caller", &caller.as_str());
+        }
+        say("principal", &fields.principal.name());
+        if let Some(id) = &fields.request_id {
+            say("request_id", id);
+        }
+    });
 }
 
 /// `tokio::spawn` that carries the whole context along: calls made inside keep the caller's deadline and
@@ -323,7 +351,7 @@ impl http_body::Body for ScopedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
         let inner = &mut this.inner;
-        CURRENT.sync_scope(this.context.clone(), || Pin::new(inner).poll_frame(cx))
+        this.context.enter(|| Pin::new(inner).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {

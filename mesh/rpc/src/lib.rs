@@ -50,7 +50,7 @@ pub use client::{
     EndpointSnapshot, EndpointState, HedgeConfig, Layered, OutlierConfig, PoolConfig, RetryConfig,
 };
 pub use config::{Config, ServerConfig};
-pub use context::{CallContext, Principal, carry, detach, spawn};
+pub use context::{CallContext, Principal, carry, detach, log_context, spawn};
 pub use contract::{
     Audience, Contract, ContractError, Criticality, Idempotency, MethodContract, MethodDeadline,
     destination_of,

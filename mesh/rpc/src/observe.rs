@@ -1,5 +1,6 @@
-//! Layer: every call is counted, timed, traced and, on the server, logged in a span of its own; it stands in the table of
-//! calls while it lasts, and whoever taps sees it end.
+//! Layer: every call is counted, timed, traced and, on the server, logged where it ends badly; it stands in the table of
+//! calls while it lasts, and whoever taps sees it end. What a log line says of its call comes from the call's context
+//! ([`crate::log_context`]).
 //!
 //! A call ends with its last frame, not with its headers. One whose caller goes away before counts as CANCELLED. The span
 //! for collectors (OpenTelemetry's conventions for gRPC) has the ids that travel in `traceparent`, and is not even opened
@@ -14,7 +15,6 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
-use mesh_identity::SpiffeId;
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body, transport::server::TcpConnectInfo};
 use tower::{Layer, Service};
@@ -66,19 +66,12 @@ impl<S: Stack> Service<Request<Body>> for Observe<S> {
             started: Instant::now(),
         };
         let exported = exported(&call);
-        let log = match self.side {
-            Side::Client => Span::current(),
-            // Where the log leaves its span out, what the handler opens belongs to the exported one.
-            Side::Server => Some(exported.in_scope(|| logged(&call)))
-                .filter(|log| !log.is_disabled())
-                .unwrap_or_else(|| exported.clone()),
-        };
-        let span = log.clone();
+        // What a handler opens belongs to it.
+        let span = exported.clone();
         self.metrics.begin(call.path());
         let mut record = Record {
             metrics: self.metrics.clone(),
             listed: self.traffic.list(call),
-            log,
             exported,
             code: None,
         };
@@ -101,21 +94,6 @@ impl<S: Stack> Service<Request<Body>> for Observe<S> {
         };
         Box::pin(observed.instrument(span))
     }
-}
-
-/// The span that log lines of a handler stand in.
-fn logged(shown: &InFlight) -> Span {
-    let context = &shown.call.context;
-    tracing::info_span!(
-        "rpc",
-        rpc.method = shown.path(),
-        trace_id = context.trace_id(),
-        caller = context.caller().map(SpiffeId::as_str),
-        principal = context.principal().name(),
-        request_id = context.request_id(),
-        code = Empty,
-        latency_us = Empty,
-    )
 }
 
 /// The span for collectors.
@@ -162,7 +140,6 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
 struct Record {
     metrics: Arc<Calls>,
     listed: Listed,
-    log: Span,
     exported: Span,
     // `None`: it has not ended yet.
     code: Option<Code>,
@@ -187,17 +164,22 @@ impl Drop for Record {
             self.export(code);
         }
         if shown.side == Side::Server {
-            self.log
-                .record("code", name(code))
-                .record("latency_us", latency_us);
-            self.log.in_scope(|| match code {
-                Code::Ok => tracing::debug!("served"),
-                Code::Internal | Code::Unknown | Code::DataLoss => tracing::warn!("failed"),
-                // In an overload there are too many of them for a line each; they are counted by reason.
-                Code::ResourceExhausted => tracing::debug!("refused"),
-                _ => tracing::info!("refused"),
-            });
+            context.enter(|| log(code, latency_us));
         }
+    }
+}
+
+/// A line about a call that was served.
+fn log(code: Code, latency_us: u64) {
+    let name = name(code);
+    match code {
+        Code::Ok => tracing::debug!(code = name, latency_us, "served"),
+        Code::Internal | Code::Unknown | Code::DataLoss => {
+            tracing::warn!(code = name, latency_us, "failed");
+        }
+        // In an overload there are too many of them for a line each; they are counted by reason.
+        Code::ResourceExhausted => tracing::debug!(code = name, latency_us, "refused"),
+        _ => tracing::info!(code = name, latency_us, "refused"),
     }
 }
 
@@ -253,7 +235,7 @@ impl http_body::Body for ObservedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Self { inner, record } = self.get_mut();
-        let polled = record.log.in_scope(|| Pin::new(inner).poll_frame(cx));
+        let polled = record.exported.in_scope(|| Pin::new(inner).poll_frame(cx));
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {

@@ -4,6 +4,7 @@
 //! [`crate::admin`]; [`export_metrics`] sends them to a collector too. Traces go to a collector where OpenTelemetry's environment variables say so (`otlp.rs`), and
 //! nowhere otherwise: then the spans for it are never opened. Log lines carry trace ids in either case.
 
+mod line;
 mod otlp;
 mod otlp_metrics;
 
@@ -12,6 +13,7 @@ use std::{
     io::{self, IsTerminal as _},
 };
 
+pub use line::LineContext;
 pub use otlp_metrics::MetricsExport;
 use prometheus::Registry;
 use serde::{Deserialize, Serialize};
@@ -101,10 +103,10 @@ pub struct Telemetry {
     _flush: Option<otlp::Flush>,
 }
 
-/// Sets up the log of this process, and the export of traces where the environment asks for it. To be called once, in
-/// `main`, inside a multi-threaded runtime; tests may do without.
-pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
-    init_as(config, environment())
+/// Sets up the log of this process, and the export of traces where the environment asks for it. `context` tells what a
+/// line says beside its own fields. To be called once, in `main`, inside a multi-threaded runtime; tests may do without.
+pub fn init(config: &TelemetryConfig, context: LineContext) -> Result<Telemetry, TelemetryError> {
+    init_as(config, context, environment())
 }
 
 /// OpenTelemetry's variables, as they are now.
@@ -143,13 +145,14 @@ fn program() -> String {
 /// read from the environment all the same.
 pub fn init_as(
     config: &TelemetryConfig,
+    context: LineContext,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Telemetry, TelemetryError> {
     let filter = filter(config)?;
     let registry = tracing_subscriber::registry();
     let Some(traces) = otlp::Traces::asked(variable)? else {
         // One filter for all, so that what nobody logs costs one comparison.
-        let registry = registry.with(filter).with(log(config.format));
+        let registry = registry.with(filter).with(log(config.format, context));
         registry
             .try_init()
             .map_err(|_| TelemetryError::AlreadySet)?;
@@ -157,7 +160,7 @@ pub fn init_as(
     };
     let (spans, flush) = traces.layer(program())?;
     registry
-        .with(log(config.format).with_filter(filter))
+        .with(log(config.format, context).with_filter(filter))
         .with(spans.with_filter(filter_fn(otlp::is_wanted)))
         .try_init()
         .map_err(|_| TelemetryError::AlreadySet)?;
@@ -166,20 +169,20 @@ pub fn init_as(
     })
 }
 
-fn log<S>(format: Format) -> Box<dyn Layer<S> + Send + Sync>
+fn log<S>(format: Format, context: LineContext) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'s> LookupSpan<'s>,
 {
-    match format.resolve(io::stderr().is_terminal()) {
+    let on_terminal = io::stderr().is_terminal();
+    match format.resolve(on_terminal) {
         Format::Json => fmt::layer()
             .json()
-            .flatten_event(true)
-            .with_span_list(false)
+            .event_format(line::json(context))
             .with_writer(io::stderr)
             .boxed(),
         Format::Pretty | Format::Auto => fmt::layer()
-            .compact()
-            .with_ansi(io::stderr().is_terminal())
+            .event_format(line::pretty(context, on_terminal))
+            .with_ansi(on_terminal)
             .with_writer(io::stderr)
             .boxed(),
     }
@@ -210,7 +213,7 @@ mod tests {
             filter: "mesh=loud".into(),
             ..TelemetryConfig::default()
         };
-        let error = init(&config).unwrap_err().to_string();
+        let error = init(&config, |_| {}).unwrap_err().to_string();
         assert_eq!(error, "telemetry.filter \"mesh=loud\" cannot be read");
     }
 
@@ -220,7 +223,7 @@ mod tests {
             filter: "off".into(),
             ..TelemetryConfig::default()
         };
-        let _telemetry = init(&config).unwrap();
-        assert!(matches!(init(&config), Err(TelemetryError::AlreadySet)));
+        let _telemetry = init(&config, |_| {}).unwrap();
+        assert!(matches!(init(&config, |_| {}), Err(TelemetryError::AlreadySet)));
     }
 }

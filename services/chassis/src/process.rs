@@ -68,7 +68,7 @@ pub async fn run<S: Service>(
     }
     let following = loaded.following();
     let config = loaded.config;
-    let _telemetry = telemetry::init(&config.telemetry)?;
+    let _telemetry = telemetry::init(&config.telemetry, mesh::log_context)?;
     if let Some(Chore::Migrate { role }) = &args.chore {
         Database::migrate(&config.service, S::migrations(), role).await?;
         tracing::info!("the schema is up to date");

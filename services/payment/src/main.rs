@@ -45,7 +45,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let following = loaded.following();
     let config = loaded.config;
-    let _telemetry = telemetry::init(&config.telemetry)?;
+    let _telemetry = telemetry::init(&config.telemetry, mesh::log_context)?;
     if let Some(Command::Migrate { role }) = args.command {
         return payment::store::migrate(&config.service.postgres, &role).await;
     }

@@ -66,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let following = loaded.following();
     let config = loaded.config;
-    let _telemetry = telemetry::init(&config.telemetry)?;
+    let _telemetry = telemetry::init(&config.telemetry, mesh::log_context)?;
     if let Some(Chore::Migrate { role }) = &args.chore {
         postgres::migrate(&config.service.postgres, role).await?;
         tracing::info!("the schema is up to date");

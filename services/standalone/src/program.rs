@@ -62,7 +62,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         print!("{answer}");
         return Ok(());
     }
-    let _telemetry = telemetry::init(&loaded.config.telemetry)?;
+    let _telemetry = telemetry::init(&loaded.config.telemetry, mesh::log_context)?;
     let signal = shutdown::on_signal()?;
     let following = loaded.following();
     let ephemeral = loaded.config.ephemeral;

@@ -72,10 +72,11 @@ enum Part {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     // Outages and poison are the point here.
     let filter = "error,lapin=off,mesh_events::consumer=off".to_owned();
-    let _telemetry = telemetry::init(&TelemetryConfig {
+    let config = TelemetryConfig {
         filter,
         ..TelemetryConfig::default()
-    })?;
+    };
+    let _telemetry = telemetry::init(&config, mesh::log_context)?;
     let postgres = connect(&args.postgres).await?;
     let config = broker(&args.broker, &args.exchange);
     let bus = RabbitMqBus::start(config, "worker", Metrics::unregistered()?)?;

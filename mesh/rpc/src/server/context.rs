@@ -69,7 +69,10 @@ impl<S: Stack> Service<Request<Body>> for Extract<S> {
         let token = CancellationToken::new();
         let peer = request.extensions().get::<Peer>();
         let (context, asked) = match read(request.headers(), peer, criticality, cap) {
-            Ok((context, asked)) => (context.with_cancellation(token.clone()), asked),
+            Ok((context, asked)) => {
+                let context = context.with_cancellation(token.clone());
+                (context.with_method(method.clone()), asked)
+            }
             Err(refused) => return Box::pin(std::future::ready(Err(refused))),
         };
         let deadline_by = match (asked, cap) {

@@ -97,7 +97,7 @@ fn named<'s>(spans: &'s [Span], name: &str, kind: SpanKind) -> &'s Span {
 async fn a_call_its_event_and_the_events_effect_are_one_trace() {
     let collector = Collector::start().await;
     let (url, config) = (collector.url.clone(), TelemetryConfig::default());
-    let telemetry = telemetry::init_as(&config, |name| match name {
+    let telemetry = telemetry::init_as(&config, mesh::log_context, |name| match name {
         "OTEL_EXPORTER_OTLP_ENDPOINT" => Some(url.clone()),
         _ => None,
     });

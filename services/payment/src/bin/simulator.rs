@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let config = loaded.config;
-    let _telemetry = telemetry::init(&config.telemetry)?;
+    let _telemetry = telemetry::init(&config.telemetry, mesh::log_context)?;
     let stop = shutdown::on_signal()?;
     let listener = TcpListener::bind(&config.listen)
         .await
