@@ -238,7 +238,7 @@ impl CallContext {
 
     /// Takes over what the caller says of earlier attempts; a header that is no number says nothing.
     pub(crate) fn with_previous_attempts(self, headers: &http::HeaderMap) -> Self {
-        let previous = crate::wire::text(headers, crate::wire::header::PREVIOUS_ATTEMPTS);
+        let previous = crate::wire::text(headers, &crate::wire::header::PREVIOUS_ATTEMPTS);
         let previous = previous.and_then(|text| text.parse().ok()).unwrap_or(0);
         self.with(|fields| fields.previous_attempts = previous)
     }
@@ -282,7 +282,10 @@ pub fn log_context(say: &mut dyn FnMut(&'static str, &dyn fmt::Display)) {
         if let Some(method) = &fields.method {
             say("rpc.method", &crate::metrics::label(&method.path));
         }
-        say("trace_id", &format_args!("{:032x}", fields.trace.ids().trace));
+        say(
+            "trace_id",
+            &format_args!("{:032x}", fields.trace.ids().trace),
+        );
         if let Some(caller) = &fields.caller {
             say("caller", &caller.as_str());
         }

@@ -183,18 +183,18 @@ impl<S: Stack> Service<Request<Body>> for Limit<S> {
 
     fn call(&mut self, request: Request<Body>) -> Answer {
         let max = self.live.load().message_bytes_max;
-        let note = Note::default();
         let progress = Call::of(&request).progress.clone();
-        let (inwards, outwards) = match self.side {
-            Side::Client => (Way::Request(note.clone()), Way::Answer(note.clone())),
-            Side::Server => (Way::Served, Way::Reply),
+        let note = (self.side == Side::Client).then(Note::default);
+        let (inwards, outwards) = match note.clone() {
+            Some(note) => (Way::Request(note.clone()), Way::Answer(note)),
+            None => (Way::Served, Way::Reply),
         };
         let calling = self
             .inner
             .call(request.map(|body| LimitedBody::wrap(body, max, inwards, progress.clone())));
         Box::pin(async move {
             let answered = calling.await;
-            if let Some(refused) = note.get() {
+            if let Some(refused) = note.as_deref().and_then(OnceLock::get) {
                 return Err(refused.clone());
             }
             answered.map(|response| {

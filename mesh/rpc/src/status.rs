@@ -224,7 +224,7 @@ pub(crate) fn refused(refusal: Refusal<'_>) -> Status {
     if let Ok(pushback) = pause_ms.to_string().parse() {
         status
             .metadata_mut()
-            .insert(header::RETRY_PUSHBACK, pushback);
+            .insert(header::RETRY_PUSHBACK.as_str(), pushback);
     }
     status
 }

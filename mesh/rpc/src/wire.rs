@@ -11,28 +11,31 @@ use tonic::Status;
 
 use crate::status;
 
-/// The names of the headers that carry a call's context.
+/// The names of the headers that carry a call's context; parsed once, since every call looks for all of them.
 pub mod header {
+    use http::HeaderName;
+
     /// How long the caller still waits; gRPC's own header.
-    pub const GRPC_TIMEOUT: &str = "grpc-timeout";
+    pub static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
     /// W3C Trace Context.
-    pub const TRACEPARENT: &str = "traceparent";
+    pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
     /// Who the call is made for; absent: anonymous. Percent-encoded.
-    pub const PRINCIPAL: &str = "mesh-principal";
+    pub static PRINCIPAL: HeaderName = HeaderName::from_static("mesh-principal");
     /// What the principal may do; comma separated, each percent-encoded.
-    pub const SCOPES: &str = "mesh-scopes";
+    pub static SCOPES: HeaderName = HeaderName::from_static("mesh-scopes");
     /// How much it matters that the call succeeds; the lower of the caller's and the method's counts.
-    pub const CRITICALITY: &str = "mesh-criticality";
+    pub static CRITICALITY: HeaderName = HeaderName::from_static("mesh-criticality");
     /// How often the call was made before, here or further up; gRPC's own header.
-    pub const PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+    pub static PREVIOUS_ATTEMPTS: HeaderName =
+        HeaderName::from_static("grpc-previous-rpc-attempts");
     /// When the caller may try again, in milliseconds; negative: never. gRPC's own header.
-    pub const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+    pub static RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
     /// A delay that the caller asks for, in milliseconds, where `mesh.server.faults` allows it.
-    pub const FAULT_DELAY: &str = "mesh-fault-delay-ms";
+    pub static FAULT_DELAY: HeaderName = HeaderName::from_static("mesh-fault-delay-ms");
     /// The gRPC code that the caller wants to get, where `mesh.server.faults` allows it.
-    pub const FAULT_ABORT: &str = "mesh-fault-abort";
+    pub static FAULT_ABORT: HeaderName = HeaderName::from_static("mesh-fault-abort");
     /// Names the request of the outermost client in logs and errors.
-    pub const REQUEST_ID: &str = "x-request-id";
+    pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 }
 
 /// The longest request id that is taken over from a caller, in bytes.
@@ -62,14 +65,14 @@ pub(crate) fn decode_text(encoded: &str) -> Option<String> {
 }
 
 /// The header's value, where it is visible ASCII; the first one, where there are several.
-pub(crate) fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+pub(crate) fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
 /// An absent header is `None`; one that is there and cannot be read refuses the call by its name.
 pub(crate) fn read<T>(
     headers: &HeaderMap,
-    name: &str,
+    name: &HeaderName,
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<Option<T>, Status> {
     let Some(value) = headers.get(name) else {
@@ -78,12 +81,11 @@ pub(crate) fn read<T>(
     let parsed = value.to_str().ok().and_then(parse);
     parsed
         .map(Some)
-        .ok_or_else(|| status::malformed_header(name))
+        .ok_or_else(|| status::malformed_header(name.as_str()))
 }
 
 /// Replaces the header; a value that cannot stand in a header removes it.
-pub(crate) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    let name = HeaderName::from_static(name);
+pub(crate) fn set(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
     match HeaderValue::from_str(value) {
         Ok(value) => drop(headers.insert(name, value)),
         Err(_) => drop(headers.remove(name)),
@@ -92,15 +94,15 @@ pub(crate) fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
 
 /// Replaces the header by a value that no other call has: it is kept out of HPACK's table, where it
 /// would only push out what repeats.
-pub(crate) fn set_unique(headers: &mut HeaderMap, name: &'static str, value: &str) {
+pub(crate) fn set_unique(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
     if let Ok(mut value) = HeaderValue::from_str(value) {
         value.set_sensitive(true);
-        headers.insert(HeaderName::from_static(name), value);
+        headers.insert(name, value);
     }
 }
 
 /// Replaces the header, or takes it away where there is nothing to say.
-pub(crate) fn set_or_remove(headers: &mut HeaderMap, name: &'static str, value: Option<&str>) {
+pub(crate) fn set_or_remove(headers: &mut HeaderMap, name: &HeaderName, value: Option<&str>) {
     match value {
         Some(value) => set(headers, name, value),
         None => drop(headers.remove(name)),
@@ -112,9 +114,9 @@ pub(crate) fn set_timeout(headers: &mut HeaderMap, deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => {
             let left = deadline.saturating_duration_since(Instant::now());
-            set_unique(headers, header::GRPC_TIMEOUT, &encode_timeout(left));
+            set_unique(headers, &header::GRPC_TIMEOUT, &encode_timeout(left));
         }
-        None => drop(headers.remove(header::GRPC_TIMEOUT)),
+        None => drop(headers.remove(&header::GRPC_TIMEOUT)),
     }
 }
 

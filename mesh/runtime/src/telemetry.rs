@@ -224,6 +224,9 @@ mod tests {
             ..TelemetryConfig::default()
         };
         let _telemetry = init(&config, |_| {}).unwrap();
-        assert!(matches!(init(&config, |_| {}), Err(TelemetryError::AlreadySet)));
+        assert!(matches!(
+            init(&config, |_| {}),
+            Err(TelemetryError::AlreadySet)
+        ));
     }
 }

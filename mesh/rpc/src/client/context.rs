@@ -56,14 +56,14 @@ impl<S: Stack> Service<Request<Body>> for Inject<S> {
         let serving = CallContext::current();
         let asked = match wire::read(
             request.headers(),
-            header::GRPC_TIMEOUT,
+            &header::GRPC_TIMEOUT,
             wire::decode_timeout,
         ) {
             Ok(asked) => asked,
             Err(refused) => return Box::pin(std::future::ready(Err(refused))),
         };
         let limits = [
-            (asked, header::GRPC_TIMEOUT),
+            (asked, header::GRPC_TIMEOUT.as_str()),
             (longest, self.contract.deadline_by(path)),
         ];
         let (deadline, deadline_by) = soonest(&serving, limits);
@@ -111,14 +111,18 @@ fn write(context: &CallContext, headers: &mut HeaderMap) {
         .iter()
         .map(|scope| wire::encode_text(scope))
         .collect();
-    wire::set_unique(headers, header::TRACEPARENT, &context.traceparent());
-    wire::set(headers, header::CRITICALITY, context.criticality().as_str());
-    wire::set_or_remove(headers, header::REQUEST_ID, context.request_id());
+    wire::set_unique(headers, &header::TRACEPARENT, &context.traceparent());
+    wire::set(
+        headers,
+        &header::CRITICALITY,
+        context.criticality().as_str(),
+    );
+    wire::set_or_remove(headers, &header::REQUEST_ID, context.request_id());
     // Whatever the caller wrote there itself is replaced: only the context speaks for a principal.
     let name = (!principal.is_anonymous()).then(|| wire::encode_text(principal.name()));
-    wire::set_or_remove(headers, header::PRINCIPAL, name.as_deref());
+    wire::set_or_remove(headers, &header::PRINCIPAL, name.as_deref());
     let scopes = (!scopes.is_empty()).then(|| scopes.join(","));
-    wire::set_or_remove(headers, header::SCOPES, scopes.as_deref());
+    wire::set_or_remove(headers, &header::SCOPES, scopes.as_deref());
 }
 
 impl CallContext {

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use http::{Request, request::Parts};
+use http::{HeaderMap, Request, Uri, request::Parts};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
 use tonic::{Status, body::Body};
@@ -17,8 +17,12 @@ pub(super) struct Copy {
     pub(super) request: Option<Request<Body>>,
 }
 
+/// What of a request goes to the callee, and the mesh's own word on it: other extensions are for the layers above.
 pub(super) struct Message {
-    parts: Parts,
+    method: http::Method,
+    uri: Uri,
+    headers: HeaderMap,
+    call: Call,
     message: Bytes,
 }
 
@@ -35,7 +39,7 @@ impl Copy {
         let (parts, body) = request.into_parts();
         Ok(match keep(body, bytes_max).await? {
             Kept::Whole(message) => Self {
-                message: Some(Box::new(Message { parts, message })),
+                message: Some(Box::new(Message::of(parts, message))),
                 request: None,
             },
             Kept::TooLong(body) => once(Request::from_parts(parts, body)),
@@ -53,9 +57,26 @@ impl Copy {
 }
 
 impl Message {
+    fn of(mut parts: Parts, message: Bytes) -> Self {
+        Self {
+            call: parts
+                .extensions
+                .remove()
+                .expect("the context layer stands above every other layer"),
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            message,
+        }
+    }
+
     pub(super) fn again(&self) -> Request<Body> {
-        let body = Body::new(Full::new(self.message.clone()));
-        Request::from_parts(self.parts.clone(), body)
+        let mut request = Request::new(Body::new(Full::new(self.message.clone())));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        request.extensions_mut().insert(self.call.clone());
+        request
     }
 }
 

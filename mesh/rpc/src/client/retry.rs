@@ -374,7 +374,9 @@ impl Setback {
             Self::Answered(mut response, _) => {
                 if exhausted {
                     let never = HeaderValue::from_static(NEVER);
-                    response.headers_mut().insert(header::RETRY_PUSHBACK, never);
+                    response
+                        .headers_mut()
+                        .insert(&header::RETRY_PUSHBACK, never);
                 }
                 Ok(response)
             }
@@ -382,7 +384,9 @@ impl Setback {
                 tracing::debug!(destination, ?failure, "call failed");
                 let mut status = failure.into_status(destination, trial.attempts());
                 if exhausted && let Ok(never) = NEVER.parse() {
-                    status.metadata_mut().insert(header::RETRY_PUSHBACK, never);
+                    status
+                        .metadata_mut()
+                        .insert(header::RETRY_PUSHBACK.as_str(), never);
                 }
                 Err(status)
             }
@@ -401,7 +405,7 @@ enum Pushback {
 impl Pushback {
     /// Negative or not a number: no retry.
     fn of(headers: &HeaderMap) -> Self {
-        let Some(value) = headers.get(header::RETRY_PUSHBACK) else {
+        let Some(value) = headers.get(&header::RETRY_PUSHBACK) else {
             return Self::None;
         };
         let ms = value
@@ -417,9 +421,9 @@ impl Pushback {
 /// Says how often the call was made before; 0 says nothing.
 fn mark(headers: &mut HeaderMap, previous: u32) {
     if previous == 0 {
-        headers.remove(header::PREVIOUS_ATTEMPTS);
+        headers.remove(&header::PREVIOUS_ATTEMPTS);
     } else {
-        headers.insert(header::PREVIOUS_ATTEMPTS, HeaderValue::from(previous));
+        headers.insert(&header::PREVIOUS_ATTEMPTS, HeaderValue::from(previous));
     }
 }
 

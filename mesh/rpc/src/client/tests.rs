@@ -247,18 +247,18 @@ async fn the_context_goes_along_in_headers() {
     let mut forged = request(READ);
     forged
         .headers_mut()
-        .insert(header::PRINCIPAL, "root".parse().unwrap());
+        .insert(&header::PRINCIPAL, "root".parse().unwrap());
     caller.scope(stack.clone().oneshot(forged)).await.unwrap();
     let (sent, call) = headers.recv().await.unwrap();
-    assert_eq!(sent[header::PRINCIPAL], "shop%2C%20%EC%83%81%EC%A0%90");
-    assert_eq!(sent[header::SCOPES], "operator,a%2Cb");
+    assert_eq!(sent[&header::PRINCIPAL], "shop%2C%20%EC%83%81%EC%A0%90");
+    assert_eq!(sent[&header::SCOPES], "operator,a%2Cb");
     assert_eq!(
-        sent[header::CRITICALITY],
+        sent[&header::CRITICALITY],
         "sheddable",
         "lower than the method's own"
     );
-    assert_eq!(sent[header::REQUEST_ID], "req-7");
-    let sent = sent[header::TRACEPARENT].to_str().unwrap();
+    assert_eq!(sent[&header::REQUEST_ID], "req-7");
+    let sent = sent[&header::TRACEPARENT].to_str().unwrap();
     assert_eq!(sent[3..35], traceparent[3..35], "the same trace");
     assert_ne!(sent, traceparent, "a span of its own");
     assert_eq!(call.method.unwrap().path, READ);
@@ -267,15 +267,15 @@ async fn the_context_goes_along_in_headers() {
     let mut forged = request(READ);
     forged
         .headers_mut()
-        .insert(header::PRINCIPAL, "root".parse().unwrap());
+        .insert(&header::PRINCIPAL, "root".parse().unwrap());
     forged
         .headers_mut()
-        .insert(header::SCOPES, "operator".parse().unwrap());
+        .insert(&header::SCOPES, "operator".parse().unwrap());
     stack.oneshot(forged).await.unwrap();
     let (sent, _) = headers.recv().await.unwrap();
-    assert!(!sent.contains_key(header::PRINCIPAL) && !sent.contains_key(header::SCOPES));
+    assert!(!sent.contains_key(&header::PRINCIPAL) && !sent.contains_key(&header::SCOPES));
     assert_eq!(
-        sent[header::CRITICALITY],
+        sent[&header::CRITICALITY],
         "sheddable_plus",
         "the method's own"
     );
@@ -299,7 +299,7 @@ impl Attempts for Failing {
     ) -> Result<Response<Body>, Failure> {
         let attempt = self.attempts.fetch_add(1, Ordering::SeqCst);
         assert_eq!(number, attempt + 1);
-        let previous = request.headers().get(header::PREVIOUS_ATTEMPTS);
+        let previous = request.headers().get(&header::PREVIOUS_ATTEMPTS);
         let previous = previous.map_or("-", |previous| previous.to_str().unwrap());
         self.previous.lock().unwrap().push(previous.to_owned());
         if attempt < self.failures && self.reach != Reach::Handler {
@@ -442,14 +442,14 @@ async fn each_attempt_says_how_often_it_was_sent_before() {
 #[tokio::test(start_paused = true)]
 async fn a_retry_from_above_is_not_retried_again_and_is_passed_on() {
     let mut headers = http::HeaderMap::new();
-    headers.insert(header::PREVIOUS_ATTEMPTS, "2".parse().unwrap());
+    headers.insert(&header::PREVIOUS_ATTEMPTS, "2".parse().unwrap());
     let caller = CallContext::root(Principal::anonymous()).with_previous_attempts(&headers);
     let config = RetryConfig::default();
     let (attempts, status, previous) =
         tried_by(caller.clone(), READ, 9, Reach::Handler, config.clone()).await;
     assert_eq!((attempts, previous), (1, vec!["2".to_owned()]));
     let metadata = status.unwrap().metadata().clone();
-    assert_eq!(metadata.get(header::RETRY_PUSHBACK).unwrap(), "-1");
+    assert_eq!(metadata.get(header::RETRY_PUSHBACK.as_str()).unwrap(), "-1");
     let (attempts, ..) = tried_by(caller, READ, 2, Reach::NoHandler, config).await;
     assert_eq!(attempts, 3, "it reached nobody");
 }

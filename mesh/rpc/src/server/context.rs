@@ -76,7 +76,9 @@ impl<S: Stack> Service<Request<Body>> for Extract<S> {
             Err(refused) => return Box::pin(std::future::ready(Err(refused))),
         };
         let deadline_by = match (asked, cap) {
-            (Some(asked), cap) if cap.is_none_or(|cap| asked <= cap) => header::GRPC_TIMEOUT,
+            (Some(asked), cap) if cap.is_none_or(|cap| asked <= cap) => {
+                header::GRPC_TIMEOUT.as_str()
+            }
             _ => self.contract.deadline_by(path),
         };
         request.extensions_mut().insert(Call {
@@ -121,12 +123,12 @@ pub(super) fn read(
         }
         _ => principal(headers)?,
     };
-    let context = match wire::text(headers, header::TRACEPARENT) {
+    let context = match wire::text(headers, &header::TRACEPARENT) {
         Some(traceparent) => CallContext::from_traceparent(traceparent, principal),
         None => CallContext::root(principal),
     };
-    let asked = wire::read(headers, header::GRPC_TIMEOUT, wire::decode_timeout)?;
-    let stated = wire::read(headers, header::CRITICALITY, |text| {
+    let asked = wire::read(headers, &header::GRPC_TIMEOUT, wire::decode_timeout)?;
+    let stated = wire::read(headers, &header::CRITICALITY, |text| {
         text.parse::<Criticality>().ok()
     })?;
     let now = Instant::now();
@@ -141,7 +143,7 @@ pub(super) fn read(
         .with_previous_attempts(headers)
         .with_deadline(deadline)
         .with_criticality(stated.map_or(criticality, |stated| stated.min(criticality)));
-    let context = match wire::text(headers, header::REQUEST_ID) {
+    let context = match wire::text(headers, &header::REQUEST_ID) {
         Some(id) => context.with_request_id(id),
         None => context,
     };
@@ -149,8 +151,8 @@ pub(super) fn read(
 }
 
 fn principal(headers: &HeaderMap) -> Result<Principal, Status> {
-    let name = wire::read(headers, header::PRINCIPAL, wire::decode_text)?;
-    let scopes = wire::read(headers, header::SCOPES, |text| {
+    let name = wire::read(headers, &header::PRINCIPAL, wire::decode_text)?;
+    let scopes = wire::read(headers, &header::SCOPES, |text| {
         text.split(',')
             .map(wire::decode_text)
             .collect::<Option<Vec<_>>>()

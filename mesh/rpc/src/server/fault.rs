@@ -144,8 +144,8 @@ struct Fault {
 impl Fault {
     /// What the headers ask for; what cannot be read asks for nothing.
     fn asked(headers: &HeaderMap) -> Option<Self> {
-        let delay = wire::text(headers, header::FAULT_DELAY).and_then(|text| text.parse().ok());
-        let abort = wire::text(headers, header::FAULT_ABORT).and_then(code_named);
+        let delay = wire::text(headers, &header::FAULT_DELAY).and_then(|text| text.parse().ok());
+        let abort = wire::text(headers, &header::FAULT_ABORT).and_then(code_named);
         (delay.is_some() || abort.is_some()).then(|| Self {
             rule: BY_HEADER.to_owned(),
             delay: Duration::from_millis(delay.unwrap_or(0).min(DELAY_MAX_MS)),
@@ -303,8 +303,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_header_is_obeyed_only_where_that_is_allowed() {
         let asked = [
-            (header::FAULT_DELAY, "20"),
-            (header::FAULT_ABORT, "ABORTED"),
+            (header::FAULT_DELAY.as_str(), "20"),
+            (header::FAULT_ABORT.as_str(), "ABORTED"),
         ];
         call(FaultsConfig::default(), &asked).await.unwrap();
         let allowed = FaultsConfig {
@@ -315,7 +315,7 @@ mod tests {
         let status = call(allowed.clone(), &asked).await.unwrap_err();
         assert_eq!(status.code(), Code::Aborted);
         assert_eq!(started.elapsed().as_millis(), 20);
-        let unreadable = [(header::FAULT_ABORT, "MAYBE")];
+        let unreadable = [(header::FAULT_ABORT.as_str(), "MAYBE")];
         call(allowed, &unreadable).await.unwrap();
     }
 

@@ -351,7 +351,10 @@ mod tests {
         assert_eq!(info.metadata["policy"], "reads");
         let pause = details.retry_info().unwrap().retry_delay;
         assert_eq!(pause, Some(Duration::from_secs(1)));
-        let pushback = refused.metadata().get(header::RETRY_PUSHBACK).unwrap();
+        let pushback = refused
+            .metadata()
+            .get(header::RETRY_PUSHBACK.as_str())
+            .unwrap();
         assert_eq!(pushback, "1000");
         limits.check(&request(READ, "modest")).unwrap();
         tokio::time::advance(Duration::from_millis(1_001)).await;

@@ -85,7 +85,8 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let mut line = String::new();
-        self.inner.format_event(spans, Writer::new(&mut line), event)?;
+        self.inner
+            .format_event(spans, Writer::new(&mut line), event)?;
         if line.ends_with(self.end) {
             line.truncate(line.len() - self.end.len());
             (self.write)(&mut line, self.context);
@@ -150,7 +151,10 @@ mod tests {
     #[test]
     fn a_line_of_json_has_its_fields_its_span_and_its_call() {
         let line = json_line(call);
-        assert_eq!((&line["message"], &line["left"]), (&"taken".into(), &3.into()));
+        assert_eq!(
+            (&line["message"], &line["left"]),
+            (&"taken".into(), &3.into())
+        );
         assert_eq!(line["span"]["attempt"], 2);
         let expected = serde_json::json!({"trace_id": "4bf9", "principal": "a \"shop\"\n"});
         assert_eq!(line["call"], expected);
@@ -173,7 +177,10 @@ mod tests {
         let subscriber = tracing_subscriber::registry().with(format);
         tracing::subscriber::with_default(subscriber, || tracing::info!(left = 3, "taken"));
         let text = lines.text();
-        assert!(text.contains(r#"taken left=3 trace_id=4bf9 principal=a \"shop\"\n"#), "{text}");
+        assert!(
+            text.contains(r#"taken left=3 trace_id=4bf9 principal=a \"shop\"\n"#),
+            "{text}"
+        );
         assert!(text.ends_with('\n'), "{text:?}");
     }
 }

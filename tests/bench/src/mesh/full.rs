@@ -46,7 +46,10 @@ pub(crate) async fn knowing(destination: &str) -> Result<Mesh> {
 
 /// The log that a service has.
 pub(crate) fn log() -> Result<Telemetry> {
-    Ok(telemetry::init(&TelemetryConfig::default(), mesh::log_context)?)
+    Ok(telemetry::init(
+        &TelemetryConfig::default(),
+        mesh::log_context,
+    )?)
 }
 
 fn config() -> Config {

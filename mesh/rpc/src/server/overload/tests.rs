@@ -94,7 +94,10 @@ async fn what_is_above_limit_and_queue_is_refused_at_once_and_says_when_to_come_
     assert_eq!(info.metadata["layer"], "overload");
     assert_eq!(info.metadata["policy"], "full");
     let pause = details.retry_info().unwrap().retry_delay.unwrap();
-    let pushback = refused.metadata().get(header::RETRY_PUSHBACK).unwrap();
+    let pushback = refused
+        .metadata()
+        .get(header::RETRY_PUSHBACK.as_str())
+        .unwrap();
     let pushback: u64 = pushback.to_str().unwrap().parse().unwrap();
     assert!(pause >= Duration::from_millis(20), "{pause:?}");
     assert_eq!(u128::from(pushback), pause.as_micros().div_ceil(1_000));
