@@ -37,7 +37,7 @@ pub(super) struct Method {
 const METRICS_OF_OTHERS: [&str; 3] = [
     "up",
     "certmanager_certificate_expiration_timestamp_seconds",
-    "kube_job_status_failed",
+    "kube_job_failed",
 ];
 
 impl Code {
