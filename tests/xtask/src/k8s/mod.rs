@@ -7,7 +7,7 @@
 mod checkov;
 mod code;
 mod config;
-mod manifests;
+pub(crate) mod manifests;
 mod network;
 mod policies;
 mod policy;
