@@ -27,8 +27,10 @@ use crate::{
 
 /// `messaging.system` of spans: which bus carries an event is nobody's business here.
 pub(crate) const SYSTEM: &str = "commerce-mesh-events";
-/// The outcome of a handler that has had its effect.
+/// What becomes of a delivery: the handler has had its effect, it is to try again, it is put aside.
 const APPLIED: &str = "applied";
+const RETRIED: &str = "retried";
+const DEAD_LETTER: &str = "dead_letter";
 
 /// The limits of a [`Consumer`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -117,6 +119,11 @@ impl Consumer {
     /// Consumes until `shutdown`, then lets running handlers finish for `drain_ms`. Subscribes again
     /// whenever the bus loses the subscription.
     pub async fn run(self, shutdown: CancellationToken) {
+        // A counter that only comes with its first dead letter has never risen in the eyes of Prometheus.
+        for outcome in [APPLIED, RETRIED, DEAD_LETTER] {
+            let labels = [self.name.as_str(), outcome];
+            self.metrics.consumer_handled.with_label_values(&labels);
+        }
         let consumer = Arc::new(self);
         let mut failures = 0;
         while !shutdown.is_cancelled() {
@@ -266,7 +273,7 @@ impl Consumer {
                     ?after,
                     "event not applied, trying again"
                 );
-                ("retried", delivery.retry(after).await)
+                (RETRIED, delivery.retry(after).await)
             }
             Err(HandlerError::Transient(cause)) => self.bury(delivery, chain(&*cause)).await,
             Err(HandlerError::Poison(reason)) => self.bury(delivery, reason).await,
@@ -319,10 +326,10 @@ impl Consumer {
                 reason, "dead letter not recorded, trying again"
             );
             let after = self.backoff().after(delivery.attempt);
-            return ("retried", delivery.retry(after).await);
+            return (RETRIED, delivery.retry(after).await);
         }
         error!(reason, "event became a dead letter");
-        ("dead_letter", delivery.dead_letter(&reason).await)
+        (DEAD_LETTER, delivery.dead_letter(&reason).await)
     }
 }
 

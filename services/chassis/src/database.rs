@@ -10,7 +10,7 @@ use mesh_store::{
     postgres::{Schema, dead_letters::PostgresDeadLetters, outbox::PostgresOutbox},
     sqlite::{dead_letters::SqliteDeadLetters, outbox::SqliteOutbox},
 };
-use sqlx::migrate::Migrator;
+use sqlx::{Executor as _, migrate::Migrator};
 use tokio::{
     sync::Notify,
     time::{MissedTickBehavior, interval},
@@ -82,6 +82,17 @@ impl Database {
             Self::Sqlite(sqlite) => sqlite.wake(),
             Self::Postgres(postgres) => postgres.committed(),
         }
+    }
+
+    /// Whether it answers: a check for readiness. An error says why not. It costs the same however much the database
+    /// holds: a service with a long outbox is ready.
+    pub(crate) async fn answers(&self) -> Result<(), String> {
+        const QUESTION: &str = "SELECT 1";
+        let answered = match self {
+            Self::Sqlite(sqlite) => sqlite.reader().execute(QUESTION).await.map(drop),
+            Self::Postgres(postgres) => postgres.pool().execute(QUESTION).await.map(drop),
+        };
+        answered.map_err(|error| error.to_string())
     }
 
     /// Finishes what is under way and closes.

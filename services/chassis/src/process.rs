@@ -76,6 +76,7 @@ pub async fn run<S: Service>(
     }
     let shutdown = shutdown::on_signal()?;
     let registry = Registry::new();
+    let _exporting = telemetry::export_metrics(&registry)?;
     let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
     let bus = RabbitMqBus::start(config.bus, S::NAME, bus_metrics)?;
     bus.declare(&[S::subscription(&config.service)]).await?;
@@ -124,13 +125,10 @@ pub async fn run<S: Service>(
 /// Ready when the database answers; without the broker events wait, which is only shown.
 fn readiness<S: Service>(service: &Opened<S>, bus: RabbitMqBus) -> admin::Readiness {
     let readiness = admin::Readiness::new();
-    let outbox = service.outbox();
+    let database = service.database();
     readiness.check("database", move || {
-        let outbox = outbox.clone();
-        async move {
-            let asked = outbox.lag(0).await;
-            asked.map(drop).map_err(|error| error.to_string())
-        }
+        let database = database.clone();
+        async move { database.answers().await }
     });
     readiness.warning("broker", move || {
         let bus = bus.clone();

@@ -91,6 +91,11 @@ impl<S: Service> Opened<S> {
         self.database.outbox()
     }
 
+    /// What it keeps its data in.
+    pub(crate) fn database(&self) -> Database {
+        self.database.clone()
+    }
+
     /// Serves until `shutdown`, drains, and closes the database.
     pub async fn run(
         self,
@@ -107,7 +112,13 @@ impl<S: Service> Opened<S> {
             .clone()
             .keep_swept(sweep, clock, background.clone());
         tasks.spawn(mesh::carry(swept));
-        let server = self.service.serve(self.parts.mesh.server());
+        let asked = self.database();
+        let ready = move || {
+            let asked = asked.clone();
+            async move { asked.answers().await }
+        };
+        let server = self.parts.mesh.server().ready_when(ready);
+        let server = self.service.serve(server);
         let served = server.serve(listener, shutdown).await;
         background.cancel(); // Only now: the last calls may have left events behind.
         while let Some(ended) = tasks.join_next().await {
@@ -149,5 +160,118 @@ impl<S: Service> Opened<S> {
     fn now(&self) -> Now {
         let clock = self.parts.clock.clone();
         Arc::new(move || clock.now_us())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use mesh::{Contract, ServerConfig};
+    use mesh_events::{Event, HandlerError, InMemoryBus};
+    use mesh_store::SqliteConfig;
+    use prometheus::Registry;
+    use tokio::time::timeout;
+    use tonic_health::pb::{
+        HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+        health_client::HealthClient,
+    };
+
+    use super::*;
+
+    /// It takes no call and no event; all that it has is what every service has.
+    struct Idle;
+
+    #[async_trait]
+    impl Handler for Idle {
+        async fn handle(&self, _: &Event) -> Result<(), HandlerError> {
+            Ok(())
+        }
+    }
+
+    impl Service for Idle {
+        const NAME: &'static str = "idle";
+        const KINDS: &'static [&'static str] = &[];
+
+        fn migrations() -> &'static Migrator {
+            static NONE: Migrator = Migrator::DEFAULT;
+            &NONE
+        }
+
+        fn new(_: &Database, _: &Clock) -> Self {
+            Self
+        }
+
+        fn serve(&self, server: Server) -> Server {
+            server
+        }
+
+        fn handler(&self) -> Arc<dyn Handler> {
+            Arc::new(Self)
+        }
+    }
+
+    fn mesh(config: mesh::Config) -> impl Future<Output = Mesh> {
+        let contract = Contract::new(&[]).unwrap();
+        async move {
+            Mesh::start(config, contract, &Registry::new())
+                .await
+                .unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_whose_database_does_not_answer_is_not_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = ServerConfig {
+            readiness_interval_ms: 10,
+            ..ServerConfig::default()
+        };
+        let parts = Parts {
+            clock: Clock::system(),
+            bus: Arc::new(InMemoryBus::new()),
+            dead_letters: None,
+            mesh: mesh(mesh::Config {
+                server,
+                ..mesh::Config::default()
+            })
+            .await,
+            event_metrics: mesh_events::Metrics::unregistered().unwrap(),
+            fault_points: FaultPoints::default(),
+        };
+        let config = Config {
+            store: SqliteConfig {
+                path: folder.path().join("idle.db"),
+                ..SqliteConfig::default()
+            },
+            ..Config::default()
+        };
+        let service = Opened::<Idle>::open(config, parts).await.unwrap();
+        let database = service.database();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let serving = mesh::spawn(service.run(listener, shutdown.clone()));
+
+        let calling = mesh(mesh::Config::calling([("idle", address)])).await;
+        let ask = HealthCheckRequest {
+            service: "readiness".to_owned(),
+        };
+        let watching = HealthClient::new(calling.client("idle")).watch(ask).await;
+        let mut watching = watching.unwrap().into_inner();
+        let mut becomes = async |wanted: ServingStatus| {
+            let reached = async {
+                let status = |said: Option<HealthCheckResponse>| said.unwrap().status();
+                while status(watching.message().await.unwrap()) != wanted {}
+            };
+            timeout(Duration::from_secs(10), reached).await.unwrap();
+        };
+        becomes(ServingStatus::Serving).await;
+        database.close().await.unwrap();
+        becomes(ServingStatus::NotServing).await;
+        shutdown.cancel();
+        // The database is closed already, which it may be.
+        serving.await.unwrap().unwrap();
     }
 }

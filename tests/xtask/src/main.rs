@@ -68,7 +68,7 @@ enum Task {
 #[derive(Subcommand)]
 enum K8s {
     /// Renders and checks every overlay; prints each own policy and the mutations that it has caught.
-    Check,
+    Check(k8s::Options),
     /// The shop on a cluster: the README's tour, rolls under load, killed pods, probed arrows, every invariant.
     Smoke(k8s_smoke::Options),
 }
@@ -90,7 +90,9 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Roll(options) => roll::run(&options),
         Task::Image(options) => image::run(&options),
-        Task::K8s { task: K8s::Check } => k8s::run(),
+        Task::K8s {
+            task: K8s::Check(options),
+        } => k8s::run(&options),
         Task::K8s {
             task: K8s::Smoke(options),
         } => k8s_smoke::run(&options),

@@ -36,6 +36,9 @@ pub struct Options {
     /// Leave out the heavy tests.
     #[arg(long)]
     light: bool,
+    /// Fail where the servers are missing, instead of skipping what needs them: for pipelines.
+    #[arg(long, conflicts_with = "light")]
+    no_skips: bool,
 }
 
 /// Runs the steps, then prints what each took and the sum of all tests.
@@ -45,6 +48,9 @@ pub fn run(options: &Options) -> Result<()> {
     if options.light {
         suites = suites.light_only();
     } else if let Err(error) = servers::install() {
+        if options.no_skips {
+            return Err(error.context("the servers are missing"));
+        }
         skipped = std::mem::take(&mut suites.served);
         skipped.append(&mut suites.faults);
         println!("the servers are missing: {error:#}");

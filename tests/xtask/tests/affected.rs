@@ -105,7 +105,11 @@ fn documents_affect_no_crate() {
 
 #[test]
 fn a_document_that_is_compared_with_the_code_affects_the_tests_that_do_so() {
-    for file in ["docs/configuration.md", "docs/operations.md"] {
+    for file in [
+        "docs/configuration.md",
+        "docs/operations.md",
+        "ARCHITECTURE.md",
+    ] {
         expect(affected_by(&[file]), &[&["tests"]], &["docs"]);
     }
 }
@@ -219,17 +223,22 @@ fn xtask_affects_those_whose_tests_start_servers_with_it() {
 }
 
 #[test]
-fn manifests_pipelines_and_tools_affect_no_crate() {
+fn a_pipeline_affects_the_tests_that_parse_its_commands() {
+    expect(
+        affected_by(&[".github/workflows/release.yml"]),
+        &[&["xtask"]],
+        &["workflows"],
+    );
+}
+
+#[test]
+fn manifests_scripts_and_tools_affect_no_crate() {
     expect(
         affected_by(&["k8s/base/edge/deployment.yaml"]),
         &[],
         &["k8s"],
     );
-    expect(
-        affected_by(&[".github/workflows/release.yml", ".ci/run"]),
-        &[],
-        &["workflows"],
-    );
+    expect(affected_by(&[".ci/run"]), &[], &["workflows"]);
     expect(
         affected_by(&["tests/verify/requirements.txt"]),
         &[],

@@ -3,6 +3,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+use prometheus::{Registry, proto::MetricFamily};
 use tokio::{sync::Notify, task::JoinHandle};
 
 use super::*;
@@ -89,6 +90,30 @@ async fn poison_goes_to_the_dead_letters_at_once_and_blocks_nobody() {
     };
     assert_eq!(recorded, [letter]);
     assert_eq!(handler.times(3).len(), 1);
+    one.stop().await;
+}
+
+/// Prometheus sees a counter rise only if it was there before.
+#[tokio::test(start_paused = true)]
+async fn every_outcome_is_counted_from_zero() {
+    let (bus, letters) = (InMemoryBus::new(), Arc::new(Letters::default()));
+    let handler = Scripted::new(|_, _| Err(HandlerError::Poison("body does not parse".into())));
+    let one = consumer("one", Arc::new(bus.clone()), handler, &letters, &clock());
+    let registry = Registry::new();
+    let counted = one.metrics.consumer_handled.clone();
+    registry.register(Box::new(counted)).unwrap();
+    let counts = || {
+        let families = registry.gather();
+        let metrics = families.iter().flat_map(MetricFamily::get_metric);
+        let counts = metrics.map(|metric| metric.get_counter().get_value());
+        counts.collect::<Vec<_>>()
+    };
+    let one = start(one);
+    subscribed().await;
+    assert_eq!(counts(), [0.0, 0.0, 0.0]);
+    publish(&bus, vec![event(1)]).await.unwrap();
+    bus.idle().await;
+    assert_eq!(counts(), [0.0, 1.0, 0.0], "applied, dead_letter, retried");
     one.stop().await;
 }
 

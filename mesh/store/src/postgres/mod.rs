@@ -12,6 +12,7 @@ mod migrate;
 mod open;
 pub mod outbox;
 mod parts;
+mod password;
 
 use std::{
     fmt,
@@ -24,6 +25,7 @@ use mesh_events::{AFTER_COMMIT, BEFORE_COMMIT, FaultPoints};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool, Transaction, migrate::Migrator};
 use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{Durability, span::TransactionSpan};
 
@@ -37,7 +39,8 @@ pub use parts::with_parts;
 pub struct PostgresConfig {
     /// `postgres://user@host:port/database`; `?sslmode=verify-full&sslrootcert=FILE` asks for TLS.
     pub url: String,
-    /// A file with the password, so that no password stands in a configuration. Empty: none is sent.
+    /// A file with the password, so that no password stands in a configuration; when it changes, new connections
+    /// use the new one. Empty: none is sent.
     pub password_file: PathBuf,
     /// Whether an acknowledged write must survive a power cut of the server.
     pub durability: Durability,
@@ -79,6 +82,8 @@ pub struct Postgres {
     name: Arc<str>,
     committed: Arc<Notify>,
     fault_points: FaultPoints,
+    /// Ends with the last clone.
+    _following: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Postgres {
@@ -90,11 +95,13 @@ impl Postgres {
     ) -> Result<Postgres, OpenError> {
         let pool = open::pool(config, migrations).await?;
         let name = pool.connect_options().get_database().map(Arc::from);
+        let following = password::follow(pool.clone(), config.clone());
         Ok(Postgres {
             pool,
             name: name.unwrap_or_default(),
             committed: Arc::new(Notify::new()),
             fault_points: FaultPoints::default(),
+            _following: Arc::new(AbortOnDropHandle::new(mesh::spawn(following))),
         })
     }
 

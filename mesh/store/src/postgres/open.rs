@@ -1,7 +1,6 @@
 //! Connects, and refuses a server on which an acknowledged write might not be on disk.
 
 use std::{
-    path::Path,
     str::FromStr as _,
     time::{Duration, Instant},
 };
@@ -14,7 +13,7 @@ use sqlx::{
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::{OpenError, PostgresConfig, migrate};
+use super::{OpenError, PostgresConfig, migrate, password};
 use crate::{Durability, Retry, retry};
 
 /// Between two attempts to connect at the start.
@@ -23,14 +22,8 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(250);
 /// Every setting of a session is given with the connection, so that no statement is spent on it.
 pub(super) fn options(config: &PostgresConfig) -> Result<PgConnectOptions, OpenError> {
     let mut options = PgConnectOptions::from_str(&config.url).map_err(OpenError::Url)?;
-    if config.password_file != Path::new("") {
-        let password = std::fs::read_to_string(&config.password_file).map_err(|source| {
-            OpenError::PasswordFile {
-                path: config.password_file.clone(),
-                source,
-            }
-        })?;
-        options = options.password(password.trim_end_matches(['\r', '\n']));
+    if let Some(password) = password::read(config)? {
+        options = options.password(&password);
     }
     let synchronous_commit = match config.durability {
         Durability::Full => "on",

@@ -51,7 +51,7 @@ enum Effect {
 
 /// The rules; the first one with a pattern that fits counts. A pattern is a path from the root, a folder
 /// (`k8s/`), or the end of a name (`*.md`).
-const RULES: [(&[&str], Effect, Option<Area>); 9] = [
+const RULES: [(&[&str], Effect, Option<Area>); 10] = [
     (
         &[
             "Cargo.toml",
@@ -73,15 +73,21 @@ const RULES: [(&[&str], Effect, Option<Area>); 9] = [
     ),
     (&["buf.yaml"], Effect::Nothing, Some(Area::Proto)),
     (&["k8s/"], Effect::Nothing, Some(Area::K8s)),
+    // The commands in there are parsed by xtask itself.
     (
-        &[".github/", ".ci/"],
-        Effect::Nothing,
+        &[".github/"],
+        Effect::ReadBy("xtask"),
         Some(Area::Workflows),
     ),
+    (&[".ci/"], Effect::Nothing, Some(Area::Workflows)),
     (&["tests/verify/"], Effect::Nothing, Some(Area::Tools)),
-    // One is compared with the types that it is made from, the other's commands are run.
+    // One is compared with the types that it is made from, one with the stacks, the third one's commands are run.
     (
-        &["docs/configuration.md", "docs/operations.md"],
+        &[
+            "docs/configuration.md",
+            "ARCHITECTURE.md",
+            "docs/operations.md",
+        ],
         Effect::ReadBy(HOUSE_RULES),
         Some(Area::Docs),
     ),

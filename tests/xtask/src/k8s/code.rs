@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::checkout;
+use crate::{checkout, services};
 
 /// Facts of the code, read from its sources.
 pub(super) struct Code {
@@ -37,7 +37,7 @@ pub(super) struct Method {
 const METRICS_OF_OTHERS: [&str; 3] = [
     "up",
     "certmanager_certificate_expiration_timestamp_seconds",
-    "kube_job_status_failed",
+    "kube_job_failed",
 ];
 
 impl Code {
@@ -47,7 +47,7 @@ impl Code {
             fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"))
         };
         let mut contracts = Vec::new();
-        for service in ["product", "payment"] {
+        for service in services::NAMES {
             let proto = read(&format!(
                 "proto/commerce/{service}/v1/{service}_service.proto"
             ))?;

@@ -6,38 +6,38 @@ use serde_json::Value;
 
 /// Everything that an overlay renders to.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Manifests(Vec<Value>);
+pub(crate) struct Manifests(Vec<Value>);
 
 /// What a missing value is taken for.
 const NOTHING: Value = Value::Null;
 
 /// The value at a JSON pointer; null where there is none.
-pub(super) fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+pub(crate) fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
     value.pointer(pointer).unwrap_or(&NOTHING)
 }
 
 /// The text at a JSON pointer; empty where there is none.
-pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     at(value, pointer).as_str().unwrap_or_default()
 }
 
 /// The list at a JSON pointer; empty where there is none.
-pub(super) fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+pub(crate) fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     at(value, pointer).as_array().map_or(&[], Vec::as_slice)
 }
 
 /// `Kind/name`.
-pub(super) fn title(object: &Value) -> String {
+pub(crate) fn title(object: &Value) -> String {
     format!("{}/{}", text(object, "/kind"), name(object))
 }
 
 /// The name of an object.
-pub(super) fn name(object: &Value) -> &str {
+pub(crate) fn name(object: &Value) -> &str {
     text(object, "/metadata/name")
 }
 
 /// A name without the hash that Kustomize appends to a generated one.
-pub(super) fn base_name(name: &str) -> &str {
+pub(crate) fn base_name(name: &str) -> &str {
     match name.rsplit_once('-') {
         Some((base, hash)) if is_hash(hash) => base,
         _ => name,
@@ -45,7 +45,7 @@ pub(super) fn base_name(name: &str) -> &str {
 }
 
 /// Ten characters without vowels, `1` and `l`: how Kustomize writes a hash.
-pub(super) fn is_hash(text: &str) -> bool {
+pub(crate) fn is_hash(text: &str) -> bool {
     text.len() == 10 && text.bytes().all(|byte| b"bcdfghkmt2456789".contains(&byte))
 }
 
@@ -59,29 +59,29 @@ fn is_called(object: &Value, wanted: &str) -> bool {
 
 impl Manifests {
     /// Reads a stream of YAML documents.
-    pub(super) fn parse(yaml: &str) -> Result<Self> {
+    pub(crate) fn parse(yaml: &str) -> Result<Self> {
         serde_saphyr::from_multiple(yaml)
             .map(Self)
             .context("the rendered manifests are not YAML")
     }
 
-    pub(super) fn all(&self) -> &[Value] {
+    pub(crate) fn all(&self) -> &[Value] {
         &self.0
     }
 
-    pub(super) fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    pub(crate) fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
         self.0
             .iter()
             .filter(move |object| text(object, "/kind") == kind)
     }
 
     /// The object of this kind and name, hash or not.
-    pub(super) fn find<'a>(&'a self, kind: &'a str, wanted: &str) -> Option<&'a Value> {
+    pub(crate) fn find<'a>(&'a self, kind: &'a str, wanted: &str) -> Option<&'a Value> {
         self.of_kind(kind).find(|object| is_called(object, wanted))
     }
 
     /// Whatever runs pods.
-    pub(super) fn workloads(&self) -> Vec<Workload<'_>> {
+    pub(crate) fn workloads(&self) -> Vec<Workload<'_>> {
         let kinds = ["Deployment", "StatefulSet", "Job", "CronJob", "DaemonSet"];
         let runs_pods = |object: &&Value| kinds.contains(&text(object, "/kind"));
         self.0
@@ -92,7 +92,7 @@ impl Manifests {
     }
 
     /// Carries out an edit; fails where there is nothing to edit.
-    pub(super) fn edit(&mut self, edit: &Edit) -> Result<()> {
+    pub(crate) fn edit(&mut self, edit: &Edit) -> Result<()> {
         match edit {
             Edit::Set(kind, name, pointer, value) => {
                 let value = serde_json::from_str(value).context("the new value is not JSON")?;
@@ -162,32 +162,32 @@ impl Manifests {
 
 /// Something that runs pods.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Workload<'a> {
-    pub(super) object: &'a Value,
+pub(crate) struct Workload<'a> {
+    pub(crate) object: &'a Value,
 }
 
 impl<'a> Workload<'a> {
-    pub(super) fn name(self) -> &'a str {
+    pub(crate) fn name(self) -> &'a str {
         name(self.object)
     }
 
-    pub(super) fn title(self) -> String {
+    pub(crate) fn title(self) -> String {
         title(self.object)
     }
 
-    pub(super) fn is(self, kind: &str) -> bool {
+    pub(crate) fn is(self, kind: &str) -> bool {
         text(self.object, "/kind") == kind
     }
 
-    pub(super) fn pod(self) -> &'a Value {
+    pub(crate) fn pod(self) -> &'a Value {
         at(self.object, "/spec/template/spec")
     }
 
-    pub(super) fn labels(self) -> &'a Value {
+    pub(crate) fn labels(self) -> &'a Value {
         at(self.object, "/spec/template/metadata/labels")
     }
 
-    pub(super) fn containers(self) -> impl Iterator<Item = &'a Value> + use<'a> {
+    pub(crate) fn containers(self) -> impl Iterator<Item = &'a Value> + use<'a> {
         let pod = self.pod();
         list(pod, "/initContainers")
             .iter()
@@ -195,19 +195,19 @@ impl<'a> Workload<'a> {
     }
 
     /// The first container: the workload's own program.
-    pub(super) fn container(self) -> &'a Value {
+    pub(crate) fn container(self) -> &'a Value {
         at(self.pod(), "/containers/0")
     }
 
     /// The program of this workspace that it runs.
-    pub(super) fn program(self) -> Option<&'a str> {
+    pub(crate) fn program(self) -> Option<&'a str> {
         let image = text(self.container(), "/image");
         let (_, after) = image.rsplit_once("commerce-mesh/")?;
         after.split(['@', ':']).next()
     }
 
     /// The number of a container's port, by number or name.
-    pub(super) fn port(self, wanted: &Value) -> Option<u64> {
+    pub(crate) fn port(self, wanted: &Value) -> Option<u64> {
         let mut ports = self
             .containers()
             .flat_map(|container| list(container, "/ports"));
@@ -219,14 +219,14 @@ impl<'a> Workload<'a> {
     }
 
     /// The volume that holds a path, and what is left of the path below its mount.
-    pub(super) fn volume_of<'p>(self, path: &'p str) -> Option<(&'a Value, &'p str)> {
+    pub(crate) fn volume_of<'p>(self, path: &'p str) -> Option<(&'a Value, &'p str)> {
         let (mount, below) = self.mount_of(path)?;
         let named = |volume: &&Value| at(volume, "/name") == at(mount, "/name");
         Some((list(self.pod(), "/volumes").iter().find(named)?, below))
     }
 
     /// The mount that a path lies below, and what is left of the path.
-    pub(super) fn mount_of<'p>(self, path: &'p str) -> Option<(&'a Value, &'p str)> {
+    pub(crate) fn mount_of<'p>(self, path: &'p str) -> Option<(&'a Value, &'p str)> {
         let mut mounts = list(self.container(), "/volumeMounts").iter();
         mounts.find_map(|mount| {
             let below = path.strip_prefix(text(mount, "/mountPath"))?;
@@ -237,7 +237,7 @@ impl<'a> Workload<'a> {
 
 /// A change of rendered manifests: what a careless hand would do. Values and objects are JSON.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Edit {
+pub(crate) enum Edit {
     /// Kind, name, pointer, value.
     Set(&'static str, &'static str, &'static str, &'static str),
     /// Kind, name, pointer.

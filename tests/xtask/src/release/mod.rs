@@ -11,18 +11,28 @@ mod render;
 use std::{
     collections::BTreeMap,
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{self, command, watch};
+use crate::{
+    k8s::manifests::{Manifests, name, text},
+    process::{self, command, watch},
+};
 
-/// How long a workload may take until its new pods are ready.
-const ROLLOUT_TIMEOUT: &str = "10m";
-/// The label of everything that a release consists of, and the namespace that it lives in.
+/// How long a migration may take: a little longer than the `activeDeadlineSeconds` of its Job.
+const MIGRATION_TIMEOUT: &str = "11m";
+/// How long the workloads may take then until their new pods are ready. One that came too early for the new schema waits
+/// for up to five minutes before it starts again.
+const ROLLOUT_TIMEOUT: &str = "15m";
+/// The label of everything that a release consists of.
 const SELECTOR: &str = "app.kubernetes.io/part-of=commerce-mesh";
-const NAMESPACE: &str = "commerce";
+
+/// The file of a release that names its images.
+const IMAGES: &str = "images.json";
 
 /// The images of a release: what each is called in the manifests, and where it is by digest.
 type Images = BTreeMap<String, String>;
@@ -40,7 +50,7 @@ enum Step {
     Render(Render),
     /// Pushes the images of a release to where its manifests look for them (skopeo).
     Push(Push),
-    /// Applies a release and waits until its pods are ready (kubectl).
+    /// Applies a release and waits until its migrations are done and its pods are ready (kubectl).
     Deploy(Deploy),
 }
 
@@ -95,10 +105,11 @@ pub fn run(options: &Options) -> Result<()> {
 /// It becomes a part of the names of Jobs, after a hyphen.
 fn version(text: &str) -> Result<String, String> {
     let good = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit();
-    if (1..=40).contains(&text.len()) && text.chars().all(|c| good(c) || c == '.') {
+    let mut parts = text.split('.');
+    if text.len() <= 40 && parts.all(|part| !part.is_empty() && part.chars().all(good)) {
         Ok(text.to_owned())
     } else {
-        Err("1 to 40 of a-z, 0-9 and dots are wanted".to_owned())
+        Err("1 to 40 of a-z and 0-9 are wanted, with single dots between them".to_owned())
     }
 }
 
@@ -113,16 +124,13 @@ impl Render {
         };
         let images: Images = archives.into_iter().map(place).collect();
         let manifests = render::manifests(&self.overlay, &self.version, &images)?;
-        if self.out.exists() {
-            fs::remove_dir_all(&self.out)?;
-        }
-        fs::create_dir_all(&self.out)?;
+        make_anew(&self.out)?;
         let write = |name: &str, text: String| {
             let file = self.out.join(name);
             fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
         };
         write("manifests.yaml", manifests)?;
-        write("images.json", serde_json::to_string_pretty(&images)? + "\n")?;
+        write(IMAGES, serde_json::to_string_pretty(&images)? + "\n")?;
         write("images.sha256", checksums(&images))?;
         for image in images.values() {
             println!("{image}");
@@ -130,6 +138,19 @@ impl Render {
         println!("wrote {}", self.out.display());
         Ok(())
     }
+}
+
+/// Makes the folder of a release, empty. One that is there has to be one: nothing else is removed.
+fn make_anew(folder: &Path) -> Result<()> {
+    match fs::read_dir(folder).map(Iterator::count) {
+        Ok(entries) if entries > 0 && !folder.join(IMAGES).exists() => {
+            bail!("{} holds other things than a release", folder.display());
+        }
+        Ok(_) => fs::remove_dir_all(folder)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| folder.display().to_string()),
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
 /// A line of `sha256sum` for each image, as signers of provenance read them.
@@ -166,7 +187,7 @@ impl Push {
 }
 
 fn read_images(release: &Path) -> Result<Images> {
-    let file = release.join("images.json");
+    let file = release.join(IMAGES);
     let text =
         fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} names no images", file.display()))
@@ -174,42 +195,64 @@ fn read_images(release: &Path) -> Result<Images> {
 
 impl Deploy {
     fn run(&self) -> Result<()> {
-        let manifests = self.from.join("manifests.yaml");
-        let text = fs::read_to_string(&manifests)
-            .with_context(|| format!("cannot read {}", manifests.display()))?;
-        // Nobody can change an image behind its digest; a tag would be somebody's promise.
-        let loose = render::without_digest(&text);
-        if !loose.is_empty() {
-            bail!("not by digest: {}", loose.join(", "));
+        // Commands run at the root of the checkout, wherever this was started.
+        let file = std::path::absolute(self.from.join("manifests.yaml"))?;
+        let yaml =
+            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let manifests = Manifests::parse(&yaml).with_context(|| file.display().to_string())?;
+        let kubeconfig = self
+            .kubeconfig
+            .as_deref()
+            .map(std::path::absolute)
+            .transpose()?;
+        for mut step in steps(&file, kubeconfig.as_deref(), &manifests)? {
+            run_shown(&mut step)?;
         }
-        run_shown(
-            self.kubectl()
-                .args(["apply", "--server-side", "--filename"])
-                .arg(&manifests),
-        )?;
-        run_shown(self.kubectl().args([
-            "rollout",
-            "status",
-            "deployment",
-            "--namespace",
-            NAMESPACE,
-            "--selector",
-            SELECTOR,
-            "--timeout",
-            ROLLOUT_TIMEOUT,
-        ]))
-    }
-
-    fn kubectl(&self) -> std::process::Command {
-        let mut kubectl = command("kubectl");
-        if let Some(file) = &self.kubeconfig {
-            kubectl.arg("--kubeconfig").arg(file);
-        }
-        kubectl
+        Ok(())
     }
 }
 
-fn run_shown(command: &mut std::process::Command) -> Result<()> {
+/// The commands that deploy, in their order.
+fn steps(file: &Path, kubeconfig: Option<&Path>, manifests: &Manifests) -> Result<Vec<Command>> {
+    // Nobody can change an image behind its digest; a tag would be somebody's promise.
+    let loose = render::without_digest(manifests);
+    if !loose.is_empty() {
+        bail!("not by digest: {}", loose.join(", "));
+    }
+    let mut namespaces = manifests.of_kind("Namespace").map(name);
+    let (Some(namespace), None) = (namespaces.next(), namespaces.next()) else {
+        bail!("{} has not exactly one Namespace", file.display());
+    };
+    let kubectl = || {
+        let mut kubectl = command("kubectl");
+        if let Some(file) = kubeconfig {
+            kubectl.arg("--kubeconfig").arg(file);
+        }
+        kubectl
+    };
+    let mut apply = kubectl();
+    // What somebody has changed by hand meanwhile is the release's again: it is what was approved.
+    apply.args(["apply", "--server-side", "--force-conflicts", "--filename"]);
+    apply.arg(file);
+    let mut steps = vec![apply];
+    // New pods do not start before; a migration that fails is to be told as such.
+    for job in manifests.of_kind("Job") {
+        let mut wait = kubectl();
+        wait.args(["wait", &format!("job/{}", name(job))]);
+        wait.args(["--namespace", text(job, "/metadata/namespace")]);
+        wait.args(["--for", "condition=Complete"]);
+        wait.args(["--timeout", MIGRATION_TIMEOUT]);
+        steps.push(wait);
+    }
+    let mut rollout = kubectl();
+    rollout.args(["rollout", "status", "deployment"]);
+    rollout.args(["--namespace", namespace, "--selector", SELECTOR]);
+    rollout.args(["--timeout", ROLLOUT_TIMEOUT]);
+    steps.push(rollout);
+    Ok(steps)
+}
+
+fn run_shown(command: &mut Command) -> Result<()> {
     println!("$ {}", process::shown(command));
     let ended = watch(command)?;
     if !ended.status.success() {
@@ -225,9 +268,61 @@ mod tests {
     #[test]
     fn a_version_fits_into_the_name_of_a_job() {
         assert!(version("3f2a9c1d0b7e").is_ok() && version("0.1.0").is_ok());
-        for wrong in ["", "v-1", "Main", &"a".repeat(41)] {
+        for wrong in ["", "v-1", "Main", ".1", "1.", "0..1", &"a".repeat(41)] {
             assert!(version(wrong).is_err(), "{wrong}");
         }
+    }
+
+    fn shown_steps(manifests: &str) -> Result<Vec<String>> {
+        let manifests = Manifests::parse(manifests).unwrap();
+        let (file, kubeconfig) = (Path::new("/r/manifests.yaml"), Path::new("/k"));
+        let steps = steps(file, Some(kubeconfig), &manifests)?;
+        Ok(steps.iter().map(process::shown).collect())
+    }
+
+    #[test]
+    fn a_release_is_applied_migrated_and_then_rolled_out() {
+        let manifests = "\
+kind: Namespace
+metadata: {name: shop}
+---
+kind: Job
+metadata: {name: a-migrate-1, namespace: shop}
+spec: {template: {spec: {containers: [{image: \"a@sha256:1\"}]}}}
+";
+        let kubectl = "kubectl --kubeconfig /k";
+        assert_eq!(
+            shown_steps(manifests).unwrap(),
+            [
+                format!(
+                    "{kubectl} apply --server-side --force-conflicts --filename /r/manifests.yaml"
+                ),
+                format!(
+                    "{kubectl} wait job/a-migrate-1 --namespace shop --for condition=Complete --timeout 11m"
+                ),
+                format!(
+                    "{kubectl} rollout status deployment --namespace shop --selector {SELECTOR} --timeout 15m"
+                ),
+            ]
+        );
+        let loose = shown_steps(&manifests.replace("@sha256", "")).unwrap_err();
+        assert_eq!(loose.to_string(), "not by digest: a:1");
+        let nowhere = shown_steps(&manifests.replace("Namespace", "Service")).unwrap_err();
+        assert!(nowhere.to_string().contains("Namespace"), "{nowhere}");
+    }
+
+    #[test]
+    fn a_folder_is_made_anew_only_where_it_held_a_release() {
+        let folder = tempfile::tempdir().unwrap();
+        let release = folder.path().join("a/release");
+        make_anew(&release).unwrap();
+        make_anew(&release).unwrap();
+        fs::write(release.join("something"), "").unwrap();
+        assert!(make_anew(&release).is_err());
+        assert!(release.join("something").exists());
+        fs::write(release.join(IMAGES), "{}").unwrap();
+        make_anew(&release).unwrap();
+        assert_eq!(fs::read_dir(&release).unwrap().count(), 0);
     }
 
     #[test]

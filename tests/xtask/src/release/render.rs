@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use super::Images;
 use crate::{
     checkout,
+    k8s::manifests::{Manifests, Workload, text},
     process::{command, output},
 };
 
@@ -26,7 +27,8 @@ pub(super) fn manifests(overlay: &str, version: &str, images: &Images) -> Result
     pin(&component, version, images).with_context(|| format!("writing {}", component.display()))?;
     let overlay = copy.join("overlays").join(overlay);
     let text = output(command("kubectl").arg("kustomize").arg(overlay))?;
-    let loose = without_digest(&text);
+    let rendered = Manifests::parse(&text)?;
+    let loose = without_digest(&rendered);
     if !loose.is_empty() {
         bail!("no archive for the images {}", loose.join(", "));
     }
@@ -65,12 +67,12 @@ fn pinned(kustomization: &str, images: &Images) -> Result<String> {
     Ok(pinned)
 }
 
-/// The images that rendered manifests name by anything else than a digest.
-pub(super) fn without_digest(manifests: &str) -> Vec<&str> {
-    let lines = manifests
-        .lines()
-        .map(|line| line.trim_start().trim_start_matches("- "));
-    let images = lines.filter_map(|line| line.strip_prefix("image: "));
+/// The images of pods that rendered manifests name by anything else than a digest. What an operator makes of its own
+/// resources is not looked at: stores have versions of their own and are no part of a release.
+pub(super) fn without_digest(manifests: &Manifests) -> Vec<&str> {
+    let workloads = manifests.workloads().into_iter();
+    let containers = workloads.flat_map(Workload::containers);
+    let images = containers.map(|container| text(container, "/image"));
     images.filter(|image| !image.contains("@sha256:")).collect()
 }
 
@@ -91,9 +93,18 @@ mod tests {
     }
 
     #[test]
-    fn an_image_by_tag_is_found() {
-        let manifests =
-            "      - image: a@sha256:1\n        image: b:1.0\n        imagePullPolicy: Always\n";
-        assert_eq!(without_digest(manifests), ["b:1.0"]);
+    fn an_image_by_tag_is_found_where_a_pod_runs_it() {
+        let manifests = "\
+kind: Deployment
+spec: {template: {spec: {initContainers: [{image: b:1.0}], containers: [{image: a@sha256:1}]}}}
+---
+kind: Job
+spec: {template: {spec: {containers: [{image: c}]}}}
+---
+kind: RabbitmqCluster
+spec: {image: rabbitmq:4.1}
+";
+        let manifests = Manifests::parse(manifests).unwrap();
+        assert_eq!(without_digest(&manifests), ["b:1.0", "c"]);
     }
 }

@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::k8s::{
-    code::Code,
-    manifests::{Edit, Workload, at, list, name, text, title},
-    policy::{Mutation, Policy, Scene, everywhere},
+use crate::{
+    k8s::{
+        code::Code,
+        manifests::{Edit, Workload, at, list, name, text, title},
+        policy::{Mutation, Policy, Scene, everywhere},
+    },
+    services,
 };
 
 pub(super) const POLICIES: [Policy; 3] = [
@@ -200,16 +203,20 @@ pub(super) const POLICIES: [Policy; 3] = [
 ];
 
 const TRUST_DOMAIN: &str = "spiffe://shop.example/";
-/// Who calls whom: the architecture. `authorisation` and `discovery` compare the manifests with it.
-const CALLS: [(&str, &[&str]); 3] = [
-    ("edge", &["payment", "product"]),
-    ("payment", &["product"]),
-    ("product", &[]),
-];
+/// Who calls whom: the architecture. The edge routes to every service, and does not start without knowing where each is.
+fn calls() -> [(&'static str, Vec<&'static str>); 3] {
+    let mut services = services::NAMES.to_vec();
+    services.sort_unstable();
+    [
+        ("edge", services),
+        ("payment", vec!["product"]),
+        ("product", vec![]),
+    ]
+}
 
 fn identities(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
-    for (service, destinations) in CALLS {
+    for (service, destinations) in calls() {
         let id = format!("{TRUST_DOMAIN}{service}");
         let secret = format!("{service}-identity");
         let issued = scene
@@ -309,7 +316,7 @@ fn authorisation(scene: &Scene<'_>) -> Vec<String> {
 
 fn discovery(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
-    for (service, destinations) in CALLS {
+    for (service, destinations) in calls() {
         let Some((_, config)) = running(scene, service) else {
             continue;
         };

@@ -42,6 +42,16 @@ pub(super) const POLICIES: [Policy; 3] = [
                 )],
             },
             Mutation {
+                says: "nobody is told that payment has no pod at all",
+                edits: &[Edit::Replace(
+                    "PrometheusRule",
+                    "commerce-mesh",
+                    "/spec/groups/0/rules/0/expr",
+                    "absent(up{job=\"payment\"})",
+                    "absent(up{job=\"product\"})",
+                )],
+            },
+            Mutation {
                 says: "nobody knows how urgent an alert is",
                 edits: &[Edit::Remove(
                     "PrometheusRule",
@@ -121,6 +131,9 @@ pub(super) const POLICIES: [Policy; 3] = [
     },
 ];
 
+/// Whom Prometheus reads, by the names of their Services, which become the label `job`.
+const SERVICES: [&str; 3] = ["product", "payment", "edge"];
+
 fn alerts(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
     let rules: Vec<_> = scene
@@ -131,6 +144,16 @@ fn alerts(scene: &Scene<'_>) -> Vec<String> {
         .collect();
     if rules.is_empty() {
         findings.push("there is no alert".to_owned());
+    }
+    // Where there is no pod there is nothing to read, and a sum of nothing is no alert.
+    for service in SERVICES {
+        let missed = format!("absent(up{{job=\"{service}\"}})");
+        if !rules
+            .iter()
+            .any(|rule| text(rule, "/expr").contains(&missed))
+        {
+            findings.push(format!("no alert tells that {service} has no pod at all"));
+        }
     }
     for rule in rules {
         let alert = text(rule, "/alert");
@@ -236,7 +259,7 @@ fn scraped(scene: &Scene<'_>) -> Vec<String> {
     if text(endpoint, "/path") != "/metrics" {
         findings.push("metrics are at /metrics".to_owned());
     }
-    for service in ["product", "payment", "edge"] {
+    for service in SERVICES {
         let ports = scene
             .manifests
             .find("Service", service)

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::k8s::{
-    manifests::{Edit, Workload, list, text},
+    manifests::{Edit, Workload, at, list, text},
     policy::{Mutation, Policy, Scene, everywhere},
 };
 
@@ -51,6 +51,15 @@ pub(super) const POLICIES: [Policy; 1] = [Policy {
             )],
         },
         Mutation {
+            says: "the roll of payment is given up before its migration may be done",
+            edits: &[Edit::Set(
+                "Deployment",
+                "payment",
+                "/spec/progressDeadlineSeconds",
+                "300",
+            )],
+        },
+        Mutation {
             says: "payment has no migration",
             edits: &[Edit::Drop("Job", "payment-migrate-")],
         },
@@ -66,6 +75,9 @@ pub(super) const POLICIES: [Policy; 1] = [Policy {
         },
     ],
 }];
+
+/// How long a kubelet waits at most before it starts a container again, in seconds: a pod that came before the new schema.
+const BACK_OFF_MAX_S: u64 = 300;
 
 fn migrations(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
@@ -112,6 +124,15 @@ fn migrations(scene: &Scene<'_>) -> Vec<String> {
             findings.push(format!(
                 "{}: it does not give rights to the role {service}",
                 job.title()
+            ));
+        }
+        let limit = |object, pointer| at(object, pointer).as_u64().unwrap_or_default();
+        let migrated = limit(job.object, "/spec/activeDeadlineSeconds");
+        let rolled = limit(deployment.object, "/spec/progressDeadlineSeconds");
+        if migrated == 0 || rolled <= migrated + BACK_OFF_MAX_S {
+            findings.push(format!(
+                "{}: its roll is given up after {rolled} s, and its migration may take {migrated}",
+                deployment.title()
             ));
         }
         findings.extend(shares_secrets(*deployment, *job));
