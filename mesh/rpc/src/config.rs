@@ -97,6 +97,9 @@ pub struct ServerConfig {
     /// How often readiness is checked for whoever asks for this server's health, in milliseconds.
     /// Default: 1000.
     pub readiness_interval_ms: u64,
+    /// How long one check of readiness may take before it counts as failed, in milliseconds, whoever asks.
+    /// Default: 2000.
+    pub readiness_timeout_ms: u64,
     /// How long calls are still taken after shutdown was asked for and health has turned NOT_SERVING, in
     /// milliseconds: as long as those who send calls need to learn of it. On Kubernetes, where endpoints are
     /// removed while the process is already stopping, 5000. Default: 0.
@@ -122,6 +125,7 @@ impl Default for ServerConfig {
             connection_age_grace_ms: 300_000,
             connection_idle_max_ms: 600_000,
             readiness_interval_ms: 1_000,
+            readiness_timeout_ms: 2_000,
             drain_wait_ms: 0,
             drain_timeout_ms: 10_000,
             overload: OverloadConfig::default(),
@@ -134,6 +138,11 @@ impl Default for ServerConfig {
 impl ServerConfig {
     pub(crate) fn readiness_interval(&self) -> Duration {
         Duration::from_millis(self.readiness_interval_ms)
+    }
+
+    /// How long one check of readiness may take; the admin endpoint's checks go by it too.
+    pub fn readiness_timeout(&self) -> Duration {
+        Duration::from_millis(self.readiness_timeout_ms)
     }
 
     pub(crate) fn drain_wait(&self) -> Duration {
@@ -190,6 +199,10 @@ impl Config {
             (
                 "server.readiness_interval_ms",
                 self.server.readiness_interval_ms,
+            ),
+            (
+                "server.readiness_timeout_ms",
+                self.server.readiness_timeout_ms,
             ),
         ];
         let mut limits = limits.into_iter().chain(self.client.limits());

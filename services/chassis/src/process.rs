@@ -2,7 +2,7 @@
 //!
 //! Events go over RabbitMQ. The process starts, serves and stays ready without it: events wait in the outbox.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use mesh::{Contract, Mesh};
@@ -79,6 +79,7 @@ pub async fn run<S: Service>(
     let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
     let bus = RabbitMqBus::start(config.bus, S::NAME, bus_metrics)?;
     bus.declare(&[S::subscription(&config.service)]).await?;
+    let check_timeout = config.mesh.server.readiness_timeout();
     let mesh = Mesh::start(config.mesh, Contract::new(descriptors)?, &registry).await?;
     let parts = Parts {
         clock: Clock::system(),
@@ -95,7 +96,7 @@ pub async fn run<S: Service>(
         .context("admin_listen")?;
     tracing::info!(grpc = %listener.local_addr()?, admin = %admin_listener.local_addr()?, "serving");
 
-    let readiness = readiness(&service, bus);
+    let readiness = readiness(&service, bus, check_timeout);
     let (stopping, signal) = (readiness.clone(), shutdown.clone());
     let stop = mesh::spawn(async move {
         signal.cancelled().await;
@@ -122,8 +123,12 @@ pub async fn run<S: Service>(
 }
 
 /// Ready when the database answers; without the broker events wait, which is only shown.
-fn readiness<S: Service>(service: &Opened<S>, bus: RabbitMqBus) -> admin::Readiness {
-    let readiness = admin::Readiness::new();
+fn readiness<S: Service>(
+    service: &Opened<S>,
+    bus: RabbitMqBus,
+    check_timeout: Duration,
+) -> admin::Readiness {
+    let readiness = admin::Readiness::within(check_timeout);
     let outbox = service.outbox();
     readiness.check("database", move || {
         let outbox = outbox.clone();

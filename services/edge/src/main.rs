@@ -63,7 +63,8 @@ async fn main() -> anyhow::Result<()> {
 
     let shown = mesh.clone();
     let pages = admin::Pages::new(move |uri| shown.inspect(uri));
-    let (readiness, drained) = (admin::Readiness::new(), CancellationToken::new());
+    let readiness = admin::Readiness::within(config.mesh.server.readiness_timeout());
+    let drained = CancellationToken::new();
     let serving_admin = mesh::spawn(admin::serve(
         admin_listener,
         registry.clone(),

@@ -242,6 +242,7 @@ pub async fn run(
     let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
     let bus = RabbitMqBus::start(config.bus, "payment", bus_metrics)?;
     bus.declare(&[]).await?;
+    let check_timeout = config.mesh.server.readiness_timeout();
     let mesh = Mesh::start(config.mesh, contract, &registry).await?;
     let parts = Parts {
         mesh: mesh.clone(),
@@ -254,7 +255,7 @@ pub async fn run(
     let shown = parts.mesh.clone();
     let service = Service::open(config.service, parts).await?;
 
-    let readiness = Readiness::new();
+    let readiness = Readiness::within(check_timeout);
     let store = service.store().clone();
     readiness.check("database", move || answers(store.clone()));
     readiness.warning("broker", move || {

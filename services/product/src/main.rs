@@ -80,6 +80,7 @@ async fn main() -> anyhow::Result<()> {
     let consumed = consumer::subscription(config.service.consumer.concurrency_max);
     bus.declare(&[consumed]).await?;
     let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
+    let check_timeout = config.mesh.server.readiness_timeout();
     let mesh = Mesh::start(config.mesh, contract, &registry).await?;
     let parts = Parts {
         clock: Clock::system(),
@@ -97,7 +98,7 @@ async fn main() -> anyhow::Result<()> {
         .context("admin_listen")?;
     tracing::info!(grpc = %listener.local_addr()?, admin = %admin_listener.local_addr()?, "serving");
 
-    let readiness = admin::Readiness::new();
+    let readiness = admin::Readiness::within(check_timeout);
     let asked = service.clone();
     readiness.check("database", move || {
         let asked = asked.clone();
