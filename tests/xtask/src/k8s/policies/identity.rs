@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::k8s::{
+    architecture::{SERVICES, Service},
     code::Code,
     manifests::{Edit, Workload, at, list, name, text, title},
     policy::{Mutation, Policy, Scene, everywhere},
@@ -200,16 +201,15 @@ pub(super) const POLICIES: [Policy; 3] = [
 ];
 
 const TRUST_DOMAIN: &str = "spiffe://shop.example/";
-/// Who calls whom: the architecture. `authorisation` and `discovery` compare the manifests with it.
-const CALLS: [(&str, &[&str]); 3] = [
-    ("edge", &["payment", "product"]),
-    ("payment", &["product"]),
-    ("product", &[]),
-];
 
 fn identities(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
-    for (service, destinations) in CALLS {
+    for Service {
+        name: service,
+        calls: destinations,
+        ..
+    } in SERVICES
+    {
         let id = format!("{TRUST_DOMAIN}{service}");
         let secret = format!("{service}-identity");
         let issued = scene
@@ -229,12 +229,12 @@ fn identities(scene: &Scene<'_>) -> Vec<String> {
         let shown = workload
             .volume_of(certificate)
             .map(|(volume, _)| text(volume, "/secret/secretName"));
-        if shown != Some(secret.as_str()) || text(workload.pod(), "/serviceAccountName") != service
+        if shown != Some(secret.as_str()) || text(workload.pod(), "/serviceAccountName") != *service
         {
             findings.push(format!("{service}: it shows the identity in {shown:?}"));
         }
         // `permissive` leaves health to the kubelet; only a policy makes it as strict as `strict` for all else.
-        let serves_calls = service != "edge";
+        let serves_calls = *service != "edge";
         let policed =
             !text(identity, "/policy/file").is_empty() && at(identity, "/policy/dry_run") == false;
         if serves_calls && !policed
@@ -309,7 +309,12 @@ fn authorisation(scene: &Scene<'_>) -> Vec<String> {
 
 fn discovery(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
-    for (service, destinations) in CALLS {
+    for Service {
+        name: service,
+        calls: destinations,
+        ..
+    } in SERVICES
+    {
         let Some((_, config)) = running(scene, service) else {
             continue;
         };
@@ -318,7 +323,7 @@ fn discovery(scene: &Scene<'_>) -> Vec<String> {
             .cloned()
             .unwrap_or_default();
         let known: Vec<_> = stated.keys().map(String::as_str).collect();
-        if known != destinations {
+        if known != *destinations {
             findings.push(format!(
                 "{service}: its destinations are {known:?}, not {destinations:?}"
             ));

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::k8s::{
+    architecture::SERVICES,
     manifests::{Edit, at, list, text},
     policy::{Mutation, Policy, Scene, in_production},
 };
@@ -236,7 +237,7 @@ fn scraped(scene: &Scene<'_>) -> Vec<String> {
     if text(endpoint, "/path") != "/metrics" {
         findings.push("metrics are at /metrics".to_owned());
     }
-    for service in ["product", "payment", "edge"] {
+    for service in SERVICES.iter().map(|service| service.name) {
         let ports = scene
             .manifests
             .find("Service", service)

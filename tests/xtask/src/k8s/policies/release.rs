@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::k8s::{
+    architecture,
     manifests::{Edit, Workload, list, text},
     policy::{Mutation, Policy, Scene, everywhere},
 };
@@ -70,7 +71,7 @@ pub(super) const POLICIES: [Policy; 1] = [Policy {
 fn migrations(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
     let workloads = scene.manifests.workloads();
-    for service in ["product", "payment"] {
+    for service in architecture::keepers().map(|service| service.name) {
         let deployment = workloads
             .iter()
             .find(|workload| workload.is("Deployment") && workload.name() == service);
