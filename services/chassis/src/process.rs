@@ -62,6 +62,10 @@ pub async fn run<S: Service>(
     loaded: config::Loaded<Process>,
     descriptors: &'static [u8],
 ) -> anyhow::Result<()> {
+    if args.common.check_config {
+        let checked = loaded.config.mesh.check().await;
+        checked.map_err(|error| loaded.refuse(&format!("mesh.{}", error.key), error.reason))?;
+    }
     if let Some(answer) = loaded.answer(&args.common) {
         print!("{answer}");
         return Ok(());

@@ -39,6 +39,10 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let overrides = Overrides::none().set("--listen", "listen", args.listen);
     let loaded = config::load::<Config>(&args.common, "PAYMENT", overrides)?;
+    if args.common.check_config {
+        let checked = loaded.config.mesh.check().await;
+        checked.map_err(|error| loaded.refuse(&format!("mesh.{}", error.key), error.reason))?;
+    }
     if let Some(answer) = loaded.answer(&args.common) {
         print!("{answer}");
         return Ok(());

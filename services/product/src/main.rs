@@ -60,6 +60,10 @@ async fn main() -> anyhow::Result<()> {
         .set("--admin-listen", "admin_listen", args.admin_listen)
         .set("--database", "service.store.path", args.database);
     let loaded = config::load::<Process>(&args.common, "PRODUCT", overrides)?;
+    if args.common.check_config {
+        let checked = loaded.config.mesh.check().await;
+        checked.map_err(|error| loaded.refuse(&format!("mesh.{}", error.key), error.reason))?;
+    }
     if let Some(answer) = loaded.answer(&args.common) {
         print!("{answer}");
         return Ok(());
