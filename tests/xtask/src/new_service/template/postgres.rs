@@ -36,7 +36,7 @@ impl Store for PostgresStore {
     }
 
     async fn get(&self, id: WidgetId) -> Result<pb::Widget, Error> {
-        let mut connection = self.0.pool().acquire().await?;
+        let mut connection = self.0.reads().acquire().await?;
         select(&mut connection, &id.to_string()).await
     }
 
