@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::architecture;
 use crate::checkout;
 
 /// Facts of the code, read from its sources.
@@ -47,7 +48,7 @@ impl Code {
             fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"))
         };
         let mut contracts = Vec::new();
-        for service in ["product", "payment"] {
+        for service in architecture::keepers().map(|service| service.name) {
             let proto = read(&format!(
                 "proto/commerce/{service}/v1/{service}_service.proto"
             ))?;

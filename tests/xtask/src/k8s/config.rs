@@ -8,14 +8,15 @@ use std::{cell::RefCell, collections::BTreeMap, fs, path::PathBuf, process::Comm
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::architecture::SERVICES;
 use super::manifests::{Manifests, Workload, at, list, text};
 use crate::{
     checkout,
     process::{collect, command, output},
 };
 
-/// Programs with a configuration of their own, and the one that makes certificates.
-const PROGRAMS: [&str; 5] = ["product", "payment", "edge", "simulator", MESHCTL];
+/// Programs with a configuration beside the services, and the one that makes certificates.
+const OTHERS: [&str; 2] = ["simulator", MESHCTL];
 const MESHCTL: &str = "meshctl";
 /// What a certificate is issued for here: a check asks whether the program can use it, not whose it is.
 const ANYBODY: &str = "anybody";
@@ -43,8 +44,10 @@ struct Input {
 impl Reader {
     /// Builds the programs.
     pub(super) fn build() -> Result<Self> {
-        let built = checkout::build_all(&PROGRAMS, false)?;
-        let programs: BTreeMap<_, _> = PROGRAMS.into_iter().zip(built).collect();
+        let services = SERVICES.iter().map(|service| service.name);
+        let names: Vec<_> = services.chain(OTHERS).collect();
+        let built = checkout::build_all(&names, false)?;
+        let programs: BTreeMap<_, _> = names.into_iter().zip(built).collect();
         let folder = tempfile::tempdir()?;
         let mut issuing = command(&programs[MESHCTL]);
         issuing.args(["certs", "new", "--trust-domain", "shop.example"]);

@@ -38,6 +38,22 @@ const UP_WITHIN: &str = "--timeout=10m";
 /// Requests that may fail of those in which three pods are killed: what was in flight there.
 const KILLED_FAILED_MAX: u32 = 100;
 
+/// What every command of a test is compared with, from the root; `cargo` with these arguments prints it.
+pub(crate) const DRY_RUN_FILE: &str = "tests/xtask/src/k8s_smoke/dry_run.txt";
+pub(crate) const DRY_RUN: [&str; 11] = [
+    "run",
+    "--quiet",
+    "--package=xtask",
+    "--",
+    "k8s",
+    "smoke",
+    "--context=here",
+    "--tag=1.2.3",
+    "--rate=50",
+    "--load-seconds=600",
+    "--dry-run",
+];
+
 /// Which cluster.
 #[derive(clap::Args)]
 pub struct Options {

@@ -322,8 +322,8 @@ fn discovery(scene: &Scene<'_>) -> Vec<String> {
             .as_object()
             .cloned()
             .unwrap_or_default();
-        let known: Vec<_> = stated.keys().map(String::as_str).collect();
-        if known != *destinations {
+        let known: BTreeSet<_> = stated.keys().map(String::as_str).collect();
+        if known != destinations.iter().copied().collect() {
             findings.push(format!(
                 "{service}: its destinations are {known:?}, not {destinations:?}"
             ));
