@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::{Stream, future::BoxFuture, stream::BoxStream};
 use sqlx::{
-    Connection, Database, Either, Error, Execute, Executor, Pool, SqlStr, Transaction,
+    Connection, Database, Describe, Either, Error, Execute, Executor, Pool, SqlStr, Transaction,
     pool::PoolConnection,
 };
 use tracing::{Instrument as _, Span};
@@ -144,6 +144,13 @@ where
         'p: 'e,
     {
         self.pool.prepare_with(sql, parameters)
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<DB>, Error>>
+    where
+        'p: 'e,
+    {
+        self.pool.describe(sql)
     }
 }
 

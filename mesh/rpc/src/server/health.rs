@@ -9,7 +9,7 @@
 //!
 //! The check runs at an interval and not with each question: probes, however many, cost the database nothing.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use tokio::time::{sleep, timeout};
 use tonic_health::{

@@ -194,7 +194,7 @@ mod tests {
             path,
             text,
         };
-        for (main, key) in [
+        for (main, key) in &[
             (
                 MAIN.replace("shop::Config", "base::Process"),
                 "service.count",
@@ -205,12 +205,12 @@ mod tests {
             ),
         ] {
             let sources = Sources::parse([
-                unit("shop", "services/shop/src/main.rs", &main),
+                unit("shop", "services/shop/src/main.rs", main),
                 unit("base", "services/base/src/lib.rs", process),
                 unit("mesh", "mesh/rpc/src/config.rs", MESH),
             ]);
             let binaries = binaries(&sources.unwrap()).unwrap();
-            assert_eq!(binaries[0].keys[0].name, key);
+            assert_eq!(binaries[0].keys[0].name, *key);
         }
     }
 

@@ -244,7 +244,7 @@ fn identities(scene: &Scene<'_>) -> Vec<String> {
                 "{service}: calls without an identity are not refused"
             ));
         }
-        for destination in destinations {
+        for destination in *destinations {
             let address = text(&config, &format!("/mesh/destinations/{destination}"));
             if !address.ends_with(&format!(";id={TRUST_DOMAIN}{destination}")) {
                 findings.push(format!(
