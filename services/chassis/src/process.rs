@@ -30,10 +30,7 @@ pub trait Program: Sized + Send + 'static {
     fn subscriptions(config: &Self::Config) -> Vec<Subscription>;
 
     /// Brings the schema up, under a role that owns the database, for the role that the service runs under.
-    fn migrate(
-        config: &Self::Config,
-        role: &str,
-    ) -> impl Future<Output = anyhow::Result<()>> + Send;
+    fn migrate(config: &Self::Config, role: &str) -> impl Future<Output = anyhow::Result<()>>;
 
     /// Opens the database; serves nobody yet.
     fn open(
