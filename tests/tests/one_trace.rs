@@ -19,6 +19,7 @@ use tests::{
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CREATE: &str = "commerce.payment.v1.PaymentService/CreatePayment";
+const QUOTE: &str = "commerce.product.v1.ProductService/BatchGetProducts";
 const CAPTURED: &str = "payment.PaymentCaptured.v1";
 
 /// The spans of the trace, by id.
@@ -31,15 +32,15 @@ impl Seen {
         found.unwrap_or_else(|| panic!("no {kind:?} {name} among {:#?}", self.names()))
     }
 
-    /// The transactions somewhere below a span.
-    fn transactions_below(&self, above: &Span) -> Vec<&Span> {
-        let transactions = self.0.values().filter(|span| span.name == "transaction");
+    /// The spans of this name somewhere below a span.
+    fn below(&self, above: &Span, name: &str) -> Vec<&Span> {
+        let named = self.0.values().filter(|span| span.name == name);
         let below = |span: &&Span| {
             let parents =
                 std::iter::successors(Some(*span), |span| self.0.get(&span.parent_span_id));
             parents.skip(1).any(|span| span.span_id == above.span_id)
         };
-        transactions.filter(below).collect()
+        named.filter(below).collect()
     }
 
     fn names(&self) -> HashSet<&str> {
@@ -88,6 +89,9 @@ async fn a_purchase_is_one_trace_through_every_part_and_both_databases() {
     flushing.await.unwrap();
 
     let (_, spans) = collector.received().await;
+    // What is read for nobody, by polling, is no trace.
+    let alone = |span: &Span| span.name == "read" && span.parent_span_id.is_empty();
+    assert!(!spans.iter().any(alone));
     let trace = u128::from_str_radix(TRACE, 16).unwrap().to_be_bytes();
     let of_trace = spans.into_iter().filter(|span| span.trace_id == trace);
     let seen = Seen(of_trace.map(|span| (span.span_id.clone(), span)).collect());
@@ -97,14 +101,18 @@ async fn a_purchase_is_one_trace_through_every_part_and_both_databases() {
     let server = seen.one(CREATE, SpanKind::Server);
     assert_eq!(client.parent_span_id, edge.span_id);
     assert_eq!(server.parent_span_id, client.span_id);
-    let written = seen.transactions_below(server);
+    let written = seen.below(server, "transaction");
     assert!(!written.is_empty(), "{:?}", seen.names());
-    for transaction in written {
-        let said = attributes(transaction);
-        assert_eq!(transaction.kind(), SpanKind::Client);
+    // The quote is one question to product, which is one read of its database.
+    let quote = seen.one(QUOTE, SpanKind::Server);
+    let read = seen.below(quote, "read");
+    assert_eq!(read.len(), 1, "{:?}", seen.names());
+    for statement in written.into_iter().chain(read) {
+        let said = attributes(statement);
+        assert_eq!(statement.kind(), SpanKind::Client);
         assert_eq!(said["db.system.name"], "sqlite");
         assert!(said["db.namespace"].contains(".db"), "{said:?}");
-        let words = format!("{:?}", transaction.attributes);
+        let words = format!("{:?}", statement.attributes);
         assert!(
             !words.contains("ORDER-1") && !words.contains("MUG-1"),
             "{words}"
@@ -113,6 +121,6 @@ async fn a_purchase_is_one_trace_through_every_part_and_both_databases() {
     // The outbox, the bus, and what product makes of it in a database of its own.
     seen.one(&format!("send {CAPTURED}"), SpanKind::Producer);
     let processed = seen.one(&format!("process {CAPTURED}"), SpanKind::Consumer);
-    let applied = seen.transactions_below(processed);
+    let applied = seen.below(processed, "transaction");
     assert!(!applied.is_empty(), "{:?}", seen.names());
 }

@@ -8,6 +8,7 @@
 //! Deliberately without HTTP, gRPC and sockets of its own: `mesh` has those. Nothing here spawns; what
 //! has to run is a future that the caller runs ([`Reload::run`]).
 
+mod check;
 mod config;
 #[cfg(test)]
 mod fuzz;
@@ -28,6 +29,7 @@ mod svid;
 mod tls;
 mod trust;
 
+pub use check::CheckError;
 pub use config::{Config, ConfigError, FilesConfig, Mode, PolicyConfig};
 pub use guard::{GuardEvent, PeerGuard};
 pub use handshake::{Accepted, Acceptor, Connector, HandshakeError, HandshakeFailure};

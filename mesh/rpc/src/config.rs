@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClientConfig, Error, FaultsConfig, OverloadConfig, RateLimitsConfig, client::parse_destination,
+    ClientConfig, ConfigError, FaultsConfig, OverloadConfig, RateLimitsConfig,
+    client::{parse_destination, read_destination},
 };
 
 /// Configuration of both stacks.
@@ -97,6 +98,9 @@ pub struct ServerConfig {
     /// How often readiness is checked for whoever asks for this server's health, in milliseconds.
     /// Default: 1000.
     pub readiness_interval_ms: u64,
+    /// How long one check of readiness may take before it counts as failed, in milliseconds, whoever asks.
+    /// Default: 2000.
+    pub readiness_timeout_ms: u64,
     /// How long calls are still taken after shutdown was asked for and health has turned NOT_SERVING, in
     /// milliseconds: as long as those who send calls need to learn of it. On Kubernetes, where endpoints are
     /// removed while the process is already stopping, 5000. Default: 0.
@@ -122,6 +126,7 @@ impl Default for ServerConfig {
             connection_age_grace_ms: 300_000,
             connection_idle_max_ms: 600_000,
             readiness_interval_ms: 1_000,
+            readiness_timeout_ms: 2_000,
             drain_wait_ms: 0,
             drain_timeout_ms: 10_000,
             overload: OverloadConfig::default(),
@@ -136,6 +141,11 @@ impl ServerConfig {
         Duration::from_millis(self.readiness_interval_ms)
     }
 
+    /// How long one check of readiness may take; the admin endpoint's checks go by it too.
+    pub fn readiness_timeout(&self) -> Duration {
+        Duration::from_millis(self.readiness_timeout_ms)
+    }
+
     pub(crate) fn drain_wait(&self) -> Duration {
         Duration::from_millis(self.drain_wait_ms)
     }
@@ -144,7 +154,7 @@ impl ServerConfig {
         Duration::from_millis(self.drain_timeout_ms)
     }
 
-    fn validate_rules(&self) -> Result<(), Error> {
+    fn validate_rules(&self) -> Result<(), ConfigError> {
         let refused = [
             ("rate_limits", self.rate_limits.refusal()),
             ("faults", self.faults.refusal()),
@@ -153,8 +163,7 @@ impl ServerConfig {
             .into_iter()
             .find_map(|(section, refusal)| Some((section, refusal?)));
         refused.map_or(Ok(()), |(section, (key, reason))| {
-            let key = format!("server.{section}.{key}");
-            Err(Error::Config { key, reason })
+            Err(ConfigError::new(format!("server.{section}.{key}"), reason))
         })
     }
 }
@@ -173,8 +182,25 @@ impl Config {
         }
     }
 
+    /// Checks the configuration and what it names: the identity's files and the policy are read and judged as
+    /// [`Mesh::start`](crate::Mesh::start) does, and files of endpoints are read. Nobody is called: no name is looked up,
+    /// nothing is connected, no Workload API is asked.
+    pub async fn check(&self) -> Result<(), ConfigError> {
+        self.validate()?;
+        self.identity
+            .check()
+            .await
+            .map_err(|error| ConfigError::new(format!("identity.{}", error.key), error.reason))?;
+        for (name, address) in &self.destinations {
+            read_destination(address)
+                .await
+                .map_err(|reason| ConfigError::new(format!("destinations.{name}"), reason))?;
+        }
+        Ok(())
+    }
+
     /// Refuses limits of zero, which would let nothing through, by the key's name.
-    pub(crate) fn validate(&self) -> Result<(), Error> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         let limits = [
             ("deadline_default_ms", self.deadline_default_ms),
             ("message_bytes_max", self.message_bytes_max as u64),
@@ -191,20 +217,18 @@ impl Config {
                 "server.readiness_interval_ms",
                 self.server.readiness_interval_ms,
             ),
+            (
+                "server.readiness_timeout_ms",
+                self.server.readiness_timeout_ms,
+            ),
         ];
         let mut limits = limits.into_iter().chain(self.client.limits());
         if let Some((key, _)) = limits.find(|(_, value)| *value == 0) {
-            return Err(Error::Config {
-                key: key.to_owned(),
-                reason: "must not be 0".to_owned(),
-            });
+            return Err(ConfigError::new(key, "must not be 0"));
         }
         let refused = self.client.out_of_range();
         if let Some((key, reason)) = refused.or_else(|| self.server.overload.refusal()) {
-            return Err(Error::Config {
-                key: key.to_owned(),
-                reason: reason.to_owned(),
-            });
+            return Err(ConfigError::new(key, reason));
         }
         self.server.validate_rules()?;
         // Below 65535 bytes hyper's windows would shrink under the protocol's own default; above 2^31-1
@@ -214,19 +238,15 @@ impl Config {
             ("connection_window_bytes", self.connection_window_bytes),
         ] {
             if !(65_535..=0x7fff_ffff).contains(&bytes) {
-                let reason = "must be between 65535 and 2147483647".to_owned();
-                return Err(Error::Config {
-                    key: key.to_owned(),
-                    reason,
-                });
+                let reason = "must be between 65535 and 2147483647";
+                return Err(ConfigError::new(key, reason));
             }
         }
         let reason = "speaks TLS, and mesh.identity.mode is off";
         self.validate_destinations(self.identity.mode, reason)?;
-        self.identity.validate().map_err(|error| Error::Config {
-            key: format!("identity.{}", error.key),
-            reason: error.reason.to_owned(),
-        })?;
+        self.identity
+            .validate()
+            .map_err(|error| ConfigError::new(format!("identity.{}", error.key), error.reason))?;
         self.validate_splits()
     }
 
@@ -235,12 +255,9 @@ impl Config {
         &self,
         mode: mesh_identity::Mode,
         tls_refusal: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ConfigError> {
         for (name, address) in &self.destinations {
-            let refuse = |reason: &str| Error::Config {
-                key: format!("destinations.{name}"),
-                reason: reason.to_owned(),
-            };
+            let refuse = |reason: &str| ConfigError::new(format!("destinations.{name}"), reason);
             let source = parse_destination(address).map_err(refuse)?;
             if source.wants_tls() && mode == mesh_identity::Mode::Off {
                 return Err(refuse(tls_refusal));
@@ -249,7 +266,7 @@ impl Config {
         Ok(())
     }
 
-    fn validate_splits(&self) -> Result<(), Error> {
+    fn validate_splits(&self) -> Result<(), ConfigError> {
         for (name, versions) in &self.splits {
             let unknown = versions
                 .keys()
@@ -263,8 +280,7 @@ impl Config {
             } else {
                 continue;
             };
-            let reason = reason.to_owned();
-            return Err(Error::Config { key, reason });
+            return Err(ConfigError::new(key, reason));
         }
         Ok(())
     }
@@ -345,5 +361,35 @@ mod tests {
             error.starts_with("mesh.destinations.product must start with http://"),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_check_reads_what_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("product");
+        let named = format!("file://{}", file.display());
+        let config = Config::calling([("product", named.as_str())]);
+        config.validate().unwrap();
+        let error = config.check().await.unwrap_err();
+        assert_eq!(error.key, "destinations.product");
+        assert!(error.reason.contains("No such file"), "{error}");
+        std::fs::write(&file, "http://127.0.0.1:1\nftp://product").unwrap();
+        let error = config.check().await.unwrap_err();
+        assert!(error.reason.contains("line 2 must start with"), "{error}");
+        std::fs::write(&file, "http://127.0.0.1:1").unwrap();
+        config.check().await.unwrap();
+
+        let mut config = Config::default();
+        let missing = folder.path().join("missing.pem");
+        config.identity.mode = mesh_identity::Mode::Strict;
+        config.identity.files = Some(mesh_identity::FilesConfig {
+            certificate: missing.clone(),
+            key: missing.clone(),
+            bundle: missing,
+            ..mesh_identity::FilesConfig::default()
+        });
+        let error = config.check().await.unwrap_err();
+        assert!(error.key.starts_with("identity.files."), "{error}");
+        assert!(error.reason.starts_with("cannot be read: "), "{error}");
     }
 }

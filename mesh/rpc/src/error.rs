@@ -3,18 +3,32 @@
 
 use crate::ContractError;
 
+/// A configured value that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("mesh.{key} {reason}")]
+pub struct ConfigError {
+    /// The key below `mesh`.
+    pub key: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
 /// Why a mesh cannot be built or a server cannot serve.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A configured value that cannot work.
-    #[error("mesh.{key} {reason}")]
-    Config {
-        /// The key below `mesh`.
-        key: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A destination that this process needs has no address.
     #[error("mesh.destinations.{0} is not configured and this service calls it")]
     Unconfigured(String),

@@ -55,7 +55,7 @@ pub use contract::{
     Audience, Contract, ContractError, Criticality, Idempotency, MethodContract, MethodDeadline,
     destination_of,
 };
-pub use error::Error;
+pub use error::{ConfigError, Error};
 pub use mesh_identity::{self as identity, SpiffeId};
 pub use metrics::name as code_name;
 pub use prometheus::Registry; // What `Mesh::new` takes, of the version that it takes.
@@ -130,10 +130,8 @@ impl Mesh {
     ) -> Result<Self, Error> {
         config.validate()?;
         if config.identity.mode != mesh_identity::Mode::Off {
-            return Err(Error::Config {
-                key: "identity.mode".to_owned(),
-                reason: "needs Mesh::start, which waits for the first identity".to_owned(),
-            });
+            let reason = "needs Mesh::start, which waits for the first identity";
+            return Err(ConfigError::new("identity.mode", reason).into());
         }
         Self::with(config, contract, registry, Identities::off())
     }

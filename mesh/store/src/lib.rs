@@ -15,6 +15,7 @@ mod folder;
 pub mod group;
 pub mod idempotency;
 pub mod postgres;
+mod reads;
 mod span;
 pub mod sqlite;
 #[cfg(test)]
@@ -23,4 +24,5 @@ mod testing;
 pub use error::{OpenError, Retry, is_unique_violation, retry};
 pub use folder::create_folder;
 pub use postgres::{Postgres, PostgresConfig};
+pub use reads::{Reading, Reads};
 pub use sqlite::{Durability, Sqlite, SqliteConfig, Write};

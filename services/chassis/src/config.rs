@@ -49,10 +49,10 @@ impl Default for SweepConfig {
     }
 }
 
-/// The service as a process of its own.
+/// The service as a process of its own; `S` is the configuration of the service itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Process {
+pub struct Process<S = Config> {
     /// Where gRPC is served.
     pub listen: SocketAddr,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
@@ -64,10 +64,10 @@ pub struct Process {
     /// The broker that carries events.
     pub bus: RabbitMqConfig,
     /// The service itself.
-    pub service: Config,
+    pub service: S,
 }
 
-impl Default for Process {
+impl<S: Default> Default for Process<S> {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
@@ -75,7 +75,7 @@ impl Default for Process {
             telemetry: TelemetryConfig::default(),
             mesh: mesh::Config::default(),
             bus: RabbitMqConfig::default(),
-            service: Config::default(),
+            service: S::default(),
         }
     }
 }

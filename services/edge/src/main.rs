@@ -41,6 +41,10 @@ async fn main() -> anyhow::Result<()> {
     let loaded = config::load::<edge::Config>(&args.common, "EDGE", overrides)?;
     loaded.config.validate()?;
     edge::check_exposure(&loaded.config, loaded.config.listen)?;
+    if args.common.check_config {
+        let checked = loaded.config.mesh.check().await;
+        checked.map_err(|error| loaded.refuse(&format!("mesh.{}", error.key), error.reason))?;
+    }
     if let Some(answer) = loaded.answer(&args.common) {
         print!("{answer}");
         return Ok(());
@@ -63,7 +67,8 @@ async fn main() -> anyhow::Result<()> {
 
     let shown = mesh.clone();
     let pages = admin::Pages::new(move |uri| shown.inspect(uri));
-    let (readiness, drained) = (admin::Readiness::new(), CancellationToken::new());
+    let readiness = admin::Readiness::within(config.mesh.server.readiness_timeout());
+    let drained = CancellationToken::new();
     let serving_admin = mesh::spawn(admin::serve(
         admin_listener,
         registry.clone(),

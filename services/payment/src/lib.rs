@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod money;
 pub mod payment;
 pub mod policy;
+mod process;
 pub mod provider;
 pub mod record;
 pub mod refund;
@@ -37,24 +38,19 @@ pub mod wire;
 pub mod worker;
 
 pub use config::{Config, SagaConfig, ServiceConfig};
+pub use process::Program;
 
 use crate::catalogue::{Catalogue, ProductCatalogue};
 use crate::commands::Commands;
 use crate::grpc::watch;
 use crate::grpc::{Grpc, Operators};
-use crate::provider::Provider;
-use crate::provider::simulator::{RemoteSimulator, Simulator};
 use crate::saga::{Providers, Saga};
 use crate::store::Store;
 use crate::store::database::Database;
-use crate::webhook::DirectWebhooks;
 use crate::worker::Worker;
 use anyhow::{Context as _, ensure};
-use mesh::{Contract, Mesh};
+use mesh::Mesh;
 use mesh_events::{Bus, FaultPoints, Metrics, Outbox, Relay};
-use mesh_rabbitmq::RabbitMqBus;
-use mesh_runtime::admin::{self, Readiness};
-use mesh_runtime::config::Following;
 use mesh_runtime::{Clock, shutdown};
 use proto::commerce::payment::v1::payment_service_server::PaymentServiceServer;
 use std::sync::Arc;
@@ -223,107 +219,8 @@ impl Service {
     }
 }
 
-/// Runs the service as a process of its own, with the providers that its configuration names; the simulator in here
-/// or where `simulator_remote` says. Events stay in the outbox until a bus is there that carries them out of
-/// the process. `following`: where `config` is read again. `fault_points`: where to die, in tests.
-pub async fn run(
-    config: Config,
-    following: Following,
-    listener: TcpListener,
-    admin_listener: TcpListener,
-    fault_points: FaultPoints,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
-    let registry = prometheus::Registry::new();
-    let _exporting = mesh_runtime::telemetry::export_metrics(&registry)?;
-    let clock = Clock::system();
-    let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
-    let (providers, simulator) = simulator(&config, &clock).await?;
-    let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
-    let bus = RabbitMqBus::start(config.bus, "payment", bus_metrics)?;
-    bus.declare(&[]).await?;
-    let mesh = Mesh::start(config.mesh, contract, &registry).await?;
-    let parts = Parts {
-        mesh: mesh.clone(),
-        bus: Arc::new(bus.clone()),
-        events: Metrics::register(&registry)?,
-        providers,
-        clock,
-        fault_points,
-    };
-    let shown = parts.mesh.clone();
-    let service = Service::open(config.service, parts).await?;
-
-    let readiness = Readiness::new();
-    let store = service.store().clone();
-    readiness.check("database", move || answers(store.clone()));
-    readiness.warning("broker", move || {
-        let bus = bus.clone();
-        async move { bus.ready().await }
-    });
-    let admin_stop = CancellationToken::new();
-    let background = TaskTracker::new();
-    background.spawn(admin::serve(
-        admin_listener,
-        registry,
-        readiness.clone(),
-        admin::Pages::new(move |uri| shown.inspect(uri)),
-        admin_stop.clone(),
-    ));
-    if let Some(sending) = simulator.clone() {
-        let webhooks = DirectWebhooks::new(service.commands().clone(), provider::simulator::NAME);
-        let until_stop = shutdown.clone();
-        background.spawn(async move { sending.run(&webhooks, until_stop).await });
-    }
-
-    let stopping = shutdown.clone();
-    background.spawn(async move {
-        stopping.cancelled().await;
-        readiness.stop();
-    });
-    background.spawn(following.run(admin_stop.clone(), move |new: Config| {
-        mesh.reload(new.mesh).map(|reloaded| reloaded.after_restart)
-    }));
-    let served = service.run(listener, shutdown).await;
-    admin_stop.cancel();
-    if let Err(error) = shutdown::drain(&background, DRAIN).await {
-        tracing::warn!(%error, "stopped without waiting longer");
-    }
-    if let Some(simulator) = simulator {
-        let closed = simulator.close().await;
-        closed.context("closing the simulator's journal")?;
-    }
-    served
-}
-
 /// Whether the database answers: a check for readiness.
 async fn answers(store: Arc<dyn Store>) -> Result<(), String> {
     let revisions = store.revisions().await;
     revisions.map(drop).map_err(|error| error.to_string())
-}
-
-/// The simulator as a provider, where it is one; and itself, where it runs in this process.
-async fn simulator(
-    config: &Config,
-    clock: &Clock,
-) -> anyhow::Result<(Providers, Option<Arc<Simulator>>)> {
-    let among = |provider: Arc<dyn Provider>| {
-        Providers::from([(provider::simulator::NAME.to_owned(), provider)])
-    };
-    if !config
-        .service
-        .providers()
-        .contains(provider::simulator::NAME)
-    {
-        return Ok((Providers::new(), None));
-    }
-    if !config.simulator_remote.url.is_empty() {
-        let remote = RemoteSimulator::new(&config.simulator_remote, &config.simulator)?;
-        return Ok((among(Arc::new(remote)), None));
-    }
-    let simulator = Simulator::open(&config.simulator, &config.simulator_journal, clock.clone())
-        .await
-        .context("the simulator's journal")?;
-    let simulator = Arc::new(simulator);
-    Ok((among(simulator.clone()), Some(simulator)))
 }

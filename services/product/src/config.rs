@@ -1,10 +1,6 @@
 //! Configuration: plain structs, every field with a default.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use mesh_events::{ConsumerConfig, RelayConfig};
-use mesh_rabbitmq::RabbitMqConfig;
-use mesh_runtime::telemetry::TelemetryConfig;
 use mesh_store::{PostgresConfig, SqliteConfig};
 use serde::{Deserialize, Serialize};
 
@@ -169,37 +165,6 @@ impl Default for SweepConfig {
             inbox_hours: 90 * 24,
             changes_hours: 7 * 24,
             reservations_hours: 400 * 24,
-        }
-    }
-}
-
-/// The service as a process of its own.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Process {
-    /// Where gRPC is served.
-    pub listen: SocketAddr,
-    /// Where `/livez`, `/readyz` and `/metrics` are served.
-    pub admin_listen: SocketAddr,
-    /// Logs.
-    pub telemetry: TelemetryConfig,
-    /// The mesh.
-    pub mesh: mesh::Config,
-    /// The broker that carries events.
-    pub bus: RabbitMqConfig,
-    /// The service itself.
-    pub service: Config,
-}
-
-impl Default for Process {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
-            admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9051)),
-            telemetry: TelemetryConfig::default(),
-            mesh: mesh::Config::default(),
-            bus: RabbitMqConfig::default(),
-            service: Config::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod csv;
 pub mod error;
 mod grpc;
 pub mod listing;
+mod process;
 pub mod product;
 pub mod reservation;
 pub mod search;
@@ -24,9 +25,7 @@ pub mod wire;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use mesh::Mesh;
-use mesh_events::{Bus, Consumer, DeadLetters, FaultPoints, Now, Outbox, Relay};
-use mesh_runtime::Clock;
+use mesh_events::{Consumer, DeadLetters, Now, Outbox, Relay};
 use mesh_store::{
     postgres::{dead_letters::PostgresDeadLetters, outbox::PostgresOutbox},
     sqlite::{dead_letters::SqliteDeadLetters, outbox::SqliteOutbox},
@@ -35,25 +34,9 @@ use proto::commerce::product::v1::product_service_server::ProductServiceServer;
 use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+pub use chassis::Parts;
 pub use config::Config;
 use store::{Store, postgres::PostgresStore, sqlite::SqliteStore};
-
-/// What the service is given by whoever runs it.
-#[derive(Clone)]
-pub struct Parts {
-    /// What time it is.
-    pub clock: Clock,
-    /// What carries events.
-    pub bus: Arc<dyn Bus>,
-    /// Where events go that can not be applied, if the bus has a place for them; else a table of the service.
-    pub dead_letters: Option<Arc<dyn DeadLetters>>,
-    /// What serves calls.
-    pub mesh: Mesh,
-    /// What relays and consumers of the process count.
-    pub event_metrics: mesh_events::Metrics,
-    /// Where the process is to die, in tests.
-    pub fault_points: FaultPoints,
-}
 
 /// The service with its database open, not yet serving.
 #[derive(Clone)]

@@ -58,6 +58,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let edge = loaded.config.edge();
     edge.validate()?;
     edge::check_exposure(&edge, edge.listen)?;
+    if args.common.check_config {
+        let checked = loaded.config.mesh.check().await;
+        checked.map_err(|error| loaded.refuse(&format!("mesh.{}", error.key), error.reason))?;
+    }
     if let Some(answer) = loaded.answer(&args.common) {
         print!("{answer}");
         return Ok(());

@@ -114,7 +114,8 @@ impl Shop {
         let exporting = telemetry::export_metrics(&registry)?;
         let destinations = [("product", product_addr), ("payment", payment_addr)];
         let ground = Ground::lay(config, clock, bus, &destinations, &registry).await?;
-        let (readiness, product, payment) = (Readiness::new(), Slot::default(), Slot::default());
+        let readiness = Readiness::within(ground.config.mesh.server.readiness_timeout());
+        let (product, payment) = (Slot::default(), Slot::default());
         product.check(&readiness, "product", &ground.clock);
         payment.check(&readiness, "payment", &ground.clock);
         let admin = admin_part(&ground, admin_listener, &registry, &readiness);

@@ -153,3 +153,44 @@ fn the_configuration_is_checked_and_printed() {
             .contains("listne")
     );
 }
+
+#[test]
+fn what_the_mesh_cannot_use_is_named_with_its_file_its_key_and_its_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shop.toml");
+    let identity = "[mesh.identity]\nmode = \"permissive\"\n[mesh.identity.files]\n\
+                    certificate = \"/nowhere/tls.crt\"\nkey = \"/nowhere/tls.key\"\nbundle = \"/nowhere/ca.crt\"\n";
+    let endpoints = "[mesh.destinations]\nother = \"file:///nowhere/other\"\n";
+    let scheme = "[mesh.destinations]\nother = \"ftp://other\"\n";
+    for (content, key, value, reason) in [
+        (
+            identity,
+            "mesh.identity.files.certificate",
+            "/nowhere/tls.crt",
+            "cannot be read: No such file",
+        ),
+        (
+            endpoints,
+            "mesh.destinations.other",
+            "file:///nowhere/other",
+            "cannot be used: /nowhere/other: No such file",
+        ),
+        (
+            scheme,
+            "mesh.destinations.other",
+            "ftp://other",
+            "must start with http://",
+        ),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let mut checking = program(&["--check-config"]);
+        let output = checking.arg("--config").arg(&file).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{key}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        let said = format!(
+            "file \"{}\": key \"{key}\": \"{value}\" {reason}",
+            file.display()
+        );
+        assert!(error.contains(&said), "{error}");
+    }
+}

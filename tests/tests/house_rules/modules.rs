@@ -9,9 +9,10 @@ use crate::{
 
 /// Files and folders below a service's `src/` that do I/O or translate, as DESIGN names them; everything
 /// else is domain.
-const BORDERS: [&str; 8] = [
+const BORDERS: [&str; 9] = [
     "lib.rs",
     "main.rs",
+    "process.rs",
     "config.rs",
     "error.rs",
     "grpc.rs",

@@ -1,12 +1,13 @@
 //! `cargo xtask semver`: whether the crates that others use keep what they promised (cargo-semver-checks).
 //!
-//! Before a release: `cargo xtask semver --baseline v0.1.0` compares the public items of each library under mesh/
-//! with those at that revision and fails where the version does not say what has changed. Says SKIPPED by name
-//! for what cannot be compared: no tool, no such crate at the baseline.
+//! Before a release: compares the public items of each library under mesh/ with those that crates.io has, and fails where
+//! the version does not say what has changed. A crate that was never published there is compared with a revision of this
+//! repository instead, and that is said: the one that `--baseline` names, else the last tag. Says SKIPPED by name for what
+//! cannot be compared: no tool, no such crate at that revision.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
@@ -20,24 +21,43 @@ const VERSION: &str = "0.51.0";
 /// What to compare with.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The revision that was released: a tag, a branch, a commit.
+    /// The revision that was released: a tag, a branch, a commit. Without it, what crates.io has, or the last tag.
     #[arg(long, value_name = "REF")]
-    baseline: String,
+    baseline: Option<String>,
+    /// Only this library.
+    #[arg(long, value_name = "NAME")]
+    package: Option<String>,
 }
 
-/// Compares every library under mesh/ with the baseline.
+/// What a library is compared with.
+#[derive(Debug, PartialEq)]
+enum Baseline {
+    /// The newest version on crates.io.
+    Registry,
+    /// A revision of this repository.
+    Revision(String),
+    /// There is nothing: why.
+    Missing(String),
+}
+
+/// Compares every library under mesh/ with its baseline.
 pub fn run(options: &Options) -> Result<()> {
-    let baseline = &options.baseline;
-    let known = git(&[
-        "rev-parse",
-        "--verify",
-        "--quiet",
-        &format!("{baseline}^{{commit}}"),
-    ])?;
-    ensure!(
-        known.is_some(),
-        "the repository has no revision {baseline:?}"
-    );
+    if let Some(baseline) = &options.baseline {
+        let revision = format!("{baseline}^{{commit}}");
+        let known = git(&["rev-parse", "--verify", "--quiet", &revision])?;
+        ensure!(
+            known.is_some(),
+            "the repository has no revision {baseline:?}"
+        );
+    }
+    let mut libraries = libraries(&checkout::metadata()?);
+    if let Some(package) = &options.package {
+        libraries.retain(|(name, _)| name == package);
+        ensure!(
+            !libraries.is_empty(),
+            "no library under mesh/ is called {package:?}"
+        );
+    }
     let target = checkout::target()?;
     let tool = match install(&target) {
         Ok(tool) => tool,
@@ -47,27 +67,29 @@ pub fn run(options: &Options) -> Result<()> {
         }
     };
     let mut broken = Vec::new();
-    for (name, manifest) in libraries(&checkout::metadata()?) {
-        // A crate that was not published then has promised nothing.
-        let then = git(&["show", &format!("{baseline}:{manifest}")])?;
-        if !then.is_some_and(|text| is_published(&text)) {
-            println!("SKIPPED {name}: not published at {baseline}");
-            continue;
-        }
+    for (name, manifest) in libraries {
         let mut checking = command(&tool);
         checking
             .args(["semver-checks", "--package", &name])
-            .args(["--baseline-rev", baseline])
             .env("CARGO_TARGET_DIR", target.join("semver"));
-        let ended = watch(&mut checking)?;
-        println!(
-            "RAN {name} … {}",
-            if ended.status.success() {
-                "ok"
-            } else {
-                "failed"
+        match baseline(options, &name, &manifest)? {
+            Baseline::Registry => println!("{name}: compared with crates.io"),
+            Baseline::Revision(revision) => {
+                println!("{name}: compared with revision {revision}");
+                checking.args(["--baseline-rev", &revision]);
             }
-        );
+            Baseline::Missing(reason) => {
+                println!("SKIPPED {name}: {reason}");
+                continue;
+            }
+        }
+        let ended = watch(&mut checking)?;
+        let outcome = if ended.status.success() {
+            "ok"
+        } else {
+            "failed"
+        };
+        println!("RAN {name} … {outcome}");
         if !ended.status.success() {
             broken.push(name);
         }
@@ -79,6 +101,49 @@ pub fn run(options: &Options) -> Result<()> {
         "their version does not say what has changed: {}",
         broken.join(", ")
     )
+}
+
+/// Finds what a library is compared with, and says when that is not what crates.io has.
+fn baseline(options: &Options, name: &str, manifest: &str) -> Result<Baseline> {
+    let revision = match &options.baseline {
+        Some(revision) => revision.clone(),
+        None if is_on_crates_io(name)? => return Ok(Baseline::Registry),
+        None => {
+            println!("{name}: was never published on crates.io");
+            let tag = git(&["describe", "--tags", "--abbrev=0"])?;
+            tag.context("and this repository has no tag: name a revision by --baseline REF")?
+                .trim()
+                .to_owned()
+        }
+    };
+    let then = git(&["show", &format!("{revision}:{manifest}")])?;
+    Ok(at(revision, then.as_deref()))
+}
+
+/// The revision, unless the crate was not published then and so has promised nothing.
+fn at(revision: String, manifest: Option<&str>) -> Baseline {
+    match manifest {
+        Some(manifest) if is_published(manifest) => Baseline::Revision(revision),
+        Some(_) => Baseline::Missing(format!("was not to be published at {revision}")),
+        None => Baseline::Missing(format!("was not there at {revision}")),
+    }
+}
+
+/// Whether crates.io has the crate, asked by cargo from outside this workspace, which would answer for itself.
+fn is_on_crates_io(name: &str) -> Result<bool> {
+    let elsewhere = tempfile::tempdir()?;
+    let mut asking = cargo();
+    asking.args(["info", "--registry", "crates-io", name]);
+    let answer = collect(asking.current_dir(elsewhere.path()))?;
+    if answer.status.success() {
+        return Ok(true);
+    }
+    ensure!(
+        answer.text.contains("could not find"),
+        "crates.io does not say whether it has {name}: {}",
+        answer.text.trim()
+    );
+    Ok(false)
 }
 
 /// Name and manifest, from the root, of each library that may be published.
@@ -144,6 +209,18 @@ mod tests {
         ]});
         let expected = [("rpc".to_owned(), "mesh/rpc/Cargo.toml".to_owned())];
         assert_eq!(libraries(&metadata), expected);
+    }
+
+    #[test]
+    fn a_revision_without_the_crate_is_no_baseline() {
+        let at = |manifest| at("v1".to_owned(), manifest);
+        assert_eq!(at(Some("[package]")), Baseline::Revision("v1".to_owned()));
+        let missing = |reason: &str| Baseline::Missing(reason.to_owned());
+        assert_eq!(at(None), missing("was not there at v1"));
+        assert_eq!(
+            at(Some("publish = false\n")),
+            missing("was not to be published at v1")
+        );
     }
 
     #[test]

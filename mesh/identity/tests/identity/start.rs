@@ -91,6 +91,61 @@ async fn off_needs_nothing_and_what_is_missing_is_named() {
 }
 
 #[tokio::test]
+async fn a_check_names_the_key_of_what_a_start_would_refuse() {
+    let authority = Authority::new("shop.example");
+    let folder = tempfile::tempdir().unwrap();
+    let config = configured(&authority, "/product", folder.path());
+    config.check().await.unwrap();
+    let other = Authority::new("shop.example").pem();
+    let wrong: [(&str, &str, &str, Option<&str>); 6] = [
+        (
+            "policy.toml",
+            "policy.file",
+            "is no policy: line 1: missing field",
+            Some("[[rule]]"),
+        ),
+        (
+            "policy.toml",
+            "policy.file",
+            "cannot be read: No such file",
+            None,
+        ),
+        (
+            "bundle.pem",
+            "files.certificate",
+            "is refused: ",
+            Some(&other),
+        ),
+        (
+            "crl.pem",
+            "files.crls",
+            "cannot be read: No such file",
+            None,
+        ),
+        ("key.pem", "files.key", "holds no private key", Some("")),
+        (
+            "certificate.pem",
+            "files.certificate",
+            "holds no certificate",
+            Some(""),
+        ),
+    ];
+    for (file, key, reason, content) in wrong {
+        let path = folder.path().join(file);
+        let good = fs::read(&path).unwrap();
+        match content {
+            Some(content) => fs::write(&path, content).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let error = config.check().await.unwrap_err();
+        assert_eq!(error.key, key, "{error}");
+        assert!(error.reason.starts_with(reason), "{error}");
+        fs::write(&path, good).unwrap();
+    }
+    config.check().await.unwrap();
+}
+
+#[tokio::test]
 async fn denials_leave_an_audit_line_and_a_dry_run_lets_them_through() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = PolicyConfig {

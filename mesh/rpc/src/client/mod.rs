@@ -49,7 +49,7 @@ pub use config::{
     RetryConfig,
 };
 pub(crate) use destination::Destination;
-pub(crate) use discovery::parse_destination;
+pub(crate) use discovery::{parse_destination, read_destination};
 pub(crate) use gauges::register as register_gauges;
 pub use layer::{ClientLayer, Layered};
 pub(crate) use metrics::ClientMetrics;

@@ -9,7 +9,7 @@
 //!
 //! The check runs at an interval and not with each question: probes, however many, cost the database nothing.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use tokio::time::{sleep, timeout};
 use tonic_health::{
@@ -18,14 +18,14 @@ use tonic_health::{
     server::{HealthReporter, HealthService},
 };
 
+use crate::ServerConfig;
+
 /// Whether calls are taken at all.
 const STARTUP: &str = "startup";
 /// Whether the process is worth keeping.
 const LIVENESS: &str = "liveness";
 /// Whether calls should come here; the empty name is the whole server's.
 const READINESS: [&str; 2] = ["readiness", ""];
-/// How long one check of readiness may take before it counts as failed.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Outcome = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
@@ -82,14 +82,15 @@ impl Health {
         self.all(&READINESS, !has_check).await;
     }
 
-    /// Asks the check again and again and says what came out; never ends.
-    pub(crate) async fn follow(&self, check: &ReadyCheck, interval: Duration) {
+    /// Asks the check again and again and says what came out; never ends. Each round goes by the limits of its
+    /// moment.
+    pub(crate) async fn follow(&self, check: &ReadyCheck, limits: impl Fn() -> ServerConfig) {
         let mut said = None;
         loop {
-            let late = |_| Err(format!("no answer within {CHECK_TIMEOUT:?}"));
-            let outcome = timeout(CHECK_TIMEOUT, (check.0)())
-                .await
-                .unwrap_or_else(late);
+            let limits = limits();
+            let patience = limits.readiness_timeout();
+            let late = |_| Err(format!("no answer within {patience:?}"));
+            let outcome = timeout(patience, (check.0)()).await.unwrap_or_else(late);
             if said != Some(outcome.is_ok()) {
                 match &outcome {
                     Ok(()) => tracing::info!("ready"),
@@ -98,7 +99,7 @@ impl Health {
                 self.all(&READINESS, outcome.is_ok()).await;
                 said = Some(outcome.is_ok());
             }
-            sleep(interval).await;
+            sleep(limits.readiness_interval()).await;
         }
     }
 

@@ -102,8 +102,8 @@ impl Server {
     }
 
     /// Calls should come here while this passes: health says so by the names `readiness` and `""`. It is asked every
-    /// `server.readiness_interval_ms` and has two seconds to answer; its error is for the log. Without one the
-    /// server is ready until its shutdown.
+    /// `server.readiness_interval_ms` and has `server.readiness_timeout_ms` to answer; its error is for the log.
+    /// Without one the server is ready until its shutdown.
     #[must_use]
     pub fn ready_when<F>(mut self, check: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
@@ -153,7 +153,7 @@ impl Server {
         let _closed = drain.close_on_drop();
         let routes = std::mem::take(&mut self.routes).routes();
         let config = self.mesh.config();
-        let limits = config.server.clone();
+        let connections_max = config.server.connections_max;
         let terms = Arc::new(connection::Terms::new(
             self.stack(routes),
             config,
@@ -164,20 +164,21 @@ impl Server {
         let leaving = async {
             let _ = shutdown.run_until_cancelled(self.follow()).await;
             self.health.leave(&self.services).await;
-            sleep(limits.drain_wait()).await;
+            sleep(self.mesh.config().server.drain_wait()).await;
             drain.begun.cancel();
         };
-        let accepting = accept::serve(listener, terms, limits.connections_max, &drain.begun);
+        let accepting = accept::serve(listener, terms, connections_max, &drain.begun);
         tokio::join!(accepting, leaving);
-        drain.run(limits.drain_timeout()).await;
+        let drain_timeout = self.mesh.config().server.drain_timeout();
+        drain.run(drain_timeout).await;
         Ok(())
     }
 
     async fn follow(&self) {
         match &self.ready {
             Some(check) => {
-                let interval = self.mesh.config().server.readiness_interval();
-                self.health.follow(check, interval).await;
+                let limits = || self.mesh.config().server.clone();
+                self.health.follow(check, limits).await;
             }
             None => pending().await,
         }

@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use mesh::{CallContext, Config, Principal};
 use tokio::{
     sync::{mpsc, watch},
+    task::JoinSet,
     time::timeout,
 };
 use tonic::Code;
@@ -21,6 +22,10 @@ use crate::support::{PATIENCE, Served, TestService, count, one, percentile, serv
 const HOPS: usize = 4;
 const DEADLINE: Duration = Duration::from_millis(200);
 const CONCURRENT: usize = 10;
+/// How much later than a bare timer a hop may stop.
+const OVERRUN_MAX: Duration = Duration::from_millis(5);
+/// How long after a cancellation a handler may work on.
+const STOPPED_WITHIN: Duration = Duration::from_millis(10);
 
 /// A handler at work. Dropped, it tells who has stopped, and when.
 struct Working(usize, mpsc::UnboundedSender<(usize, Instant)>);
@@ -115,16 +120,59 @@ fn detach(count: Arc<AtomicUsize>, mut let_go: watch::Receiver<bool>) {
     drop(tokio::spawn(work));
 }
 
-/// Prints how long after a moment each hop has stopped.
-fn print(what: &str, stopped: Vec<Vec<Instant>>, moment: Instant) {
-    for (hop, at) in (1..).zip(stopped) {
-        let mut late: Vec<_> = at
-            .into_iter()
-            .map(|at| at.saturating_duration_since(moment))
-            .collect();
-        let (p50, p99) = (percentile(&mut late, 50), percentile(&mut late, 99));
-        println!("hop {hop} stops {p50:?} after {what} (p50), {p99:?} (p99)");
+/// How long after its moment each hop has stopped, and timers beside them have fired that wait for the same moment: what
+/// those are late by is the machine's.
+struct Late {
+    hops: Vec<Vec<Duration>>,
+    timers: Vec<Duration>,
+}
+
+impl Late {
+    fn new() -> Self {
+        Self {
+            hops: vec![Vec::new(); HOPS],
+            timers: Vec::new(),
+        }
     }
+
+    fn add(&mut self, moment: Instant, stopped: Vec<Vec<Instant>>, fired: Vec<Instant>) {
+        let late = |at: Instant| at.saturating_duration_since(moment);
+        for (hop, at) in self.hops.iter_mut().zip(stopped) {
+            hop.extend(at.into_iter().map(late));
+        }
+        self.timers.extend(fired.into_iter().map(late));
+    }
+
+    /// Prints all of it. On a machine of one's own (`MESH_TEST_RATES=1`) no hop may be later than the timers by more than
+    /// this at the 99th percentile.
+    fn judge(mut self, what: &str, overrun_max: Duration) {
+        let bare = percentile(&mut self.timers, 99);
+        let median = percentile(&mut self.timers, 50);
+        println!("bare timers fire {median:?} after {what} (p50), {bare:?} (p99)");
+        for (hop, late) in (1..).zip(&mut self.hops) {
+            let (p50, p99) = (percentile(late, 50), percentile(late, 99));
+            let overrun = p99.saturating_sub(bare);
+            println!(
+                "hop {hop} stops {p50:?} after {what} (p50), {p99:?} (p99), {overrun:?} of it ours"
+            );
+            assert!(
+                count("MESH_TEST_RATES", 0) == 0 || overrun <= overrun_max,
+                "hop {hop} stops {overrun:?} later than a timer"
+            );
+        }
+    }
+}
+
+/// When each of as many timers as there are calls fires.
+fn timers(moment: Instant) -> JoinSet<Instant> {
+    let mut timers = JoinSet::new();
+    for _ in 0..CONCURRENT {
+        timers.spawn(async move {
+            tokio::time::sleep_until(moment.into()).await;
+            Instant::now()
+        });
+    }
+    timers
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,8 +180,10 @@ async fn after_the_deadline_of_four_hops_nobody_works_on() {
     let rounds = count("MESH_TEST_HOPS", 3);
     let mut chain = Chain::begin().await;
     let client = chain.servers[0].client();
+    let mut late = Late::new();
     for _ in 0..rounds {
         let deadline = Instant::now() + DEADLINE;
+        let timers = timers(deadline);
         let calls = (0..CONCURRENT).map(|_| {
             let context = CallContext::root(Principal::anonymous());
             let context = context.with_deadline(Some(deadline.into()));
@@ -146,10 +196,9 @@ async fn after_the_deadline_of_four_hops_nobody_works_on() {
         // A call that a busy machine has kept from the last hop ends where it is.
         let arrived = chain.arrived.swap(0, SeqCst);
         let stopped = chain.stopped(arrived).await;
-        if arrived > 0 {
-            print("the deadline", stopped, deadline);
-        }
+        late.add(deadline, stopped, timers.join_all().await);
     }
+    late.judge("the deadline", OVERRUN_MAX);
     drop(client);
     assert!(chain.detached.load(SeqCst) > 0, "what was detached goes on");
     chain.let_go.send(true).unwrap();
@@ -166,11 +215,14 @@ async fn after_a_cancellation_nobody_works_on_but_what_was_detached() {
     let calling: Vec<_> = calling.collect();
     chain.arrived(CONCURRENT).await;
     let cancelled = Instant::now();
+    let timers = timers(cancelled);
     for call in calling {
         call.abort();
     }
     let stopped = chain.stopped(CONCURRENT).await;
-    print("the cancellation", stopped, cancelled);
+    let mut late = Late::new();
+    late.add(cancelled, stopped, timers.join_all().await);
+    late.judge("the cancellation", STOPPED_WITHIN);
     assert_eq!(chain.detached.load(SeqCst), CONCURRENT);
     chain.let_go.send(true).unwrap();
     let ended = async {

@@ -9,9 +9,9 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use mesh::{Client, Config, ServerConfig};
+use mesh::{Client, Config, Mesh, ServerConfig};
 use prometheus::Registry;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Streaming};
 use tonic_health::pb::{
@@ -132,11 +132,43 @@ async fn readiness_follows_its_check_and_liveness_does_not() {
 
 #[tokio::test]
 async fn a_check_that_hangs_counts_as_failed() {
+    let mesh = mesh_with(Config::default(), &Registry::new());
+    let (serving, shutdown, client) = hang_after_one_check(&mesh).await;
+    elapse(Duration::from_secs(1)).await; // The second check begins,
+    elapse(Duration::from_secs(2)).await; // and has no answer in time.
+    become_unready(&client).await;
+    shutdown.cancel();
+    timeout(PATIENCE, serving).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_check_has_the_time_that_is_configured_when_it_begins() {
+    let mesh = mesh_with(Config::default(), &Registry::new());
+    let (serving, shutdown, client) = hang_after_one_check(&mesh).await;
+    let mut patient = Config::default();
+    patient.server.readiness_timeout_ms = 4_000;
+    mesh.reload(patient).unwrap();
+    elapse(Duration::from_secs(1)).await;
+    elapse(Duration::from_millis(2_500)).await;
+    assert!(serves(&client, "").await);
+    elapse(Duration::from_millis(1_500)).await;
+    become_unready(&client).await;
+    shutdown.cancel();
+    timeout(PATIENCE, serving).await.unwrap().unwrap().unwrap();
+}
+
+/// A server that is ready, and whose further checks of that never end.
+async fn hang_after_one_check(
+    mesh: &Mesh,
+) -> (
+    JoinHandle<Result<(), mesh::Error>>,
+    CancellationToken,
+    Client,
+) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let first = AtomicBool::new(true);
-    let server = mesh_with(Config::default(), &Registry::new()).server();
-    let server = server.add(echo()).ready_when(move || {
+    let server = mesh.server().add(echo()).ready_when(move || {
         let first = first.swap(false, SeqCst);
         async move {
             if !first {
@@ -148,12 +180,15 @@ async fn a_check_that_hangs_counts_as_failed() {
     let shutdown = CancellationToken::new();
     let serving = mesh::spawn(server.serve(listener, shutdown.clone()));
     let client = mesh_calling(address).client("test");
-    let watching = HealthClient::new(client).watch(ask("")).await;
+    let watching = HealthClient::new(client.clone()).watch(ask("")).await;
     let mut watching = watching.unwrap().into_inner();
     while next(&mut watching).await != ServingStatus::Serving {}
-    elapse(Duration::from_secs(1)).await; // The second check begins,
-    elapse(Duration::from_secs(2)).await; // and has no answer in time.
-    assert_eq!(next(&mut watching).await, ServingStatus::NotServing);
-    shutdown.cancel();
-    timeout(PATIENCE, serving).await.unwrap().unwrap().unwrap();
+    (serving, shutdown, client)
+}
+
+/// Waits until health says that calls should go elsewhere.
+async fn become_unready(client: &Client) {
+    let watching = HealthClient::new(client.clone()).watch(ask("")).await;
+    let mut watching = watching.unwrap().into_inner();
+    while next(&mut watching).await != ServingStatus::NotServing {}
 }

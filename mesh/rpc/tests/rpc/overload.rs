@@ -47,6 +47,19 @@ async fn server(workers: usize, takes: Duration) -> (Served, Arc<Done>) {
     (serve(Config::default(), service).await, done)
 }
 
+/// How long this process has kept processors busy so far, in seconds.
+fn cpu_s() -> f64 {
+    // The fields after the program's name, which may hold anything: user and system time are the 12th and 13th of them, in
+    // hundredths of a second (proc(5); USER_HZ is 100 wherever Rust runs Linux).
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux has it");
+    let fields = stat.rsplit(')').next().expect("a name in parentheses");
+    let times = fields.split_whitespace().skip(11).take(2);
+    times
+        .map(|time| time.parse::<f64>().expect("a number"))
+        .sum::<f64>()
+        / 100.0
+}
+
 /// What became of one call.
 struct Outcome {
     is_critical: bool,
@@ -66,7 +79,7 @@ async fn at_five_times_the_load_the_server_works_on_and_serves_what_is_critical(
         began + Duration::from_secs(2),
         began + Duration::from_secs(2 + seconds as u64),
     );
-    let (mut calls, mut number) = (JoinSet::new(), 0);
+    let (mut calls, mut number, cpu_before_s) = (JoinSet::new(), 0, cpu_s());
     while Instant::now() < until {
         // Three tenths of the peak are critical, the rest is not.
         let is_critical = number % 50 < 3;
@@ -91,6 +104,8 @@ async fn at_five_times_the_load_the_server_works_on_and_serves_what_is_critical(
         due(began, number, load_per_s).await;
     }
     let outcomes = calls.join_all().await;
+    let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    let cpu_percent = 100.0 * (cpu_s() - cpu_before_s) / began.elapsed().as_secs_f64() / cores;
     let measured = || {
         let in_time = |outcome: &&Outcome| (from..until).contains(&outcome.ended);
         outcomes.iter().filter(in_time)
@@ -112,7 +127,7 @@ async fn at_five_times_the_load_the_server_works_on_and_serves_what_is_critical(
     let mut refused: Vec<_> = refused.collect();
     println!(
         "{number} calls in {} s; {served_ok} of {could} served, {critical_ok} of {} critical ones; {} refused, in {:?} at \
-         the median",
+         the median; {cpu_percent:.0} % of the processors were ours",
         2 + seconds,
         critical.len(),
         refused.len(),

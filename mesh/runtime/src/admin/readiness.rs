@@ -13,8 +13,8 @@ use serde::Serialize;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// How long one check may take before it counts as failed.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one check may take, where nothing else is said.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 
 type CheckFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 type CheckFn = Arc<dyn Fn() -> CheckFuture + Send + Sync>;
@@ -28,9 +28,10 @@ struct Check {
 
 /// The named checks that decide whether this process should get traffic. Cheap to clone; the clones
 /// share their checks. Without any it is ready.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Readiness {
     checks: Arc<RwLock<Vec<Check>>>,
+    timeout: Duration,
     stopping: CancellationToken,
 }
 
@@ -59,13 +60,22 @@ pub struct CheckReport {
 }
 
 impl Readiness {
-    /// Ready, until checks say otherwise.
+    /// Ready, until checks say otherwise; each has two seconds to answer.
     pub fn new() -> Self {
-        Self::default()
+        Self::within(TIMEOUT_DEFAULT)
     }
 
-    /// Adds a check that runs with every question, concurrently with the others and for at most two
-    /// seconds. Its error is shown to whoever can reach the admin endpoint.
+    /// The same, with so long for each check to answer before it counts as failed.
+    pub fn within(timeout: Duration) -> Self {
+        Self {
+            checks: Arc::default(),
+            timeout,
+            stopping: CancellationToken::new(),
+        }
+    }
+
+    /// Adds a check that runs with every question, concurrently with the others and for the time that each
+    /// has. Its error is shown to whoever can reach the admin endpoint.
     pub fn check<F>(&self, name: impl Into<String>, check: impl Fn() -> F + Send + Sync + 'static)
     where
         F: Future<Output = Result<(), String>> + Send + 'static,
@@ -103,10 +113,11 @@ impl Readiness {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
+        let patience = self.timeout;
         let mut reports = join_all(checks.into_iter().map(|check| async move {
-            let outcome = timeout(CHECK_TIMEOUT, (check.ask)())
+            let outcome = timeout(patience, (check.ask)())
                 .await
-                .unwrap_or_else(|_| Err(format!("no answer within {CHECK_TIMEOUT:?}")));
+                .unwrap_or_else(|_| Err(format!("no answer within {patience:?}")));
             CheckReport {
                 name: check.name,
                 ready: outcome.is_ok(),
@@ -133,6 +144,12 @@ impl Readiness {
     }
 }
 
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl std::fmt::Debug for Readiness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Readiness").finish_non_exhaustive()
@@ -156,13 +173,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_check_that_hangs_counts_as_failed() {
-        let readiness = Readiness::new();
-        readiness.check("store", std::future::pending::<Result<(), String>>);
-        let report = readiness.report().await;
-        assert!(!report.ready);
-        assert_eq!(
-            report.checks[0].reason.as_deref(),
-            Some("no answer within 2s")
-        );
+        let (usual, patient) = (Readiness::new(), Readiness::within(Duration::from_secs(5)));
+        for (readiness, said) in [
+            (usual, "no answer within 2s"),
+            (patient, "no answer within 5s"),
+        ] {
+            readiness.check("store", std::future::pending::<Result<(), String>>);
+            let report = readiness.report().await;
+            assert!(!report.ready);
+            assert_eq!(report.checks[0].reason.as_deref(), Some(said));
+        }
     }
 }

@@ -78,6 +78,8 @@ pub struct Loaded<C> {
     pub config: C,
     toml: String,
     from: Origin,
+    /// What was given, without the defaults.
+    given: Figment,
 }
 
 /// Where a configuration was read from.
@@ -98,6 +100,27 @@ impl<C> Loaded<C> {
         } else {
             None
         }
+    }
+
+    /// Why a value is refused that was read well: the error names where it was given, the key and the value. `reason` is
+    /// the end of a sentence that begins with the value.
+    pub fn refuse(&self, key: &str, reason: impl fmt::Display) -> ConfigError {
+        let origin = self.given.find_metadata(key).map(origin);
+        let table: toml::Table =
+            toml::from_str(&self.toml).expect("what was written as TOML is TOML");
+        let table = toml::Value::Table(table);
+        let mut value = Some(&table);
+        for name in key.split('.') {
+            value = value.and_then(|value| value.get(name));
+        }
+        let value = value.map_or("unset".to_owned(), toml::Value::to_string);
+        keys(
+            [format!(
+                "{}key \"{key}\": {value} {reason}",
+                origin.unwrap_or_default()
+            )]
+            .into_iter(),
+        )
     }
 
     /// Reads the file again while the program runs.
@@ -190,7 +213,12 @@ where
             .into_iter(),
         )
     })?;
-    Ok(Loaded { config, toml, from })
+    Ok(Loaded {
+        config,
+        toml,
+        from,
+        given: figment,
+    })
 }
 
 fn tree(config: &impl Serialize) -> Value {

@@ -243,3 +243,25 @@ fn check_and_print_answer_instead_of_running() {
             .contains("page_size_max = 100")
     );
 }
+
+#[test]
+fn a_value_that_is_refused_later_is_named_with_its_source() {
+    let file = "[destinations]\nproduct = \"ftp://product\"\n[provider]\ntoken = \"hush\"";
+    let variables = [("SHOP__PAGE_SIZE_MAX", "7")];
+    let loaded = load_shop(Some(file), &variables, Overrides::none()).unwrap();
+    let refused = |key: &str| loaded.refuse(key, "is not for us").to_string();
+    let destination = refused("destinations.product");
+    assert!(destination.starts_with("file \""), "{destination}");
+    let said = ".toml\": key \"destinations.product\": \"ftp://product\" is not for us";
+    assert!(destination.ends_with(said), "{destination}");
+    assert_eq!(
+        refused("page_size_max"),
+        "environment variable SHOP__PAGE_SIZE_MAX: key \"page_size_max\": 7 is not for us"
+    );
+    assert_eq!(
+        refused("listen"),
+        "key \"listen\": \"127.0.0.1:8080\" is not for us"
+    );
+    assert_eq!(refused("title"), "key \"title\": unset is not for us");
+    assert!(!refused("provider.token").contains("hush"));
+}

@@ -25,7 +25,7 @@ impl PostgresDeadLetters {
             sqlx::query("SELECT * FROM mesh_dead_letters WHERE id > $1 ORDER BY id LIMIT $2")
                 .bind(after_id)
                 .bind(i64::from(limit))
-                .fetch_all(self.postgres.pool())
+                .fetch_all(self.postgres.reads())
                 .await?;
         rows.iter().map(stored).collect()
     }
@@ -34,7 +34,7 @@ impl PostgresDeadLetters {
     pub async fn show(&self, id: i64) -> Result<Option<StoredLetter>, sqlx::Error> {
         let row = sqlx::query("SELECT * FROM mesh_dead_letters WHERE id = $1")
             .bind(id)
-            .fetch_optional(self.postgres.pool())
+            .fetch_optional(self.postgres.reads())
             .await?;
         row.as_ref().map(stored).transpose()
     }

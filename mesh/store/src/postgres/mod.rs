@@ -27,7 +27,7 @@ use sqlx::{PgConnection, PgPool, Transaction, migrate::Migrator};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Durability, span::TransactionSpan};
+use crate::{Durability, Reads, span::TransactionSpan};
 
 pub use error::OpenError;
 pub use migrate::{Schema, migrate};
@@ -128,9 +128,14 @@ impl Postgres {
         })
     }
 
-    /// Connections for single statements and reads.
+    /// Connections for statements that change something.
     pub fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// Reads, outside of a transaction.
+    pub fn reads(&self) -> Reads<'_, sqlx::Postgres> {
+        Reads::new(&self.pool, "postgresql", &self.name)
     }
 
     /// Notified after each commit of a [`Write`], and by [`Committing::has_committed`]: wakes the relay.

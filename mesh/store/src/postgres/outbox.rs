@@ -174,7 +174,7 @@ impl Outbox for PostgresOutbox {
     async fn lag(&self, now_us: i64) -> Result<OutboxLag, OutboxError> {
         let (pending, oldest_us): (i64, Option<i64>) =
             sqlx::query_as("SELECT count(*), min(appended_at_us) FROM mesh_outbox")
-                .fetch_one(self.postgres.pool())
+                .fetch_one(self.postgres.reads())
                 .await
                 .map_err(OutboxError::of("lag"))?;
         Ok(OutboxLag {

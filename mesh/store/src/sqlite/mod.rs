@@ -30,7 +30,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{OpenError, span::TransactionSpan};
+use crate::{OpenError, Reads, span::TransactionSpan};
 
 /// Where a service keeps its data, and what it may cost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,8 +162,8 @@ impl Sqlite {
 
     /// Connections that see what is committed and can not write. Several reads that have to agree
     /// with each other go through one transaction of it.
-    pub fn reader(&self) -> &SqlitePool {
-        &self.shared.readers
+    pub fn reader(&self) -> Reads<'_, sqlx::Sqlite> {
+        Reads::new(&self.shared.readers, "sqlite", &self.shared.name)
     }
 
     /// Notified after every commit: what the relay of this database is woken by. Each commit wakes one

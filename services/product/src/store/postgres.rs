@@ -28,13 +28,13 @@ use async_trait::async_trait;
 use kernel::{Currency, ProductId, ReservationId};
 use mesh_events::FaultPoints;
 use mesh_store::{
-    Postgres, PostgresConfig,
+    Postgres, PostgresConfig, Reading,
     group::{CarryOut, Group, Limits},
     postgres::{OpenError, Schema, idempotency},
 };
 use prost::Message;
 use proto::commerce::product::v1 as pb;
-use sqlx::migrate::Migrator;
+use sqlx::{migrate::Migrator, pool::PoolConnection};
 use tokio::{
     sync::{Mutex, watch},
     task::JoinSet,
@@ -121,9 +121,7 @@ impl PostgresStore {
         let revisions = Revisions::new();
         let mut poll = JoinSet::new();
         let every = Duration::from_millis(config.revisions_poll_ms);
-        poll.spawn(mesh::carry(
-            revisions.clone().poll(postgres.pool().clone(), every),
-        ));
+        poll.spawn(mesh::carry(revisions.clone().poll(postgres.clone(), every)));
         let shared = Shared {
             postgres,
             attempts_max,
@@ -154,8 +152,8 @@ impl PostgresStore {
         Attempts::new(self.shared.attempts_max)
     }
 
-    async fn connection(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, Error> {
-        Ok(self.postgres().pool().acquire().await?)
+    async fn connection(&self) -> Result<Reading<PoolConnection<sqlx::Postgres>>, Error> {
+        Ok(self.postgres().reads().acquire().await?)
     }
 
     /// What a call answers that came out like this: where it failed, an earlier one with its key may not have.
@@ -251,11 +249,11 @@ impl Store for PostgresStore {
     }
 
     async fn stock(&self, sku: &str, now_us: i64) -> Result<Stock, Error> {
-        reservations::stock(self.postgres().pool(), sku, now_us).await
+        reservations::stock(self.postgres().reads(), sku, now_us).await
     }
 
     async fn reservation(&self, id: ReservationId, now_us: i64) -> Result<Reservation, Error> {
-        let found = reservations::find(self.postgres().pool(), id).await?;
+        let found = reservations::find(self.postgres().reads(), id).await?;
         Ok(found.seen_at(now_us))
     }
 
@@ -364,11 +362,11 @@ impl Store for PostgresStore {
     }
 
     async fn revision(&self) -> Result<i64, Error> {
-        Ok(watch_log::last(self.postgres().pool()).await?)
+        Ok(watch_log::last(self.postgres().reads()).await?)
     }
 
     async fn changes(&self, after: i64, limit: usize) -> Result<Vec<Change>, Error> {
-        watch_log::after(self.postgres().pool(), after, limit).await
+        watch_log::after(self.postgres().reads(), after, limit).await
     }
 
     fn revisions(&self) -> watch::Receiver<i64> {

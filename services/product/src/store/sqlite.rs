@@ -16,9 +16,9 @@ mod work;
 use async_trait::async_trait;
 use kernel::{Currency, ProductId, ReservationId};
 use mesh_events::FaultPoints;
-use mesh_store::{OpenError, Sqlite, SqliteConfig};
+use mesh_store::{OpenError, Reading, Sqlite, SqliteConfig};
 use proto::commerce::product::v1 as pb;
-use sqlx::{SqliteConnection, migrate::Migrator};
+use sqlx::{SqliteConnection, Transaction, migrate::Migrator};
 use tokio::sync::watch;
 
 use super::{
@@ -66,7 +66,7 @@ impl SqliteStore {
     }
 
     /// A transaction that only reads: what it sees does not change while it lasts.
-    async fn snapshot(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, Error> {
+    async fn snapshot(&self) -> Result<Reading<Transaction<'static, sqlx::Sqlite>>, Error> {
         Ok(self.sqlite.reader().begin().await?)
     }
 }

@@ -43,8 +43,42 @@ pub(super) fn keys(
         .resolve(here, root)?
         .filter(|(file, name)| file.structs.contains_key(name))
         .context("the type that it loads is no struct of this workspace")?;
-    walk.fields(file, &name, &[], &[])?;
+    let given = given(here, root, file, &name)?;
+    walk.fields(file, &name, &[], &[], &given)?;
     Ok(walk.keys)
+}
+
+/// What stands for a type parameter: its name, the type, and the file that names it.
+struct Given<'a> {
+    parameter: String,
+    kind: Type,
+    file: &'a File,
+}
+
+/// What stands for the parameters of the root struct, where it has some: what `here` says, else their defaults.
+fn given<'a>(
+    here: &'a File,
+    root: &syn::Path,
+    file: &'a File,
+    name: &str,
+) -> Result<Vec<Given<'a>>> {
+    let stated = root.segments.last().map(|segment| &segment.arguments);
+    let mut stated = stated.map_or_else(Vec::new, kinds).into_iter();
+    let parameters = file.structs[name].generics.type_params();
+    parameters
+        .map(|parameter| {
+            let given = match (stated.next(), &parameter.default) {
+                (Some(kind), _) => (kind.clone(), here),
+                (None, Some(kind)) => (kind.clone(), file),
+                (None, None) => bail!("{name} is loaded without its {}", parameter.ident),
+            };
+            Ok(Given {
+                parameter: parameter.ident.to_string(),
+                kind: given.0,
+                file: given.1,
+            })
+        })
+        .collect()
 }
 
 struct Walk<'a> {
@@ -54,13 +88,15 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Adds the keys of a struct. `overrides` are the fields that the struct around it sets otherwise.
+    /// Adds the keys of a struct. `overrides` are the fields that the struct around it sets otherwise, `given` its type
+    /// parameters.
     fn fields(
         &mut self,
         file: &File,
         name: &str,
         above: &[String],
         overrides: &[&FieldValue],
+        given: &[Given<'_>],
     ) -> Result<()> {
         if above.len() > DEPTH_MAX {
             bail!("{name} is nested more than {DEPTH_MAX} deep");
@@ -102,7 +138,11 @@ impl Walk<'_> {
                     file.package
                 );
             }
-            self.field(file, field, &path, value.as_ref())
+            let given = given.iter().find(|given| {
+                matches!(&field.ty, Type::Path(kind) if kind.path.is_ident(&given.parameter))
+            });
+            let (file, kind) = given.map_or((file, &field.ty), |given| (given.file, &given.kind));
+            self.field(file, field, kind, &path, value.as_ref())
                 .with_context(|| format!("in {}'s {name}", file.package))?;
         }
         Ok(())
@@ -112,11 +152,12 @@ impl Walk<'_> {
         &mut self,
         file: &File,
         field: &Field,
+        kind: &Type,
         path: &[String],
         value: Option<&Expr>,
     ) -> Result<()> {
         let key = path.join(".");
-        let (optional, kind) = unwrap_option(&field.ty);
+        let (optional, kind) = unwrap_option(kind);
         let scope = Scope {
             sources: self.sources,
             file,
@@ -137,7 +178,7 @@ impl Walk<'_> {
                         _ => bail!("the default of `{key}` cannot be read: write a struct literal"),
                     },
                 };
-                return self.fields(home, &name, path, &overrides);
+                return self.fields(home, &name, path, &overrides, &[]);
             }
             if let Some(item) = home.enums.get(&name) {
                 let names = variants(item)?;
@@ -370,9 +411,13 @@ fn arguments(kind: &Type) -> Vec<&Type> {
     let Type::Path(path) = kind else {
         return Vec::new();
     };
-    let Some(PathArguments::AngleBracketed(arguments)) =
-        path.path.segments.last().map(|segment| &segment.arguments)
-    else {
+    let arguments = path.path.segments.last().map(|segment| &segment.arguments);
+    arguments.map_or_else(Vec::new, kinds)
+}
+
+/// The types between angle brackets.
+fn kinds(arguments: &PathArguments) -> Vec<&Type> {
+    let PathArguments::AngleBracketed(arguments) = arguments else {
         return Vec::new();
     };
     arguments

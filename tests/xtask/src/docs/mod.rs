@@ -176,6 +176,45 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_is_what_the_program_says_or_its_default() {
+        let process = r"
+            /// A process.
+            pub struct Process<S = Plain> { /// The service.
+                pub service: S }
+            impl<S: Default> Default for Process<S> {
+                fn default() -> Self { Self { service: S::default() } }
+            }
+            /// A service.
+            #[derive(Default)]
+            pub struct Plain { /// How many.
+                pub count: u8 }
+        ";
+        let unit = |package, path, text| Unit {
+            package,
+            path,
+            text,
+        };
+        for (main, key) in &[
+            (
+                MAIN.replace("shop::Config", "base::Process"),
+                "service.count",
+            ),
+            (
+                MAIN.replace("shop::Config", "base::Process<mesh::Config>"),
+                "service.in_flight_max",
+            ),
+        ] {
+            let sources = Sources::parse([
+                unit("shop", "services/shop/src/main.rs", main),
+                unit("base", "services/base/src/lib.rs", process),
+                unit("mesh", "mesh/rpc/src/config.rs", MESH),
+            ]);
+            let binaries = binaries(&sources.unwrap()).unwrap();
+            assert_eq!(binaries[0].keys[0].name, *key);
+        }
+    }
+
+    #[test]
     fn every_key_has_its_name_variable_type_and_default() {
         let binaries = sample(CONFIG).unwrap();
         let keys: Vec<_> = binaries[0]

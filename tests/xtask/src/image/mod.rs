@@ -43,7 +43,7 @@ pub struct Program {
 }
 
 /// What is deployed.
-pub const PROGRAMS: [Program; 5] = [
+pub const PROGRAMS: &[Program] = &[
     Program {
         name: "product",
         package: "product",
@@ -105,7 +105,7 @@ enum Action {
     /// Starts images from their archives with runc, asks each for its health, and stops it. Needs root.
     Run {
         /// Which ones.
-        #[arg(required = true, value_name = "NAME", value_parser = PROGRAMS.map(|program| program.name))]
+        #[arg(required = true, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(PROGRAMS.iter().map(|program| program.name)))]
         names: Vec<String>,
         /// The folder of the archives.
         #[arg(long, value_name = "FOLDER")]

@@ -20,6 +20,7 @@ use crate::{
     debian,
     process::{collect, command, output},
     servers::{Group, free_port, program},
+    services,
     shop::get,
 };
 
@@ -80,7 +81,7 @@ fn run(archives: &Path, name: &str) -> Result<Report> {
         format!("{prefix}__ADMIN_LISTEN=127.0.0.1:{admin}"),
     ];
     // Nobody is there: to start and to be healthy a service needs no other.
-    for destination in ["product", "payment"] {
+    for destination in services::NAMES {
         let key = format!(
             "{prefix}__MESH__DESTINATIONS__{}",
             destination.to_uppercase()
@@ -95,7 +96,7 @@ fn run(archives: &Path, name: &str) -> Result<Report> {
     let ready = || get(address, "/readyz").is_ok_and(|(status, _)| status == 200);
     let log = container.log.clone();
     container.group.wait_until(READY_TIMEOUT, &log, ready)?;
-    let health = if ["product", "payment"].contains(&name) {
+    let health = if services::NAMES.contains(&name) {
         let service = format!("http://127.0.0.1:{listen}");
         let meshctl = Bundle::unpack(archives, "meshctl")?;
         let said = meshctl.end(&["health", &service, "startup", "readiness", "liveness"])?;

@@ -6,7 +6,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{checkout, services};
+use super::architecture;
+use crate::checkout;
 
 /// Facts of the code, read from its sources.
 pub(super) struct Code {
@@ -47,7 +48,7 @@ impl Code {
             fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"))
         };
         let mut contracts = Vec::new();
-        for service in services::NAMES {
+        for service in architecture::keepers().map(|service| service.name) {
             let proto = read(&format!(
                 "proto/commerce/{service}/v1/{service}_service.proto"
             ))?;

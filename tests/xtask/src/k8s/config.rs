@@ -3,38 +3,59 @@
 //! So a key that the program does not know, or a value that it does not take, is an error here and not at the start
 //! of a pod.
 
-use std::{cell::RefCell, collections::BTreeMap, fs, path::PathBuf};
+use std::{cell::RefCell, collections::BTreeMap, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::architecture::SERVICES;
 use super::manifests::{Manifests, Workload, at, list, text};
 use crate::{
     checkout,
-    process::{collect, command},
+    process::{collect, command, output},
 };
 
-/// Programs with a configuration of their own.
-const PROGRAMS: [&str; 4] = ["product", "payment", "edge", "simulator"];
+/// Programs with a configuration beside the services, and the one that makes certificates.
+const OTHERS: [&str; 2] = ["simulator", MESHCTL];
+const MESHCTL: &str = "meshctl";
+/// What a certificate is issued for here: a check asks whether the program can use it, not whose it is.
+const ANYBODY: &str = "anybody";
 
 /// Reads configurations by the programs of this workspace.
 pub(super) struct Reader {
     programs: BTreeMap<&'static str, PathBuf>,
-    /// Where the files of ConfigMaps are put.
+    /// Where the files of ConfigMaps are put, and certificates in place of those that a cluster issues.
     folder: tempfile::TempDir,
     /// What was read before, by everything that went in.
     known: RefCell<BTreeMap<Input, Result<Value, String>>>,
 }
 
-type Input = (String, Vec<(String, String)>, Option<String>, Vec<String>);
+/// Everything that goes into a configuration.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Input {
+    program: String,
+    environment: Vec<(String, String)>,
+    file: Option<String>,
+    flags: Vec<String>,
+    /// The rules of authorisation, where the program reads some.
+    policy: Option<String>,
+}
 
 impl Reader {
     /// Builds the programs.
     pub(super) fn build() -> Result<Self> {
-        let built = checkout::build_all(&PROGRAMS, false)?;
+        let services = SERVICES.iter().map(|service| service.name);
+        let names: Vec<_> = services.chain(OTHERS).collect();
+        let built = checkout::build_all(&names, false)?;
+        let programs: BTreeMap<_, _> = names.into_iter().zip(built).collect();
+        let folder = tempfile::tempdir()?;
+        let mut issuing = command(&programs[MESHCTL]);
+        issuing.args(["certs", "new", "--trust-domain", "shop.example"]);
+        issuing.args(["--service", ANYBODY, "--out"]);
+        output(issuing.arg(folder.path()))?;
         Ok(Self {
-            programs: PROGRAMS.into_iter().zip(built).collect(),
-            folder: tempfile::tempdir()?,
+            programs,
+            folder,
             known: RefCell::default(),
         })
     }
@@ -51,7 +72,14 @@ impl Reader {
             .map(str::to_owned)
             .collect();
         let file = config_file(manifests, workload, &arguments)?;
-        let input = (program.to_owned(), environment, file, flags(&arguments));
+        let policy = policy(manifests, workload, file.as_deref())?;
+        let input = Input {
+            program: program.to_owned(),
+            environment,
+            file,
+            flags: flags(&arguments),
+            policy,
+        };
         let mut known = self.known.borrow_mut();
         let read = known
             .entry(input.clone())
@@ -59,16 +87,24 @@ impl Reader {
         read.clone().map_err(anyhow::Error::msg)
     }
 
-    fn ask(&self, (program, environment, file, flags): &Input) -> Result<Value> {
+    fn ask(&self, input: &Input) -> Result<Value> {
+        let program = &input.program;
         let binary = self.programs.get(program.as_str());
-        let mut asking = command(binary.with_context(|| format!("no program {program}"))?);
-        if let Some(content) = file {
-            let path = self.folder.path().join("config.toml");
-            fs::write(&path, content)?;
-            asking.arg("--config").arg(path);
-        }
-        asking.args(flags).envs(environment.iter().cloned());
-        let checked = collect(asking.arg("--check-config"))?;
+        let binary = binary.with_context(|| format!("no program {program}"))?;
+        let asking = || -> Result<Command> {
+            let mut asking = command(binary);
+            if let Some(content) = &input.file {
+                let path = self.folder.path().join("config.toml");
+                fs::write(&path, content)?;
+                asking.arg("--config").arg(path);
+            }
+            asking.args(&input.flags);
+            asking.envs(input.environment.iter().cloned());
+            Ok(asking)
+        };
+        let mut checking = asking()?;
+        checking.envs(self.mounted(input)?);
+        let checked = collect(checking.arg("--check-config"))?;
         if !checked.status.success() {
             bail!(
                 "{program} refuses its configuration: {}",
@@ -76,14 +112,51 @@ impl Reader {
             );
         }
         // The same again, printed.
-        let mut printing = command(asking.get_program());
-        let arguments = asking
-            .get_args()
-            .filter(|argument| *argument != "--check-config");
-        printing.args(arguments).envs(environment.iter().cloned());
-        let printed = collect(printing.arg("--print-config"))?;
+        let printed = collect(asking()?.arg("--print-config"))?;
         toml::from_str(&printed.text).with_context(|| format!("{program} prints no TOML"))
     }
+
+    /// The variables that lead to what a cluster mounts and this machine has elsewhere: a certificate, and the policy.
+    fn mounted(&self, input: &Input) -> Result<Vec<(String, PathBuf)>> {
+        let prefix = format!("{}__MESH__IDENTITY__", input.program.to_uppercase());
+        let mut variables = Vec::new();
+        if stated(input.file.as_deref(), "/mesh/identity/files")?.is_object() {
+            let own = self.folder.path().join(ANYBODY);
+            let files = [
+                ("CERTIFICATE", own.join("certificate.pem")),
+                ("KEY", own.join("key.pem")),
+                ("BUNDLE", self.folder.path().join("bundle.pem")),
+            ];
+            variables.extend(files.map(|(key, path)| (format!("{prefix}FILES__{key}"), path)));
+        }
+        if let Some(policy) = &input.policy {
+            let path = self.folder.path().join("policy.toml");
+            fs::write(&path, policy)?;
+            variables.push((format!("{prefix}POLICY__FILE"), path));
+        }
+        Ok(variables)
+    }
+}
+
+/// What stands at a place of a configuration file.
+fn stated(file: Option<&str>, pointer: &str) -> Result<Value> {
+    let parsed: Value = toml::from_str(file.unwrap_or_default())?;
+    Ok(at(&parsed, pointer).clone())
+}
+
+/// The rules of authorisation that a configuration file names, through the volume that is mounted there.
+fn policy(
+    manifests: &Manifests,
+    workload: Workload<'_>,
+    file: Option<&str>,
+) -> Result<Option<String>> {
+    // What is no TOML is for the program to refuse.
+    let Ok(path) = stated(file, "/mesh/identity/policy/file") else {
+        return Ok(None);
+    };
+    path.as_str()
+        .map(|path| mounted_text(manifests, workload, path))
+        .transpose()
 }
 
 /// Flags that change the configuration; what else stands among the arguments does other work.
@@ -105,6 +178,11 @@ fn config_file(
         return Ok(None);
     };
     let path = arguments.get(index + 1).context("--config names no file")?;
+    mounted_text(manifests, workload, path).map(Some)
+}
+
+/// The content of a file that a ConfigMap holds, by the path at which the workload finds it.
+fn mounted_text(manifests: &Manifests, workload: Workload<'_>, path: &str) -> Result<String> {
     let mounted = || format!("nothing is mounted at {path}");
     let (volume, key) = workload.volume_of(path).with_context(mounted)?;
     let map = text(volume, "/configMap/name");
@@ -114,7 +192,7 @@ fn config_file(
     let content = at(map, "/data").get(key).and_then(Value::as_str);
     let content =
         content.with_context(|| format!("{} has no {key}", super::manifests::title(map)))?;
-    Ok(Some(content.to_owned()))
+    Ok(content.to_owned())
 }
 
 /// The variables of a workload's container. What comes from a Secret has some value.

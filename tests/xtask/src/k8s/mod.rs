@@ -4,6 +4,7 @@
 //! with the code: programs, ports, health names, configuration, calls. Each policy has mutations of the rendered
 //! manifests that it must catch; the list is printed. Deliberately missing: anything that asks a cluster.
 
+pub(crate) mod architecture;
 mod checkov;
 mod code;
 mod config;

@@ -4,55 +4,77 @@
 use anyhow::{Result, bail, ensure};
 
 use super::{CLIENTS, SHOP, kubectl::Kubectl, manifests::Program};
+use crate::k8s::architecture;
 
-/// Everything that listens, with its port.
-const TARGETS: [(&str, u16); 6] = [
-    ("edge", 80),
-    ("product", 50_051),
-    ("payment", 50_052),
-    ("simulator", 50_053),
-    ("postgres", 5_432),
-    ("rabbitmq", 5_672),
-];
-/// The architecture's arrows: from whom, to whom.
-const ARROWS: [(&str, &[&str]); 5] = [
-    ("edge", &["product", "payment"]),
-    ("product", &["postgres", "rabbitmq"]),
-    ("payment", &["product", "simulator", "postgres", "rabbitmq"]),
-    ("simulator", &["edge"]),
-    // In `dev` whoever is in the cluster may reach the edge.
-    (STRANGER, &["edge"]),
-];
 /// Nobody of the shop, in another namespace.
 const STRANGER: &str = "stranger";
+/// The Service of the edge stands at another port than its pods; all others stand at the same.
+const EDGE_PORT: u16 = 80;
+/// The overlay whose arrows are asked for.
+const ARCHITECTURE: &str = "dev";
 /// How long a container for asking may take until it has answered.
 const ASKED_WITHIN: &str = "--timeout=2m";
 
 /// Asks from everywhere; an error names each arrow that is missing or too many.
 pub(super) fn probe(kubectl: &Kubectl, image: &str) -> Result<()> {
     let mut wrong = Vec::new();
-    for (from, reaches) in ARROWS {
-        let targets: Vec<_> = targets(from).map(|(_, address)| address).collect();
+    for from in starts() {
+        let targets: Vec<_> = targets(&from).map(|(_, address)| address).collect();
         let mut arguments = vec!["reach"];
         arguments.extend(targets.iter().map(String::as_str));
         let said = if from == STRANGER {
             from_outside(kubectl, image, &arguments)?
         } else {
-            from_pod(kubectl, image, from, &arguments)?
+            from_pod(kubectl, image, &from, &arguments)?
         };
         if !kubectl.is_dry() {
-            wrong.extend(differences(from, reaches, &said)?);
+            wrong.extend(differences(&from, &reached(&from), &said)?);
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
 
-/// What somebody tries to reach, each with its address. No policy keeps a pod from itself, and the name of a service may
-/// be the pod that asks.
-fn targets(from: &str) -> impl Iterator<Item = (&'static str, String)> {
-    let others = TARGETS.into_iter().filter(move |(name, _)| *name != from);
-    others.map(|(name, port)| (name, format!("{name}.{SHOP}:{port}")))
+/// Whoever runs and has an arrow, and the stranger. A migration has ended by now.
+fn starts() -> Vec<String> {
+    let mut starts = Vec::new();
+    for (from, ..) in architecture::arrows(ARCHITECTURE) {
+        if !starts.contains(&from) && !is_migration(&from) {
+            starts.push(from);
+        }
+    }
+    starts.push(STRANGER.to_owned());
+    starts
+}
+
+fn is_migration(name: &str) -> bool {
+    architecture::keepers().any(|service| architecture::migration(service) == name)
+}
+
+/// Whom somebody may reach.
+fn reached(from: &str) -> Vec<&'static str> {
+    if from == STRANGER {
+        return vec!["edge"]; // In `dev` whoever is in the cluster may.
+    }
+    let arrows = architecture::arrows(ARCHITECTURE).into_iter();
+    arrows
+        .filter(|arrow| arrow.0 == from)
+        .map(|(_, to, _)| to)
+        .collect()
+}
+
+/// What somebody tries to reach, each with its address: every end of an arrow. No policy keeps a pod from itself, and
+/// the name of a service may be the pod that asks.
+fn targets(from: &str) -> impl Iterator<Item = (&'static str, String)> + use<> {
+    let mut targets: Vec<(&str, u16)> = Vec::new();
+    for (_, to, port) in architecture::arrows(ARCHITECTURE) {
+        let port = if to == "edge" { EDGE_PORT } else { port };
+        if to != from && !targets.contains(&(to, port)) {
+            targets.push((to, port));
+        }
+    }
+    let address = |(name, port)| (name, format!("{name}.{SHOP}:{port}"));
+    targets.into_iter().map(address)
 }
 
 fn from_outside(kubectl: &Kubectl, image: &str, arguments: &[&str]) -> Result<String> {
@@ -124,6 +146,28 @@ fn differences(from: &str, reaches: &[&str], said: &str) -> Result<Vec<String>> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_arrows_are_those_that_the_policies_compare_with() {
+        assert_eq!(reached("edge"), ["product", "payment"]);
+        assert_eq!(
+            reached("payment"),
+            ["product", "postgres", "rabbitmq", "simulator"]
+        );
+        let starts = starts();
+        for from in ["product", "simulator", STRANGER] {
+            assert!(starts.contains(&from.to_owned()), "{starts:?}");
+        }
+        assert!(
+            !starts.contains(&"product-migrate".to_owned()),
+            "{starts:?}"
+        );
+        let asked: Vec<_> = targets("postgres").map(|(_, address)| address).collect();
+        assert!(
+            asked.contains(&"edge.commerce-dev:80".to_owned()),
+            "{asked:?}"
+        );
+    }
 
     #[test]
     fn an_arrow_too_many_and_one_too_few_are_named() {

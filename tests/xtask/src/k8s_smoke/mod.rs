@@ -17,7 +17,13 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 
 use self::kubectl::Kubectl;
-use crate::{checkout, image::REPOSITORY, shop::Shop, tour};
+use crate::{
+    checkout,
+    image::REPOSITORY,
+    k8s::architecture::{self, SERVICES},
+    shop::Shop,
+    tour,
+};
 
 /// What is applied.
 const OVERLAY: &str = "k8s/overlays/dev";
@@ -25,14 +31,28 @@ const OVERLAY: &str = "k8s/overlays/dev";
 const SHOP: &str = "commerce-dev";
 /// The namespace of customers and strangers, which the test makes.
 const CLIENTS: &str = "commerce-smoke";
-/// What is rolled and killed, in this order.
-const SERVICES: [&str; 3] = ["product", "payment", "edge"];
 /// What has to be there before them.
 const STORES: [&str; 3] = ["postgres", "rabbitmq", "simulator"];
 /// How long anything may take to come up.
 const UP_WITHIN: &str = "--timeout=10m";
 /// Requests that may fail of those in which three pods are killed: what was in flight there.
 const KILLED_FAILED_MAX: u32 = 100;
+
+/// What every command of a test is compared with, from the root; `cargo` with these arguments prints it.
+pub(crate) const DRY_RUN_FILE: &str = "tests/xtask/src/k8s_smoke/dry_run.txt";
+pub(crate) const DRY_RUN: [&str; 11] = [
+    "run",
+    "--quiet",
+    "--package=xtask",
+    "--",
+    "k8s",
+    "smoke",
+    "--context=here",
+    "--tag=1.2.3",
+    "--rate=50",
+    "--load-seconds=600",
+    "--dry-run",
+];
 
 /// Which cluster.
 #[derive(clap::Args)]
@@ -108,16 +128,22 @@ fn install(kubectl: &Kubectl) -> Result<()> {
         rolled_out(kubectl, &format!("statefulset/{store}"))?;
     }
     let shop = format!("--namespace={SHOP}");
-    let jobs = "--selector=app.kubernetes.io/name in (product-migrate,payment-migrate)";
+    let migrations: Vec<_> = architecture::keepers()
+        .map(architecture::migration)
+        .collect();
+    let jobs = format!(
+        "--selector=app.kubernetes.io/name in ({})",
+        migrations.join(",")
+    );
     kubectl.run(&[
         &shop,
         "wait",
         "job",
-        jobs,
+        &jobs,
         "--for=condition=complete",
         UP_WITHIN,
     ])?;
-    for service in SERVICES {
+    for service in SERVICES.iter().map(|service| service.name) {
         rolled_out(kubectl, &format!("deployment/{service}"))?;
     }
     Ok(())
@@ -152,7 +178,7 @@ fn roll(kubectl: &Kubectl, visitor: &str, options: &Options) -> Result<()> {
     let rate = format!("--rate={}", options.rate);
     begin(kubectl, "roll", visitor, &[&rate, &seconds])?;
     let shop = format!("--namespace={SHOP}");
-    for service in SERVICES {
+    for service in SERVICES.iter().map(|service| service.name) {
         let workload = format!("deployment/{service}");
         kubectl.run(&[&shop, "rollout", "restart", &workload])?;
         rolled_out(kubectl, &workload)?;
@@ -193,11 +219,15 @@ fn drain_node(kubectl: &Kubectl) -> Result<()> {
     let edge = "--selector=app.kubernetes.io/name=edge";
     let its_node = "--output=jsonpath={.items[0].spec.nodeName}";
     let node = kubectl.ask(&[&shop, "get", "pods", edge, its_node], "NODE")?;
-    let pods = "--pod-selector=app.kubernetes.io/name in (product,payment,edge)";
+    let names: Vec<_> = SERVICES.iter().map(|service| service.name).collect();
+    let pods = format!(
+        "--pod-selector=app.kubernetes.io/name in ({})",
+        names.join(",")
+    );
     let drained = kubectl.run(&[
         "drain",
         &node,
-        pods,
+        &pods,
         "--ignore-daemonsets",
         "--delete-emptydir-data",
         UP_WITHIN,
@@ -206,7 +236,7 @@ fn drain_node(kubectl: &Kubectl) -> Result<()> {
     drained.and(back)?;
     SERVICES
         .iter()
-        .try_for_each(|service| rolled_out(kubectl, &format!("deployment/{service}")))
+        .try_for_each(|service| rolled_out(kubectl, &format!("deployment/{}", service.name)))
 }
 
 /// A pod of each service dies at once while customers ask: only what was in flight there may fail.
@@ -215,7 +245,7 @@ fn kill(kubectl: &Kubectl, visitor: &str, options: &Options) -> Result<()> {
     let failed = format!("--failed-max={KILLED_FAILED_MAX}");
     begin(kubectl, "kill", visitor, &[&rate, "--seconds=120", &failed])?;
     let shop = format!("--namespace={SHOP}");
-    for service in SERVICES {
+    for service in SERVICES.iter().map(|service| service.name) {
         let selector = format!("--selector=app.kubernetes.io/name={service}");
         let first = "--output=jsonpath={.items[0].metadata.name}";
         let pod = kubectl.ask(

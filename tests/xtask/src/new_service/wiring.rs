@@ -124,6 +124,116 @@ pub(super) const PLACES: &[Place] = &[
         "\n                + self.widget.events_pending(now_us).await?",
     ),
     place("tests/xtask/src/services.rs", "\"payment\"", ", \"widget\""),
+    place(
+        "k8s/base/kustomization.yaml",
+        "  - payment\n",
+        "  - widget\n",
+    ),
+    place(
+        "k8s/base/mesh/policy.toml",
+        "# calls that payment makes.\n",
+        "\n[[rule]]\nname = \"edge brings what clients may call of widget\"\ncallers = [\"spiffe://shop.example/edge\"]\nmethods = [\n    \"/commerce.widget.v1.WidgetService/CreateWidget\",\n    \"/commerce.widget.v1.WidgetService/GetWidget\",\n]\n",
+    ),
+    place(
+        "k8s/base/edge/edge.toml",
+        "[mesh.destinations]\n",
+        "widget = \"dns://widget:50054;id=spiffe://shop.example/widget\"\n",
+    ),
+    place(
+        "k8s/base/edge/network.yaml",
+        "  policyTypes: [Egress]\n  egress:\n",
+        "    - to:\n        - podSelector:\n            matchLabels:\n              app.kubernetes.io/name: widget\n      ports:\n        - port: 50054\n",
+    ),
+    place(
+        "k8s/components/certificates/certificates.yaml",
+        "  uris: [spiffe://shop.example/edge]\n  duration: 24h\n  renewBefore: 12h\n  privateKey:\n    algorithm: ECDSA\n    encoding: PKCS8\n    size: 256\n    rotationPolicy: Always\n  usages: [digital signature, server auth, client auth]\n",
+        "---\napiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata:\n  name: widget-identity\nspec:\n  secretName: widget-identity\n  issuerRef:\n    kind: Issuer\n    name: mesh\n  uris: [spiffe://shop.example/widget]\n  duration: 24h\n  renewBefore: 12h\n  privateKey:\n    algorithm: ECDSA\n    encoding: PKCS8\n    size: 256\n    rotationPolicy: Always\n  usages: [digital signature, server auth, client auth]\n",
+    ),
+    place(
+        "k8s/components/monitoring/service-monitors.yaml",
+        "values: [product, payment, edge",
+        ", widget",
+    ),
+    place(
+        "k8s/components/monitoring/alerts.yaml",
+        "{job=~\"product|payment|edge",
+        "|widget",
+    ),
+    place(
+        "k8s/components/monitoring/alerts.yaml",
+        "              or absent(up{job=\"payment\"})\n",
+        "              or absent(up{job=\"widget\"})\n",
+    ),
+    place(
+        "k8s/components/postgres/roles.sh",
+        "for service in product payment",
+        " widget",
+    ),
+    place(
+        "k8s/components/postgres/postgres.yaml",
+        "                  items: [{key: password, path: payment-owner/password}]\n",
+        "              - secret:\n                  name: widget-postgres\n                  items: [{key: password, path: widget/password}]\n              - secret:\n                  name: widget-postgres-owner\n                  items: [{key: password, path: widget-owner/password}]\n",
+    ),
+    place(
+        "k8s/components/operators/postgres.yaml",
+        "          name: payment-postgres-owner\n",
+        "      - name: widget\n        ensure: present\n        login: true\n        passwordSecret:\n          name: widget-postgres\n      - name: widget_owner\n        ensure: present\n        login: true\n        passwordSecret:\n          name: widget-postgres-owner\n",
+    ),
+    place(
+        "k8s/components/operators/postgres.yaml",
+        "  template: template0\n  cluster:\n    name: postgres\n",
+        "---\napiVersion: postgresql.cnpg.io/v1\nkind: Database\nmetadata:\n  name: widget\nspec:\n  name: widget\n  owner: widget_owner\n  ensure: present\n  encoding: UTF8\n  localeCollate: C.UTF-8\n  localeCType: C.UTF-8\n  template: template0\n  cluster:\n    name: postgres\n",
+    ),
+    place(
+        "k8s/components/release/kustomization.yaml",
+        "images:\n",
+        "  - {name: commerce-mesh/widget, newTag: 0.1.0}\n",
+    ),
+    place(
+        "k8s/components/release/kustomization.yaml",
+        "      - select: {kind: Job, name: payment-migrate-RELEASE}\n        fieldPaths: [metadata.name]\n        options: {delimiter: \"-\", index: 2}\n",
+        "      - select: {kind: Job, name: widget-migrate-RELEASE}\n        fieldPaths: [metadata.name]\n        options: {delimiter: \"-\", index: 2}\n",
+    ),
+    place(
+        "k8s/components/production/kustomization.yaml",
+        "images:\n",
+        "  - {name: commerce-mesh/widget, newName: registry.shop.example/commerce-mesh/widget}\n",
+    ),
+    place(
+        "k8s/overlays/dev/kustomization.yaml",
+        "configMapGenerator:\n",
+        "  - name: widget-endpoints\n    literals:\n      - WIDGET__SERVICE__POSTGRES__URL=postgres://widget@postgres:5432/widget\n      - WIDGET__BUS__URL=amqp://rabbitmq:5672/%2f\n      - WIDGET__BUS__USER=commerce\n  - name: widget-migrate-endpoints\n    literals:\n      - WIDGET__SERVICE__POSTGRES__URL=postgres://widget_owner@postgres:5432/widget\n",
+    ),
+    place(
+        "k8s/overlays/prod/kustomization.yaml",
+        "configMapGenerator:\n",
+        "  - name: widget-endpoints\n    literals:\n      - WIDGET__SERVICE__POSTGRES__URL=postgres://widget@postgres.shop.example:5432/widget?sslmode=verify-full&sslrootcert=/etc/commerce-mesh/store-ca/postgres.crt\n      - WIDGET__BUS__URL=amqps://rabbitmq.shop.example:5671/commerce\n      - WIDGET__BUS__USER=widget\n      - WIDGET__BUS__CA_FILE=/etc/commerce-mesh/store-ca/rabbitmq.crt\n  - name: widget-migrate-endpoints\n    literals:\n      - WIDGET__SERVICE__POSTGRES__URL=postgres://widget_owner@postgres.shop.example:5432/widget?sslmode=verify-full&sslrootcert=/etc/commerce-mesh/store-ca/postgres.crt\n",
+    ),
+    place(
+        "k8s/overlays/prod-operators/kustomization.yaml",
+        "configMapGenerator:\n",
+        "  - name: widget-endpoints\n    literals:\n      - WIDGET__SERVICE__POSTGRES__URL=postgres://widget@postgres-rw:5432/widget?sslmode=verify-full&sslrootcert=/etc/commerce-mesh/store-ca/postgres.crt\n      - WIDGET__BUS__URL=amqps://rabbitmq:5671/%2f\n      - WIDGET__BUS__USER=commerce\n      - WIDGET__BUS__CA_FILE=/etc/commerce-mesh/store-ca/rabbitmq.crt\n  - name: widget-migrate-endpoints\n    literals:\n      - WIDGET__SERVICE__POSTGRES__URL=postgres://widget_owner@postgres-rw:5432/widget?sslmode=verify-full&sslrootcert=/etc/commerce-mesh/store-ca/postgres.crt\n",
+    ),
+    place(
+        "k8s/overlays/dev/kustomization.yaml",
+        "secretGenerator: # Of a cluster that is thrown away.\n",
+        "  - {name: widget-postgres, literals: [username=widget, password=dev-widget]}\n  - {name: widget-postgres-owner, literals: [username=widget_owner, password=dev-widget-owner]}\n  - {name: widget-rabbitmq, literals: [password=dev-rabbitmq]}\n",
+    ),
+    place(
+        "tests/xtask/src/k8s/architecture.rs",
+        "pub(crate) const SERVICES: &[Service] = &[\n",
+        "    Service {\n        name: \"widget\",\n        port: 50054,\n        admin_port: 9054,\n        calls: &[],\n        keeps_data: true,\n        afterwards_ms: 30_000,\n    },\n",
+    ),
+    place(
+        "tests/xtask/src/k8s/architecture.rs",
+        "        calls: &[\"payment\", \"product\"",
+        ", \"widget\"",
+    ),
+    place(
+        "tests/xtask/src/image/mod.rs",
+        "pub const PROGRAMS: &[Program] = &[\n",
+        "    Program {\n        name: \"widget\",\n        package: \"widget\",\n        about: \"the widget service\",\n    },\n",
+    ),
 ];
 
 const fn place(file: &'static str, after: &'static str, line: &'static str) -> Place {

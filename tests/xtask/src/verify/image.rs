@@ -13,7 +13,7 @@ pub(super) fn run(place: &Place) -> Result<Verdict> {
     }
     let folder = place.log("images");
     image::make_debug(&folder)?;
-    let names = image::PROGRAMS.map(|program| program.name);
+    let names: Vec<_> = image::PROGRAMS.iter().map(|program| program.name).collect();
     let reports = image::run_all(&folder, &names)?.to_string();
     fs::write(place.log("images.txt"), &reports)?;
     Ok(Verdict::Ok(format!("{} images ran", names.len())))

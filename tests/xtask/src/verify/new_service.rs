@@ -68,16 +68,25 @@ pub(super) fn run(place: &Place) -> Result<Verdict> {
         &[],
     )?;
     tree.cargo(&["test", "--package", "xtask", "--test", "affected"], &[])?;
+    let manifests = tree.cargo(
+        &["run", "--quiet", "--package", "xtask", "--", "k8s", "check"],
+        &[],
+    )?;
+    let manifests = manifests.lines().last().unwrap_or_default().to_owned();
+    tree.cargo(&["test", "--package", "xtask", "--lib"], &[])?;
     let store = tree.test(name)?;
     tree.cargo(
         &["build", "--package", "standalone", "--bin", "standalone"],
         &[],
     )?;
     ask(&tree.target.join("debug/standalone"), place, name)?;
-    let written = made.lines().find(|line| line.contains("files written"));
-    let written = written.unwrap_or_default().trim_end_matches(':');
+    let count = |what: &str| {
+        let line = made.lines().find(|line| line.contains(what));
+        line.unwrap_or_default().trim_end_matches(':').to_owned()
+    };
+    let (written, edit) = (count("files written"), count("yours to edit"));
     Ok(Verdict::Ok(format!(
-        "{name}: {written}, {store}, answers over REST"
+        "{name}: {written}, {edit}, {store}, answers over REST; {manifests}"
     )))
 }
 

@@ -64,6 +64,18 @@ pub(crate) fn of(source: Source, config: &DiscoveryConfig) -> Box<dyn Discover> 
     }
 }
 
+/// Reads the file of endpoints that a destination names, where it names one. The error is the end of a sentence.
+pub(crate) async fn read_destination(text: &str) -> Result<(), String> {
+    let Ok(Source::File(path)) = parse_destination(text) else {
+        return Ok(());
+    };
+    let read = of(Source::File(path), &DiscoveryConfig::default());
+    let endpoints = read.look_up().await;
+    endpoints
+        .map(drop)
+        .map_err(|failed| format!("cannot be used: {failed}"))
+}
+
 /// Endpoints that stand in the configuration.
 struct List(Vec<Target>);
 

@@ -4,10 +4,10 @@
 use super::book::{Entry, Operation, Outcome};
 use super::webhook::Queued;
 use kernel::{Currency, Money};
-use mesh_store::{OpenError, Sqlite, SqliteConfig};
+use mesh_store::{OpenError, Reads, Sqlite, SqliteConfig};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection, SqlitePool};
+use sqlx::{Row as _, SqliteConnection};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/provider/simulator/migrations");
 
@@ -40,7 +40,7 @@ pub(super) async fn entries(
 
 /// The newest entry of a capture or refund.
 pub(super) async fn newest_settlement(
-    pool: &SqlitePool,
+    reads: Reads<'_, sqlx::Sqlite>,
     reference: &str,
 ) -> Result<Option<Entry>, sqlx::Error> {
     let sql = sqlx::AssertSqlSafe(format!(
@@ -49,14 +49,14 @@ pub(super) async fn newest_settlement(
     ));
     let row = sqlx::query(sql)
         .bind(reference)
-        .fetch_optional(pool)
+        .fetch_optional(reads)
         .await?;
     row.as_ref().map(entry).transpose()
 }
 
 /// Entries that moved money, with their places, after the place given.
 pub(super) async fn movements(
-    pool: &SqlitePool,
+    reads: Reads<'_, sqlx::Sqlite>,
     after: i64,
 ) -> Result<Vec<(i64, Entry)>, sqlx::Error> {
     let sql = sqlx::AssertSqlSafe(format!(
@@ -66,7 +66,7 @@ pub(super) async fn movements(
     let rows = sqlx::query(sql)
         .bind(after)
         .bind(ROWS_MAX)
-        .fetch_all(pool)
+        .fetch_all(reads)
         .await?;
     rows.iter()
         .map(|row| Ok((row.try_get("sequence")?, entry(row)?)))
@@ -75,7 +75,7 @@ pub(super) async fn movements(
 
 /// Charges that are pending although their time has come.
 pub(super) async fn due_charges(
-    pool: &SqlitePool,
+    reads: Reads<'_, sqlx::Sqlite>,
     now_us: i64,
 ) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(
@@ -88,7 +88,7 @@ pub(super) async fn due_charges(
     )
     .bind(now_us)
     .bind(ROWS_MAX)
-    .fetch_all(pool)
+    .fetch_all(reads)
     .await
 }
 
@@ -152,7 +152,7 @@ pub(super) async fn queue_webhook(
 
 /// Webhooks whose time has come, in the order in which they are to be sent.
 pub(super) async fn due_webhooks(
-    pool: &SqlitePool,
+    reads: Reads<'_, sqlx::Sqlite>,
     now_us: i64,
 ) -> Result<Vec<Queued>, sqlx::Error> {
     let rows = sqlx::query(
@@ -161,7 +161,7 @@ pub(super) async fn due_webhooks(
     )
     .bind(now_us)
     .bind(ROWS_MAX)
-    .fetch_all(pool)
+    .fetch_all(reads)
     .await?;
     rows.iter()
         .map(|row| {

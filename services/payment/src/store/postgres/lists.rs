@@ -9,15 +9,20 @@ use crate::store::{
 };
 use kernel::filter::{Comparison, Expr, Operator, Value};
 use kernel::{AttemptId, CaptureId, Currency, PaymentId, RefundId, TransactionId};
+use mesh_store::Reads;
 use sqlx::postgres::PgRow;
 use sqlx::types::{Json, Uuid};
-use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder, Row as _};
+use sqlx::{PgConnection, Postgres, QueryBuilder, Row as _};
 
 /// How many times more payments a worker looks at than it asks for, so that replicas that look at the same
 /// time mostly go for different ones. Which of them gets a payment is decided by taking its lease.
 const DUE_SPREAD: i64 = 4;
 
-pub(super) async fn due(pool: &PgPool, now_us: i64, limit: u32) -> Result<Vec<PaymentId>, Error> {
+pub(super) async fn due(
+    reads: Reads<'_, Postgres>,
+    now_us: i64,
+    limit: u32,
+) -> Result<Vec<PaymentId>, Error> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "SELECT id FROM ( \
              SELECT id FROM payments WHERE due_at_us <= $1 AND lease_until_us <= mesh_now_us() \
@@ -27,7 +32,7 @@ pub(super) async fn due(pool: &PgPool, now_us: i64, limit: u32) -> Result<Vec<Pa
     .bind(now_us)
     .bind(i64::from(limit))
     .bind(DUE_SPREAD)
-    .fetch_all(pool)
+    .fetch_all(reads)
     .await?;
     ids.into_iter().map(payment_id).collect()
 }
@@ -98,7 +103,10 @@ pub(super) async fn note_webhook(
     Ok(noted.rows_affected() == 1)
 }
 
-pub(super) async fn payments(pool: &PgPool, query: &PaymentsQuery) -> Result<Vec<Payment>, Error> {
+pub(super) async fn payments(
+    reads: Reads<'_, Postgres>,
+    query: &PaymentsQuery,
+) -> Result<Vec<Payment>, Error> {
     let mut sql: QueryBuilder<Postgres> =
         QueryBuilder::new(concat!(include_str!("load.sql"), "WHERE true"));
     if let Viewer::Client(principal) = &query.viewer {
@@ -128,7 +136,7 @@ pub(super) async fn payments(pool: &PgPool, query: &PaymentsQuery) -> Result<Vec
             .push(")");
     }
     sql.push(order).push_bind(query.limit);
-    let rows = sql.build().fetch_all(pool).await?;
+    let rows = sql.build().fetch_all(reads).await?;
     rows.iter()
         .map(|row| Ok(rows::loaded(row)?.payment))
         .collect()
@@ -186,7 +194,10 @@ fn push_comparison(sql: &mut QueryBuilder<Postgres>, comparison: &Comparison) {
     };
 }
 
-pub(super) async fn sales(pool: &PgPool, query: &SalesQuery) -> Result<Vec<SalesRow>, Error> {
+pub(super) async fn sales(
+    reads: Reads<'_, Postgres>,
+    query: &SalesQuery,
+) -> Result<Vec<SalesRow>, Error> {
     let mut sql: QueryBuilder<Postgres> = QueryBuilder::new("SELECT ");
     let groups = [
         ("to_char(day, 'YYYY-MM-DD')", query.by.day),
@@ -210,7 +221,7 @@ pub(super) async fn sales(pool: &PgPool, query: &SalesQuery) -> Result<Vec<Sales
         }
     }
     sql.push(" GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4");
-    let rows = sql.build().fetch_all(pool).await?;
+    let rows = sql.build().fetch_all(reads).await?;
     rows.iter()
         .map(|row| {
             Ok(SalesRow {
@@ -227,7 +238,7 @@ pub(super) async fn sales(pool: &PgPool, query: &SalesQuery) -> Result<Vec<Sales
 }
 
 pub(super) async fn accounts(
-    pool: &PgPool,
+    reads: Reads<'_, Postgres>,
     only: Option<Currency>,
 ) -> Result<Vec<LedgerAccount>, Error> {
     let rows: Vec<(String, String, i64)> = sqlx::query_as(
@@ -235,7 +246,7 @@ pub(super) async fn accounts(
          WHERE $1 IS NULL OR currency = $1 GROUP BY account, currency ORDER BY account, currency",
     )
     .bind(only.map(Currency::code))
-    .fetch_all(pool)
+    .fetch_all(reads)
     .await?;
     rows.into_iter()
         .map(|(account, code, balance_minor)| {
@@ -249,7 +260,7 @@ pub(super) async fn accounts(
 }
 
 pub(super) async fn entries(
-    pool: &PgPool,
+    reads: Reads<'_, Postgres>,
     payment: Option<PaymentId>,
     after: Option<(i64, String)>,
     limit: i64,
@@ -272,7 +283,7 @@ pub(super) async fn entries(
     }
     sql.push(" ORDER BY recorded_at_us DESC, id DESC LIMIT ")
         .push_bind(limit);
-    let rows = sql.build().fetch_all(pool).await?;
+    let rows = sql.build().fetch_all(reads).await?;
     rows.iter().map(entry).collect()
 }
 
@@ -300,16 +311,16 @@ fn entry(row: &PgRow) -> Result<LedgerEntry, Error> {
     })
 }
 
-pub(super) async fn revisions(pool: &PgPool) -> Result<Revisions, Error> {
+pub(super) async fn revisions(reads: Reads<'_, Postgres>) -> Result<Revisions, Error> {
     let (first, last) =
         sqlx::query_as("SELECT revision + 1, payment_changes_settled() FROM payment_changes_swept")
-            .fetch_one(pool)
+            .fetch_one(reads)
             .await?;
     Ok(Revisions { first, last })
 }
 
 pub(super) async fn changes(
-    pool: &PgPool,
+    reads: Reads<'_, Postgres>,
     viewer: &Viewer,
     after: i64,
     limit: i64,
@@ -326,7 +337,7 @@ pub(super) async fn changes(
     .bind(principal)
     .bind(after)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(reads)
     .await?;
     let read_to = rows.last().map_or(after, |(revision, _)| *revision);
     let visible =

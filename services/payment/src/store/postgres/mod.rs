@@ -190,7 +190,7 @@ impl PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn find(&self, key: &Key) -> Result<Option<Claim>, Error> {
-        let mut connection = self.postgres.pool().acquire().await?;
+        let mut connection = self.postgres.reads().acquire().await?;
         Ok(idempotency::find(&mut connection, key).await?)
     }
 
@@ -223,7 +223,7 @@ impl Store for PostgresStore {
                 }
                 Written::OrderTaken => {
                     // Where it was canceled meanwhile, the order_ref is free.
-                    let mut connection = self.postgres.pool().acquire().await?;
+                    let mut connection = self.postgres.reads().acquire().await?;
                     if let Some(id) = lists::with_order(&mut connection, &payment.order).await? {
                         let order_ref = payment.order.order_ref.clone();
                         return Err(Rejection::OrderRefTaken { order_ref, id }.into());
@@ -231,7 +231,7 @@ impl Store for PostgresStore {
                 }
                 Written::KeyTaken | Written::Stale => {
                     // Where it was swept meanwhile, the key is free.
-                    let mut connection = self.postgres.pool().acquire().await?;
+                    let mut connection = self.postgres.reads().acquire().await?;
                     if let Some(known) = known(&mut connection, key).await? {
                         return Ok(known);
                     }
@@ -289,7 +289,7 @@ impl Store for PostgresStore {
     }
 
     async fn due(&self, now_us: i64, limit: u32) -> Result<Vec<PaymentId>, Error> {
-        lists::due(self.postgres.pool(), now_us, limit).await
+        lists::due(self.postgres.reads(), now_us, limit).await
     }
 
     /// In a transaction, for the event is stored whether or not it concerns a payment.
@@ -328,13 +328,13 @@ impl Store for PostgresStore {
     }
 
     async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, Error> {
-        let mut connection = self.postgres.pool().acquire().await?;
+        let mut connection = self.postgres.reads().acquire().await?;
         let loaded = rows::load(&mut connection, id).await?;
         Ok(loaded.map(|loaded| loaded.payment))
     }
 
     async fn payment_of_refund(&self, id: RefundId) -> Result<Option<Payment>, Error> {
-        let mut connection = self.postgres.pool().acquire().await?;
+        let mut connection = self.postgres.reads().acquire().await?;
         match lists::payment_of(&mut connection, &id.to_string()).await? {
             Some(payment) => {
                 let loaded = rows::load(&mut connection, payment).await?;
@@ -345,15 +345,15 @@ impl Store for PostgresStore {
     }
 
     async fn payments(&self, query: &PaymentsQuery) -> Result<Vec<Payment>, Error> {
-        lists::payments(self.postgres.pool(), query).await
+        lists::payments(self.postgres.reads(), query).await
     }
 
     async fn sales(&self, query: &SalesQuery) -> Result<Vec<SalesRow>, Error> {
-        lists::sales(self.postgres.pool(), query).await
+        lists::sales(self.postgres.reads(), query).await
     }
 
     async fn accounts(&self, currency: Option<Currency>) -> Result<Vec<LedgerAccount>, Error> {
-        lists::accounts(self.postgres.pool(), currency).await
+        lists::accounts(self.postgres.reads(), currency).await
     }
 
     async fn entries(
@@ -362,11 +362,11 @@ impl Store for PostgresStore {
         after: Option<(i64, String)>,
         limit: i64,
     ) -> Result<Vec<LedgerEntry>, Error> {
-        lists::entries(self.postgres.pool(), payment, after, limit).await
+        lists::entries(self.postgres.reads(), payment, after, limit).await
     }
 
     async fn revisions(&self) -> Result<Revisions, Error> {
-        lists::revisions(self.postgres.pool()).await
+        lists::revisions(self.postgres.reads()).await
     }
 
     async fn changes(
@@ -375,7 +375,7 @@ impl Store for PostgresStore {
         after: i64,
         limit: i64,
     ) -> Result<(Vec<Change>, i64), Error> {
-        lists::changes(self.postgres.pool(), viewer, after, limit).await
+        lists::changes(self.postgres.reads(), viewer, after, limit).await
     }
 
     async fn sweep(&self, retention: Retention) -> Result<u64, Error> {

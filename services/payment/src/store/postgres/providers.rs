@@ -42,7 +42,7 @@ impl References for PostgresStore {
         )
         .bind(provider)
         .bind(reference)
-        .fetch_optional(self.postgres.pool())
+        .fetch_optional(self.postgres.reads())
         .await
         .map_err(|error| ReferencesError(error.to_string()))
     }
@@ -62,7 +62,7 @@ impl Desk for PostgresStore {
         .bind(time_us)
         .bind(event_id)
         .bind(query.limit)
-        .fetch_all(self.postgres.pool())
+        .fetch_all(self.postgres.reads())
         .await?;
         rows.iter().map(webhook).collect()
     }
@@ -78,13 +78,13 @@ impl Desk for PostgresStore {
         )
         .bind(provider)
         .bind(event_id)
-        .fetch_optional(self.postgres.pool())
+        .fetch_optional(self.postgres.reads())
         .await?;
         row.as_ref().map(webhook).transpose()
     }
 
     async fn payment_of(&self, reference: &str) -> Result<Option<PaymentId>, Error> {
-        let mut connection = self.postgres.pool().acquire().await?;
+        let mut connection = self.postgres.reads().acquire().await?;
         lists::payment_of(&mut connection, reference).await
     }
 
@@ -116,7 +116,7 @@ impl Desk for PostgresStore {
         .bind(id)
         .bind(before_us)
         .bind(limit)
-        .fetch_all(self.postgres.pool())
+        .fetch_all(self.postgres.reads())
         .await?;
         let payment = |row| Ok(rows::loaded(row)?.payment);
         rows.iter().map(payment).collect()

@@ -9,12 +9,13 @@ use crate::payment::Payment;
 use crate::sales::{SalesQuery, SalesRow};
 use kernel::filter::{Comparison, Expr, Operator, Value};
 use kernel::{Currency, PaymentId};
+use mesh_store::Reads;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use std::collections::HashMap;
 
 pub(super) async fn due(
-    pool: &SqlitePool,
+    reads: Reads<'_, Sqlite>,
     now_us: i64,
     limit: u32,
 ) -> Result<Vec<PaymentId>, Error> {
@@ -25,7 +26,7 @@ pub(super) async fn due(
     .bind(now_us)
     .bind(now_us)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(reads)
     .await?;
     ids.iter()
         .map(|id| PaymentId::parse(id).map_err(|_| Error::Corrupt("id")))
@@ -136,7 +137,10 @@ fn push_comparison(sql: &mut QueryBuilder<Sqlite>, comparison: &Comparison) {
     };
 }
 
-pub(super) async fn sales(pool: &SqlitePool, query: &SalesQuery) -> Result<Vec<SalesRow>, Error> {
+pub(super) async fn sales(
+    reads: Reads<'_, Sqlite>,
+    query: &SalesQuery,
+) -> Result<Vec<SalesRow>, Error> {
     let mut sql: QueryBuilder<Sqlite> = QueryBuilder::new("SELECT ");
     let groups = [
         ("day", query.by.day),
@@ -162,7 +166,7 @@ pub(super) async fn sales(pool: &SqlitePool, query: &SalesQuery) -> Result<Vec<S
     }
     sql.push(" GROUP BY day_, category_, product_id_, currency");
     sql.push(" ORDER BY day_, category_, product_id_, currency");
-    let rows = sql.build().fetch_all(pool).await?;
+    let rows = sql.build().fetch_all(reads).await?;
     rows.iter()
         .map(|row| {
             Ok(SalesRow {
@@ -179,7 +183,7 @@ pub(super) async fn sales(pool: &SqlitePool, query: &SalesQuery) -> Result<Vec<S
 }
 
 pub(super) async fn accounts(
-    pool: &SqlitePool,
+    reads: Reads<'_, Sqlite>,
     only: Option<Currency>,
 ) -> Result<Vec<LedgerAccount>, Error> {
     let rows = sqlx::query(
@@ -187,7 +191,7 @@ pub(super) async fn accounts(
          WHERE ?1 IS NULL OR currency = ?1 GROUP BY account, currency ORDER BY account, currency",
     )
     .bind(only.map(Currency::code))
-    .fetch_all(pool)
+    .fetch_all(reads)
     .await?;
     rows.iter()
         .map(|row| {
@@ -201,12 +205,12 @@ pub(super) async fn accounts(
 }
 
 pub(super) async fn entries(
-    pool: &SqlitePool,
+    reads: Reads<'_, Sqlite>,
     payment: Option<PaymentId>,
     after: Option<(i64, String)>,
     limit: i64,
 ) -> Result<Vec<LedgerEntry>, Error> {
-    let mut read = pool.begin().await?;
+    let mut read = reads.begin().await?;
     let mut sql: QueryBuilder<Sqlite> =
         QueryBuilder::new("SELECT * FROM ledger_transactions WHERE 1");
     if let Some(payment) = payment {
@@ -260,13 +264,13 @@ pub(super) async fn entries(
     Ok(entries)
 }
 
-pub(super) async fn revisions(pool: &SqlitePool) -> Result<Revisions, Error> {
+pub(super) async fn revisions(reads: Reads<'_, Sqlite>) -> Result<Revisions, Error> {
     // The sequence survives a sweep of all rows.
     let (first, last): (Option<i64>, Option<i64>) = sqlx::query_as(
         "SELECT (SELECT MIN(revision) FROM payment_changes), \
                 (SELECT seq FROM sqlite_sequence WHERE name = 'payment_changes')",
     )
-    .fetch_one(pool)
+    .fetch_one(reads)
     .await?;
     let last = last.unwrap_or(0);
     Ok(Revisions {
@@ -276,7 +280,7 @@ pub(super) async fn revisions(pool: &SqlitePool) -> Result<Revisions, Error> {
 }
 
 pub(super) async fn changes(
-    pool: &SqlitePool,
+    reads: Reads<'_, Sqlite>,
     viewer: &Viewer,
     after: i64,
     limit: i64,
@@ -287,7 +291,7 @@ pub(super) async fn changes(
     )
     .bind(after)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(reads)
     .await?;
     let mut changes = Vec::new();
     let mut read_to = after;

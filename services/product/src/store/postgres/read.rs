@@ -39,7 +39,7 @@ async fn found(postgres: &Postgres, asked: &[Asked]) -> Result<Found, Error> {
         (ids, []) => Wanted::Ids(ids),
         (ids, skus) => Wanted::IdsAndSkus(ids, skus),
     };
-    let mut connection = postgres.pool().acquire().await?;
+    let mut connection = postgres.reads().acquire().await?;
     let mut found = Found::default();
     for stored in load(&mut connection, wanted, now_us).await? {
         let product = &stored.view.product;

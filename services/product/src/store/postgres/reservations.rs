@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use kernel::{ProductId, ReservationId};
-use mesh_store::Postgres;
+use mesh_store::{Postgres, Reads};
 use prost::Message as _;
 use proto::commerce::product::v1 as pb;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use super::{
     catalogue::{column, money, overdue},
@@ -25,7 +25,11 @@ use crate::{
 const OVERDUE_BATCH: i64 = 100;
 
 /// The units of a variant.
-pub(super) async fn stock(pool: &PgPool, sku: &str, now_us: i64) -> Result<Stock, Error> {
+pub(super) async fn stock(
+    reads: Reads<'_, sqlx::Postgres>,
+    sku: &str,
+    now_us: i64,
+) -> Result<Stock, Error> {
     let row: Option<(i32, i32, i32, i64)> = sqlx::query_as(concat!(
         "SELECT s.on_hand, s.reserved, ",
         overdue!(),
@@ -33,7 +37,7 @@ pub(super) async fn stock(pool: &PgPool, sku: &str, now_us: i64) -> Result<Stock
     ))
     .bind(now_us)
     .bind(sku)
-    .fetch_optional(pool)
+    .fetch_optional(reads)
     .await?;
     let (on_hand, reserved, overdue, version) =
         row.ok_or_else(|| Error::SkusNotFound(vec![sku.to_owned()]))?;
@@ -52,10 +56,10 @@ pub(super) async fn adjust(
     origin: &Origin,
     adjustment: &Adjustment,
 ) -> Result<pb::Stock, Error> {
-    let mut before = stock(postgres.pool(), &adjustment.sku, origin.now_us).await?;
+    let mut before = stock(postgres.reads(), &adjustment.sku, origin.now_us).await?;
     if before.overdue > 0 {
         expire_for(postgres, std::slice::from_ref(&adjustment.sku), origin).await?;
-        before = stock(postgres.pool(), &adjustment.sku, origin.now_us).await?;
+        before = stock(postgres.reads(), &adjustment.sku, origin.now_us).await?;
     }
     let after = before.adjust(adjustment.delta)?;
     let resource = wire::stock(&after);
@@ -79,16 +83,16 @@ pub(super) async fn command(
     id: ReservationId,
     command: &Command,
 ) -> Result<pb::Reservation, Error> {
-    let mut reservation = find(postgres.pool(), id).await?;
+    let mut reservation = find(postgres.reads(), id).await?;
     let mut free = HashMap::new();
     let expired = reservation.state == State::Expired || reservation.is_overdue(origin.now_us);
     if expired && matches!(command, Command::Commit { .. }) {
         let lines = reservation.lines.iter();
         let skus: Vec<String> = lines.map(|line| line.sku.clone()).collect();
         if expire_for(postgres, &skus, origin).await? {
-            reservation = find(postgres.pool(), id).await?;
+            reservation = find(postgres.reads(), id).await?;
         }
-        free = free_units(postgres.pool(), &skus).await?;
+        free = free_units(postgres.reads(), &skus).await?;
     }
     let mut writes = Writes::default();
     if reservation.is_overdue(origin.now_us) {
@@ -120,7 +124,7 @@ pub(super) async fn expire_overdue(
     )
     .bind(origin.now_us)
     .bind(i64::from(limit))
-    .fetch_all(postgres.pool())
+    .fetch_all(postgres.reads())
     .await?;
     expire(postgres, &ids, origin).await
 }
@@ -140,7 +144,7 @@ pub(super) async fn expire_for(
         .bind(skus)
         .bind(origin.now_us)
         .bind(OVERDUE_BATCH)
-        .fetch_all(postgres.pool())
+        .fetch_all(postgres.reads())
         .await?;
         if ids.is_empty() {
             return Ok(any);
@@ -153,7 +157,7 @@ pub(super) async fn expire_for(
 async fn expire(postgres: &Postgres, ids: &[String], origin: &Origin) -> Result<u32, Error> {
     let mut writes = Writes::default();
     let mut expired = 0;
-    for reservation in load(&mut *postgres.pool().acquire().await?, ids).await? {
+    for reservation in load(&mut *postgres.reads().acquire().await?, ids).await? {
         if reservation.is_overdue(origin.now_us) {
             let decision = reservation.decide(&Command::Expire, origin.now_us, |_| 0)?;
             writes.settled(&reservation, &decision, origin);
@@ -165,19 +169,25 @@ async fn expire(postgres: &Postgres, ids: &[String], origin: &Origin) -> Result<
 }
 
 /// Units that are neither sold nor held, by SKU.
-async fn free_units(pool: &PgPool, skus: &[String]) -> Result<HashMap<String, i32>, Error> {
+async fn free_units(
+    reads: Reads<'_, sqlx::Postgres>,
+    skus: &[String],
+) -> Result<HashMap<String, i32>, Error> {
     let rows: Vec<(String, i32)> =
         sqlx::query_as("SELECT sku, on_hand - reserved FROM stock WHERE sku = ANY($1)")
             .bind(skus)
-            .fetch_all(pool)
+            .fetch_all(reads)
             .await?;
     Ok(rows.into_iter().collect())
 }
 
 /// A reservation as it is stored.
-pub(super) async fn find(pool: &PgPool, id: ReservationId) -> Result<Reservation, Error> {
+pub(super) async fn find(
+    reads: Reads<'_, sqlx::Postgres>,
+    id: ReservationId,
+) -> Result<Reservation, Error> {
     let id = id.to_string();
-    let found = load(&mut *pool.acquire().await?, std::slice::from_ref(&id)).await?;
+    let found = load(&mut *reads.acquire().await?, std::slice::from_ref(&id)).await?;
     found
         .into_iter()
         .next()

@@ -163,7 +163,7 @@ async fn offers(postgres: &Postgres, asked: &[Asked]) -> Result<Offers, Error> {
     )
     .bind(skus)
     .bind(codes)
-    .fetch_all(postgres.pool())
+    .fetch_all(postgres.reads())
     .await?;
     let offer = |row| OfferRow::from_row(row)?.offer();
     rows.iter().map(offer).collect()

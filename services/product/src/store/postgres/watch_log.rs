@@ -8,9 +8,10 @@
 
 use std::time::Duration;
 
+use mesh_store::{Postgres, Reads};
 use prost::Message as _;
 use proto::commerce::product::v1 as pb;
-use sqlx::{PgConnection, PgPool, Row as _};
+use sqlx::{PgConnection, Row as _};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
@@ -55,15 +56,15 @@ pub(super) async fn append(
 }
 
 /// The last revision.
-pub(super) async fn last(pool: &PgPool) -> Result<i64, sqlx::Error> {
+pub(super) async fn last(reads: Reads<'_, sqlx::Postgres>) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT last_revision FROM watch_state")
-        .fetch_one(pool)
+        .fetch_one(reads)
         .await
 }
 
 /// Changes after a revision, oldest first; one statement, so that log and state are of one moment.
 pub(super) async fn after(
-    pool: &PgPool,
+    reads: Reads<'_, sqlx::Postgres>,
     revision: i64,
     limit: usize,
 ) -> Result<Vec<Change>, Error> {
@@ -75,7 +76,7 @@ pub(super) async fn after(
     )
     .bind(revision)
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(pool)
+    .fetch_all(reads)
     .await?;
     let first = rows.first().ok_or_else(|| corrupt("watch state"))?;
     let (last, kept_from) = (
@@ -128,7 +129,7 @@ impl Revisions {
     }
 
     /// Looks for revisions of other replicas as long as anybody watches. Ends with the task that it runs in.
-    pub(super) async fn poll(self, pool: PgPool, every: Duration) {
+    pub(super) async fn poll(self, postgres: Postgres, every: Duration) {
         let mut ticks = interval(every.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -136,7 +137,7 @@ impl Revisions {
             if self.0.receiver_count() == 0 {
                 continue;
             }
-            match last(&pool).await {
+            match last(postgres.reads()).await {
                 Ok(revision) => self.reached(revision),
                 Err(sqlx::Error::PoolClosed) => return,
                 Err(error) => tracing::warn!(%error, "revisions of other replicas are not known"),

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::k8s::{
+    architecture::{SERVICES, Service},
     manifests::{Edit, Workload, at, list, text},
     policy::{Mutation, Policy, Scene, everywhere},
 };
@@ -117,9 +118,6 @@ pub(super) const POLICIES: [Policy; 2] = [
 /// How long those who send calls need at least to learn that a pod goes, in milliseconds: an endpoint's removal has to
 /// reach every node.
 const WAIT_MIN_MS: u64 = 3_000;
-/// What a service does after its server has drained, in milliseconds: payment waits four times for `DRAIN` of its
-/// `lib.rs` at most, product finishes a window of its relay and what its consumer is handling; the edge nothing.
-const AFTERWARDS_MS: [(&str, u64); 3] = [("product", 30_000), ("payment", 60_000), ("edge", 0)];
 
 fn available(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
@@ -192,11 +190,16 @@ fn selects(object: &Value, selector: &str, workload: Workload<'_>) -> bool {
 
 fn drains(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
-    for (program, afterwards) in AFTERWARDS_MS {
+    for Service {
+        name: program,
+        afterwards_ms: afterwards,
+        ..
+    } in SERVICES
+    {
         let deployments = scene.manifests.workloads().into_iter();
         let Some(deployment) = deployments
             .filter(|workload| workload.is("Deployment"))
-            .find(|workload| workload.program() == Some(program))
+            .find(|workload| workload.program() == Some(*program))
         else {
             findings.push(format!("there is no Deployment of {program}"));
             continue;
@@ -204,7 +207,7 @@ fn drains(scene: &Scene<'_>) -> Vec<String> {
         let Ok(config) = scene.configs.read(scene.manifests, deployment) else {
             continue; // Said by another policy.
         };
-        let limits = if program == "edge" {
+        let limits = if *program == "edge" {
             at(&config, "/limits")
         } else {
             at(&config, "/mesh/server")

@@ -4,13 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::{
-    k8s::{
-        code::Code,
-        manifests::{Edit, Workload, at, list, name, text, title},
-        policy::{Mutation, Policy, Scene, everywhere},
-    },
-    services,
+use crate::k8s::{
+    architecture::{SERVICES, Service},
+    code::Code,
+    manifests::{Edit, Workload, at, list, name, text, title},
+    policy::{Mutation, Policy, Scene, everywhere},
 };
 
 pub(super) const POLICIES: [Policy; 3] = [
@@ -203,20 +201,15 @@ pub(super) const POLICIES: [Policy; 3] = [
 ];
 
 const TRUST_DOMAIN: &str = "spiffe://shop.example/";
-/// Who calls whom: the architecture. The edge routes to every service, and does not start without knowing where each is.
-fn calls() -> [(&'static str, Vec<&'static str>); 3] {
-    let mut services = services::NAMES.to_vec();
-    services.sort_unstable();
-    [
-        ("edge", services),
-        ("payment", vec!["product"]),
-        ("product", vec![]),
-    ]
-}
 
 fn identities(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
-    for (service, destinations) in calls() {
+    for Service {
+        name: service,
+        calls: destinations,
+        ..
+    } in SERVICES
+    {
         let id = format!("{TRUST_DOMAIN}{service}");
         let secret = format!("{service}-identity");
         let issued = scene
@@ -236,12 +229,12 @@ fn identities(scene: &Scene<'_>) -> Vec<String> {
         let shown = workload
             .volume_of(certificate)
             .map(|(volume, _)| text(volume, "/secret/secretName"));
-        if shown != Some(secret.as_str()) || text(workload.pod(), "/serviceAccountName") != service
+        if shown != Some(secret.as_str()) || text(workload.pod(), "/serviceAccountName") != *service
         {
             findings.push(format!("{service}: it shows the identity in {shown:?}"));
         }
         // `permissive` leaves health to the kubelet; only a policy makes it as strict as `strict` for all else.
-        let serves_calls = service != "edge";
+        let serves_calls = *service != "edge";
         let policed =
             !text(identity, "/policy/file").is_empty() && at(identity, "/policy/dry_run") == false;
         if serves_calls && !policed
@@ -251,7 +244,7 @@ fn identities(scene: &Scene<'_>) -> Vec<String> {
                 "{service}: calls without an identity are not refused"
             ));
         }
-        for destination in destinations {
+        for destination in *destinations {
             let address = text(&config, &format!("/mesh/destinations/{destination}"));
             if !address.ends_with(&format!(";id={TRUST_DOMAIN}{destination}")) {
                 findings.push(format!(
@@ -316,7 +309,12 @@ fn authorisation(scene: &Scene<'_>) -> Vec<String> {
 
 fn discovery(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
-    for (service, destinations) in calls() {
+    for Service {
+        name: service,
+        calls: destinations,
+        ..
+    } in SERVICES
+    {
         let Some((_, config)) = running(scene, service) else {
             continue;
         };
@@ -324,8 +322,8 @@ fn discovery(scene: &Scene<'_>) -> Vec<String> {
             .as_object()
             .cloned()
             .unwrap_or_default();
-        let known: Vec<_> = stated.keys().map(String::as_str).collect();
-        if known != destinations {
+        let known: BTreeSet<_> = stated.keys().map(String::as_str).collect();
+        if known != destinations.iter().copied().collect() {
             findings.push(format!(
                 "{service}: its destinations are {known:?}, not {destinations:?}"
             ));

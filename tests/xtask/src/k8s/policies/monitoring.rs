@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::k8s::{
+    architecture::SERVICES,
     manifests::{Edit, at, list, text},
     policy::{Mutation, Policy, Scene, in_production},
 };
@@ -131,9 +132,6 @@ pub(super) const POLICIES: [Policy; 3] = [
     },
 ];
 
-/// Whom Prometheus reads, by the names of their Services, which become the label `job`.
-const SERVICES: [&str; 3] = ["product", "payment", "edge"];
-
 fn alerts(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
     let rules: Vec<_> = scene
@@ -146,7 +144,7 @@ fn alerts(scene: &Scene<'_>) -> Vec<String> {
         findings.push("there is no alert".to_owned());
     }
     // Where there is no pod there is nothing to read, and a sum of nothing is no alert.
-    for service in SERVICES {
+    for service in SERVICES.iter().map(|service| service.name) {
         let missed = format!("absent(up{{job=\"{service}\"}})");
         if !rules
             .iter()
@@ -259,7 +257,7 @@ fn scraped(scene: &Scene<'_>) -> Vec<String> {
     if text(endpoint, "/path") != "/metrics" {
         findings.push("metrics are at /metrics".to_owned());
     }
-    for service in SERVICES {
+    for service in SERVICES.iter().map(|service| service.name) {
         let ports = scene
             .manifests
             .find("Service", service)

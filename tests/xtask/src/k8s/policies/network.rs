@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::k8s::{
+    architecture,
     manifests::{Edit, at, list},
     network::{Party, drawn, parties},
     policy::{Mutation, Policy, Scene, everywhere},
@@ -173,60 +174,6 @@ pub(super) const POLICIES: [Policy; 2] = [
     },
 ];
 
-type Arrow = (&'static str, &'static str, u16);
-
-/// The arrows that are there wherever the services run.
-const SERVICES: [Arrow; 3] = [
-    ("edge", "product", 50051),
-    ("edge", "payment", 50052),
-    ("payment", "product", 50051),
-];
-/// Stores in the namespace, their own traffic with them: of `dev` and of operators.
-const DEVELOPMENT: [Arrow; 8] = [
-    ("product", "postgres", 5432),
-    ("product-migrate", "postgres", 5432),
-    ("payment", "postgres", 5432),
-    ("payment-migrate", "postgres", 5432),
-    ("product", "rabbitmq", 5672),
-    ("payment", "rabbitmq", 5672),
-    ("payment", "simulator", 50053),
-    ("simulator", "edge", 8080),
-];
-const OPERATORS: [Arrow; 16] = [
-    ("product", "postgres-cluster", 5432),
-    ("product-migrate", "postgres-cluster", 5432),
-    ("payment", "postgres-cluster", 5432),
-    ("payment-migrate", "postgres-cluster", 5432),
-    ("postgres-cluster", "postgres-cluster", 5432),
-    ("postgres-cluster", "postgres-cluster", 8000),
-    ("postgres-operator", "postgres-cluster", 5432),
-    ("postgres-operator", "postgres-cluster", 8000),
-    ("product", "rabbitmq-cluster", 5671),
-    ("payment", "rabbitmq-cluster", 5671),
-    ("rabbitmq-cluster", "rabbitmq-cluster", 25672),
-    ("rabbitmq-operator", "rabbitmq-cluster", 15671),
-    // The API server's address is not known: any but the cloud's metadata, at its port.
-    ("postgres-cluster", "provider", 443),
-    ("postgres-cluster", "private", 443),
-    ("rabbitmq-cluster", "provider", 443),
-    ("rabbitmq-cluster", "private", 443),
-];
-const MANAGED: [Arrow; 6] = [
-    ("product", "managed-postgres", 5432),
-    ("product-migrate", "managed-postgres", 5432),
-    ("payment", "managed-postgres", 5432),
-    ("payment-migrate", "managed-postgres", 5432),
-    ("product", "managed-rabbitmq", 5671),
-    ("payment", "managed-rabbitmq", 5671),
-];
-const PRODUCTION: [Arrow; 5] = [
-    ("gateway", "edge", 8080),
-    ("prometheus", "edge", 9080),
-    ("prometheus", "product", 9051),
-    ("prometheus", "payment", 9052),
-    ("payment", "provider", 443),
-];
-
 fn denied_by_default(scene: &Scene<'_>) -> Vec<String> {
     let denies = |policy: &Value| {
         *at(policy, "/spec/podSelector") == json!({})
@@ -262,13 +209,8 @@ fn arrows(scene: &Scene<'_>) -> Vec<String> {
 
 /// The arrows that an overlay should have.
 fn wanted(scene: &Scene<'_>, parties: &[Party]) -> BTreeSet<(String, String, u16)> {
-    let more: Vec<&[Arrow]> = match scene.overlay {
-        "dev" => vec![&DEVELOPMENT],
-        "prod-operators" => vec![&PRODUCTION, &OPERATORS],
-        _ => vec![&PRODUCTION, &MANAGED],
-    };
-    let all = SERVICES.iter().chain(more.into_iter().flatten());
-    let named = all.map(|(from, to, port)| ((*from).to_owned(), (*to).to_owned(), *port));
+    let named = architecture::arrows(scene.overlay).into_iter();
+    let named = named.map(|(from, to, port)| (from, to.to_owned(), port));
     let asking = parties.iter().filter(|party| party.inside);
     let anybody = parties.iter().filter(|party| {
         // Whoever is in the cluster may try `dev` out.

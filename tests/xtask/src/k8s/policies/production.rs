@@ -1,6 +1,7 @@
 //! What must not reach customers: the simulator, an edge without keys, plaintext to the stores; and where they come in.
 
 use crate::k8s::{
+    architecture,
     manifests::{Edit, Manifests, at, base_name, list, name, text, title},
     policy::{Mutation, Policy, Scene, everywhere, in_production},
 };
@@ -264,7 +265,8 @@ fn keys(scene: &Scene<'_>) -> Vec<String> {
 fn stores(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
     for workload in scene.manifests.workloads() {
-        if !workload.name().starts_with("product") && !workload.name().starts_with("payment") {
+        let mut keepers = architecture::keepers();
+        if !keepers.any(|service| workload.name().starts_with(service.name)) {
             continue;
         }
         let Ok(config) = scene.configs.read(scene.manifests, workload) else {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::k8s::{
+    architecture,
     manifests::{Edit, Workload, at, list, text},
     policy::{Mutation, Policy, Scene, everywhere},
 };
@@ -82,7 +83,7 @@ const BACK_OFF_MAX_S: u64 = 300;
 fn migrations(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
     let workloads = scene.manifests.workloads();
-    for service in ["product", "payment"] {
+    for service in architecture::keepers().map(|service| service.name) {
         let deployment = workloads
             .iter()
             .find(|workload| workload.is("Deployment") && workload.name() == service);

@@ -1,5 +1,6 @@
 //! The widget service as a process of its own.
 
+use chassis::Opened;
 use clap::Parser as _;
 use mesh_runtime::config;
 
@@ -7,5 +8,5 @@ use mesh_runtime::config;
 async fn main() -> anyhow::Result<()> {
     let args = chassis::Args::parse();
     let loaded = config::load::<chassis::Process>(&args.common, "WIDGET", args.overrides())?;
-    chassis::run::<widget::Service>(args, loaded, proto::FILE_DESCRIPTOR_SET).await
+    chassis::run::<Opened<widget::Service>>(loaded, args.into(), proto::FILE_DESCRIPTOR_SET).await
 }

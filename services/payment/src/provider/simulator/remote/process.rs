@@ -29,6 +29,9 @@ pub struct ProcessConfig {
     pub listen: String,
     /// Where /livez, /readyz and /metrics are served.
     pub admin_listen: String,
+    /// How long the journal may take to say that it answers before /readyz says no, in milliseconds.
+    /// Default: 2000.
+    pub readiness_timeout_ms: u64,
     /// Logs.
     pub telemetry: TelemetryConfig,
     /// What callers present as `Authorization: Bearer KEY`; without one it listens on loopback only.
@@ -49,6 +52,7 @@ impl Default for ProcessConfig {
         Self {
             listen: "127.0.0.1:50053".to_owned(),
             admin_listen: "127.0.0.1:9053".to_owned(),
+            readiness_timeout_ms: 2_000,
             telemetry: TelemetryConfig::default(),
             key: Secret::default(),
             webhook_url: String::new(),
@@ -101,7 +105,7 @@ pub async fn run(
         &registry,
     )?;
 
-    let readiness = Readiness::new();
+    let readiness = Readiness::within(Duration::from_millis(config.readiness_timeout_ms));
     let asked = simulator.clone();
     readiness.check("journal", move || {
         let asked = asked.clone();

@@ -1,0 +1,106 @@
+//! The service as a process of its own: what `chassis` has to know of it, and the simulator, which is its provider here
+//! or where `simulator_remote` says.
+
+use crate::provider::Provider;
+use crate::provider::simulator::{self, RemoteSimulator, Simulator};
+use crate::saga::Providers;
+use crate::webhook::DirectWebhooks;
+use crate::{Config, DRAIN, Parts, Service, answers, store};
+use anyhow::Context as _;
+use chassis::{Check, Common};
+use mesh_events::Subscription;
+use mesh_runtime::{Clock, shutdown};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The service with the providers that its configuration names.
+pub struct Program {
+    service: Service,
+    /// Where it runs in this process.
+    simulator: Option<Arc<Simulator>>,
+}
+
+impl chassis::Program for Program {
+    type Config = Config;
+    const NAME: &'static str = "payment";
+
+    fn common(config: &Config) -> Common {
+        Common {
+            listen: config.listen.clone(),
+            admin_listen: config.admin_listen.clone(),
+            telemetry: config.telemetry.clone(),
+            mesh: config.mesh.clone(),
+            bus: config.bus.clone(),
+        }
+    }
+
+    fn subscriptions(_: &Config) -> Vec<Subscription> {
+        Vec::new()
+    }
+
+    async fn migrate(config: &Config, role: &str) -> anyhow::Result<()> {
+        store::migrate(&config.service.postgres, role).await
+    }
+
+    async fn open(config: Config, parts: chassis::Parts) -> anyhow::Result<Self> {
+        let (providers, simulator) = simulator(&config, &parts.clock).await?;
+        let parts = Parts {
+            mesh: parts.mesh,
+            bus: parts.bus,
+            events: parts.event_metrics,
+            providers,
+            clock: parts.clock,
+            fault_points: parts.fault_points,
+        };
+        let service = Service::open(config.service, parts).await?;
+        Ok(Self { service, simulator })
+    }
+
+    fn ready(&self) -> Check {
+        let store = self.service.store().clone();
+        Box::new(move || Box::pin(answers(store.clone())))
+    }
+
+    async fn run(self, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let background = TaskTracker::new();
+        if let Some(sending) = self.simulator.clone() {
+            let commands = self.service.commands().clone();
+            let webhooks = DirectWebhooks::new(commands, simulator::NAME);
+            let until_stop = shutdown.clone();
+            background.spawn(async move { sending.run(&webhooks, until_stop).await });
+        }
+        let served = self.service.run(listener, shutdown.clone()).await;
+        shutdown.cancel(); // Where serving ended by itself, the rest ends too.
+        if let Err(error) = shutdown::drain(&background, DRAIN).await {
+            tracing::warn!(%error, "stopped without waiting longer");
+        }
+        if let Some(simulator) = self.simulator {
+            let closed = simulator.close().await;
+            closed.context("closing the simulator's journal")?;
+        }
+        served
+    }
+}
+
+/// The simulator as a provider, where it is one; and itself, where it runs in this process.
+async fn simulator(
+    config: &Config,
+    clock: &Clock,
+) -> anyhow::Result<(Providers, Option<Arc<Simulator>>)> {
+    let among =
+        |provider: Arc<dyn Provider>| Providers::from([(simulator::NAME.to_owned(), provider)]);
+    if !config.service.providers().contains(simulator::NAME) {
+        return Ok((Providers::new(), None));
+    }
+    if !config.simulator_remote.url.is_empty() {
+        let remote = RemoteSimulator::new(&config.simulator_remote, &config.simulator)?;
+        return Ok((among(Arc::new(remote)), None));
+    }
+    let simulator = Simulator::open(&config.simulator, &config.simulator_journal, clock.clone())
+        .await
+        .context("the simulator's journal")?;
+    let simulator = Arc::new(simulator);
+    Ok((among(simulator.clone()), Some(simulator)))
+}
