@@ -1,6 +1,7 @@
 //! What callers ask of payments: each command is recorded together with its key, then carried out
 //! by a run of the saga that outlives its caller, then answered from what is stored.
 
+use crate::audit::Record;
 use crate::catalogue::{Catalogue, QuoteError};
 use crate::error::Error;
 use crate::fact::Turn;
@@ -9,8 +10,8 @@ use crate::provider::{WebhookError, WebhookEvent};
 use crate::refund::Wanted;
 use crate::rejection::Rejection;
 use crate::routing::Wish;
-use crate::saga::Saga;
-use crate::store::{Opened, Recorded, Store, Viewer, Work};
+use crate::saga::{Saga, audit_outcome};
+use crate::store::{Decision, Opened, Recorded, Store, Viewer, Work};
 use crate::wire;
 use kernel::{Currency, Money, PaymentId, RefundId};
 use mesh_store::idempotency::{Claim, Key};
@@ -137,17 +138,17 @@ impl Commands {
             if new.confirm {
                 payment.confirm(&mut turn, None)?;
             }
+            turn.effects.spending = self.saga.limits().spending(&payment, 0, wish.now_us);
             let next = payment.next(&mut turn);
-            let effects = turn.effects;
-            Ok((
-                payment,
-                crate::store::Decision {
-                    effects,
-                    next,
-                    pause: false,
-                    refund: None,
-                },
-            ))
+            let mut decision = Decision {
+                effects: turn.effects,
+                next,
+                pause: false,
+                refund: None,
+            };
+            let (by, method) = (&request.principal, request.method);
+            audit(&payment, &mut decision, by, method, wish.now_us);
+            Ok((payment, decision))
         };
         let opened = self.store.create(key.as_ref(), &wish, &mut make).await?;
         self.answer(request.method, key, wish.owner, opened).await
@@ -252,11 +253,17 @@ impl Commands {
             return Ok(()); // A hint about nothing of ours.
         };
         let mut decide = |payment: &mut Payment, holds_lease: bool| {
-            self.saga
-                .decide(payment, wish.now_us, holds_lease, |payment, turn| {
-                    payment.check_up(turn, &reference);
-                    Ok(None)
-                })
+            let check = |payment: &mut Payment, turn: &mut Turn<'_>| {
+                payment.check_up(turn, &reference);
+                Ok(None)
+            };
+            let mut decision = self.saga.decide(payment, wish.now_us, holds_lease, check)?;
+            let (by, method) = (
+                format!("provider:{provider}"),
+                wire::method::RECEIVE_WEBHOOK,
+            );
+            audit(payment, &mut decision, &by, method, wish.now_us);
+            Ok(decision)
         };
         let recorded = self
             .store
@@ -309,8 +316,12 @@ impl Commands {
         let wish = self.saga.wish();
         let mut decide = |payment: &mut Payment, holds_lease: bool| {
             prepare(payment);
-            self.saga
-                .decide(payment, wish.now_us, holds_lease, &command)
+            let mut decision = self
+                .saga
+                .decide(payment, wish.now_us, holds_lease, &command)?;
+            let (by, method) = (&request.principal, request.method);
+            audit(payment, &mut decision, by, method, wish.now_us);
+            Ok(decision)
         };
         let opened = self
             .store
@@ -436,6 +447,13 @@ impl Commands {
             .spawn(mesh::detach(async move { saga.resume(payment).await }));
         run.await.map_err(|_| Error::Interrupted)?
     }
+}
+
+/// Adds to a decision who made it.
+fn audit(payment: &Payment, decision: &mut Decision, by: &str, method: &str, now_us: i64) {
+    let outcome = audit_outcome(payment, &decision.effects, decision.refund);
+    let record = Record::new(by, method, payment.id.to_string(), outcome, now_us);
+    decision.effects.audit.push(record);
 }
 
 fn expect(payment: &Payment, expected: Option<Money>) -> Result<(), Rejection> {

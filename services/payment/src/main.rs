@@ -6,6 +6,7 @@ use mesh_events::FaultPoints;
 use mesh_runtime::config::{self, CommonArgs, Overrides};
 use mesh_runtime::{shutdown, telemetry};
 use payment::Config;
+use payment::audit::Head;
 use tokio::net::TcpListener;
 
 /// Takes payments, keeps the books and sums up sales, over gRPC.
@@ -32,6 +33,22 @@ enum Command {
         #[arg(long, value_name = "NAME", default_value = "")]
         role: String,
     },
+    /// Look at the record of who did what.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+}
+
+#[derive(clap::Subcommand)]
+enum AuditCommand {
+    /// Go through the chain of the configured database, from its first record; fails where it is broken. Prints its head,
+    /// to be kept elsewhere: with an earlier one, a chain that was cut short or made anew is found too.
+    Verify {
+        /// A head that the chain once had.
+        #[arg(long, value_name = "NUMBER:HASH")]
+        head: Option<Head>,
+    },
 }
 
 #[tokio::main]
@@ -46,8 +63,17 @@ async fn main() -> anyhow::Result<()> {
     let following = loaded.following();
     let config = loaded.config;
     let _telemetry = telemetry::init(&config.telemetry)?;
-    if let Some(Command::Migrate { role }) = args.command {
-        return payment::store::migrate(&config.service.postgres, &role).await;
+    match args.command {
+        Some(Command::Migrate { role }) => {
+            return payment::store::migrate(&config.service.postgres, &role).await;
+        }
+        Some(Command::Audit {
+            command: AuditCommand::Verify { head },
+        }) => {
+            println!("{}", payment::verify_audit(&config.service, head).await?);
+            return Ok(());
+        }
+        None => {}
     }
     let stop = shutdown::on_signal()?;
     let listener = TcpListener::bind(&config.listen)

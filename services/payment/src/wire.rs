@@ -1,6 +1,7 @@
 //! The domain as protobuf: for answers, stored answers, the log of changes and the bodies of events.
 //! Deliberately one-way; requests are read in `grpc.rs`.
 
+use crate::audit::Sealed;
 use crate::capture::{Capture, CaptureState};
 use crate::fact::Fact;
 use crate::failure::Failure;
@@ -27,6 +28,8 @@ pub mod method {
     pub const CANCEL_PAYMENT: &str = "/commerce.payment.v1.PaymentService/CancelPayment";
     /// CreateRefund.
     pub const CREATE_REFUND: &str = "/commerce.payment.v1.PaymentService/CreateRefund";
+    /// ReceiveWebhook.
+    pub const RECEIVE_WEBHOOK: &str = "/commerce.payment.v1.PaymentService/ReceiveWebhook";
     /// ReplayWebhook.
     pub const REPLAY_WEBHOOK: &str = "/commerce.payment.v1.PaymentService/ReplayWebhook";
     /// LookUpPayment.
@@ -107,6 +110,19 @@ pub fn webhook(webhook: StoredWebhook) -> pb::Webhook {
         event_id: webhook.event_id,
         reference: webhook.reference,
         receive_time: Some(timestamp(webhook.received_at_us)),
+    }
+}
+
+/// Who did what, as operators see it.
+pub fn audit_record(sealed: Sealed) -> pb::AuditRecord {
+    pb::AuditRecord {
+        number: sealed.number,
+        time: Some(timestamp(sealed.record.at_us)),
+        principal: sealed.record.principal,
+        method: sealed.record.method,
+        payment_id: sealed.record.object,
+        outcome: sealed.record.outcome,
+        hash: hex::encode(sealed.hash),
     }
 }
 

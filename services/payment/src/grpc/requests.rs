@@ -238,21 +238,31 @@ pub(crate) fn after(token: &str, arguments: &[&str]) -> Result<Option<(i64, Stri
     }
 }
 
-/// The place of the first row of a page of what is only ever added to.
-pub(crate) fn place(token: &str, arguments: &[&str]) -> Result<usize, Error> {
+/// The number beyond which a page begins.
+pub(crate) fn number(token: &str, arguments: &[&str]) -> Result<Option<i64>, Error> {
     if token.is_empty() {
-        return Ok(0);
+        return Ok(None);
     }
     match cursor::decode(token, arguments, &[KeyKind::Integer])?.as_slice() {
-        [Key::Integer(place)] => Ok(usize::try_from(*place).unwrap_or(usize::MAX)),
+        [Key::Integer(number)] => Ok(Some(*number)),
         _ => Err(Invalid::new("page_token", "is not one that was given out").into()),
     }
 }
 
+/// The token of the page that begins beyond a number.
+pub(crate) fn number_token(arguments: &[&str], number: i64) -> String {
+    cursor::encode(arguments, &[Key::Integer(number)])
+}
+
+/// The place of the first row of a page of what is only ever added to.
+pub(crate) fn place(token: &str, arguments: &[&str]) -> Result<usize, Error> {
+    let place = number(token, arguments)?.unwrap_or(0);
+    Ok(usize::try_from(place).unwrap_or(usize::MAX))
+}
+
 /// The token of the page that begins at a place.
 pub(crate) fn place_token(arguments: &[&str], place: usize) -> String {
-    let place = i64::try_from(place).unwrap_or(i64::MAX);
-    cursor::encode(arguments, &[Key::Integer(place)])
+    number_token(arguments, i64::try_from(place).unwrap_or(i64::MAX))
 }
 
 /// The token of the page after a row.

@@ -1,7 +1,8 @@
 -- A change of a payment with all that it leaves behind. $1: rows by table, $2: the number of writes when the payment
 -- was loaded, $3: how long the lease lasts in microseconds, 0 to end it, NULL to leave it as it is.
 -- Answers how many payments were written: none where somebody else wrote since it was loaded, and then nothing is.
--- A key that was claimed since breaks the table's own key, and then nothing is written either.
+-- A key that was claimed since breaks the table's own key, a limit without room spending_within_limit, and then nothing
+-- is written either.
 WITH
 written AS (
     UPDATE payments p
@@ -107,5 +108,20 @@ written AS (
     SELECT message_id, kind, aggregate_id, aggregate_version, occurred_at_us, traceparent, mandatory,
         body, appended_at_us
     FROM written, jsonb_populate_recordset(NULL::mesh_outbox, $1 -> 'events'))
+--? audit
+, recorded AS (
+    INSERT INTO audit_pending (id, at_us, principal, method, object, outcome)
+    SELECT r.id, at_us, principal, method, object, outcome
+    FROM written, jsonb_populate_recordset(NULL::audit_pending, $1 -> 'audit') r)
+--? spending
+, spent AS (
+    INSERT INTO spending AS old (principal, currency, window_us, start_us, amount_minor, charges, amount_minor_max,
+        charges_max)
+    SELECT principal, currency, window_us, start_us, amount_minor, 1, amount_minor_max, charges_max
+    FROM written, jsonb_populate_recordset(NULL::spending, $1 -> 'spending')
+    ORDER BY principal, currency, window_us, start_us -- Two that write the same rows lock them in the same order.
+    ON CONFLICT (principal, currency, window_us, start_us) DO UPDATE
+    SET (amount_minor, charges, amount_minor_max, charges_max) = (old.amount_minor + excluded.amount_minor,
+        old.charges + excluded.charges, excluded.amount_minor_max, excluded.charges_max))
 --? always
 SELECT count(*) FROM written

@@ -73,6 +73,7 @@ impl World {
         let payments = self.payments().await;
         self.check_provider(&payments).await;
         self.check_stock(&payments);
+        self.check_audit(&payments).await;
     }
 
     async fn counts_nothing(&self, what: &str, sql: &'static str) {

@@ -2,6 +2,7 @@
 //! alone, where that says more.
 
 mod api;
+mod audit;
 mod books;
 mod catalogue;
 mod changes;
@@ -11,6 +12,7 @@ mod flows;
 pub(crate) mod fuse;
 mod idempotency;
 mod leases;
+mod limits;
 mod operators;
 mod outcomes;
 mod random;

@@ -11,11 +11,12 @@ use mesh_store::{Durability, SqliteConfig};
 use payment::commands::{Answer, Commands, NewPayment, Request};
 use payment::config::{SagaConfig, ServiceConfig};
 use payment::error::Error;
+use payment::limits::Limits;
 use payment::payment::{CaptureMethod, Payment};
 use payment::provider::simulator::{self, Simulator, SimulatorConfig};
 use payment::refund::Wanted;
 use payment::saga::{Providers, Saga};
-use payment::store::{Desk, Store, Viewer};
+use payment::store::{AuditLog, Desk, Store, Viewer};
 use payment::webhook::DirectWebhooks;
 use payment::wire::method;
 use payment::worker::Worker;
@@ -46,6 +47,7 @@ pub(crate) struct Process {
     pub(crate) commands: Commands,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) desk: Arc<dyn Desk>,
+    pub(crate) audit: Arc<dyn AuditLog>,
     pub(crate) worker: Worker,
 }
 
@@ -119,13 +121,15 @@ impl World {
             self.clock.clone(),
             TaskTracker::new(),
             FaultPoints::default(),
-        );
+        )
+        .limited(Limits::new(&self.config.limits).unwrap());
         let worker = Worker::new(store.clone(), saga.clone(), self.config.clone());
         let commands = Commands::new(store.clone(), saga, catalogue, simulator::NAME.to_owned());
         Process {
             commands,
             store,
             desk: self.storage.desk(),
+            audit: self.storage.audit(),
             worker,
         }
     }
