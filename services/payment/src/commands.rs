@@ -3,9 +3,10 @@
 
 use crate::audit::Record;
 use crate::catalogue::{Catalogue, QuoteError};
+use crate::charges::Charges;
 use crate::error::Error;
 use crate::fact::Turn;
-use crate::payment::{CaptureMethod, Item, Order, Payment, total};
+use crate::payment::{CaptureMethod, Item, Order, Payment};
 use crate::provider::{WebhookError, WebhookEvent};
 use crate::refund::Wanted;
 use crate::rejection::Rejection;
@@ -58,6 +59,8 @@ pub struct NewPayment {
     pub currency: Currency,
     /// SKUs and units.
     pub lines: Vec<(String, i32)>,
+    /// What it costs beside the items.
+    pub charges: Charges,
     /// A token of the provider; may be empty.
     pub payment_method: String,
     /// When the money is taken.
@@ -124,6 +127,7 @@ impl Commands {
             customer_ref: new.customer_ref,
             currency: new.currency,
             items,
+            charges: new.charges,
             payment_method: new.payment_method,
             capture_method: new.capture_method,
             provider,
@@ -331,9 +335,10 @@ impl Commands {
     }
 
     fn provider_for(&self, new: &NewPayment, items: &[Item]) -> Result<String, Error> {
+        let (_, amount) = new.charges.clone().price(new.currency, items)?;
         let wish = Wish {
             currency: new.currency.code(),
-            amount_minor: total(new.currency, items)?.amount_minor(),
+            amount_minor: amount.amount_minor(),
             method: &new.payment_method,
             capture_method: new.capture_method,
             current: None,

@@ -3,7 +3,7 @@
 
 use crate::audit::Record;
 use crate::failure::Failure;
-use crate::ledger::Transaction;
+use crate::ledger::{Split, Transaction};
 use crate::limits::Spending;
 use crate::payment::CancelReason;
 use crate::policy::Rules;
@@ -24,6 +24,8 @@ pub enum Fact {
         capture: CaptureId,
         /// How much.
         amount: Money,
+        /// What for.
+        split: Split,
         /// When it was sold: ordered if that is known, else captured.
         sold_at_us: i64,
         /// What was sold.
@@ -41,6 +43,8 @@ pub enum Fact {
         refund: RefundId,
         /// How much.
         amount: Money,
+        /// What for.
+        split: Split,
         /// When it was asked for.
         refunded_at_us: i64,
         /// What was given back.

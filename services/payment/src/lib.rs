@@ -12,6 +12,7 @@ pub mod attempt;
 pub mod audit;
 pub mod capture;
 pub mod catalogue;
+pub mod charges;
 pub mod commands;
 pub mod config;
 pub mod error;

@@ -7,7 +7,7 @@ WITH
 written AS (
     UPDATE payments p
     SET amount_minor = n.amount_minor, captured_minor = n.captured_minor, refunded_minor = n.refunded_minor,
-        items = n.items, state = n.state, payment_method = n.payment_method, provider = n.provider, last_error = n.last_error,
+        items = n.items, charges = n.charges, state = n.state, payment_method = n.payment_method, provider = n.provider, last_error = n.last_error,
         redirect_url = n.redirect_url, closing = n.closing, late_success = n.late_success,
         expires_at_us = n.expires_at_us, updated_at_us = n.updated_at_us, version = n.version, writes = p.writes + 1,
         due_at_us = n.due_at_us, lease_owner = n.lease_owner,
@@ -47,9 +47,9 @@ written AS (
         excluded.stock_tries, excluded.stock_due_at_us, excluded.failure))
 --? captures
 , captured AS (
-    INSERT INTO captures AS old (id, payment_id, number, attempt_id, state, amount_minor, lines, is_final, sent_at_us,
-        tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, captured_at_us)
-    SELECT c.id, payment_id, number, attempt_id, state, amount_minor, lines, is_final, sent_at_us,
+    INSERT INTO captures AS old (id, payment_id, number, attempt_id, state, amount_minor, tax_minor, shipping_minor, lines,
+        is_final, sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, captured_at_us)
+    SELECT c.id, payment_id, number, attempt_id, state, amount_minor, tax_minor, shipping_minor, lines, is_final, sent_at_us,
         tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, captured_at_us
     FROM written, jsonb_populate_recordset(NULL::captures, $1 -> 'captures') c
     ON CONFLICT (id) DO UPDATE
@@ -58,9 +58,10 @@ written AS (
         excluded.stock_tries, excluded.stock_due_at_us, excluded.failure, excluded.captured_at_us))
 --? refunds
 , refunded AS (
-    INSERT INTO refunds AS old (id, payment_id, number, attempt_id, state, amount_minor, lines, restock, reason,
+    INSERT INTO refunds AS old (id, payment_id, number, attempt_id, state, amount_minor, tax_minor, shipping_minor, lines,
+        restock, reason,
         sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, updated_at_us)
-    SELECT r.id, payment_id, number, attempt_id, state, amount_minor, lines, restock, reason,
+    SELECT r.id, payment_id, number, attempt_id, state, amount_minor, tax_minor, shipping_minor, lines, restock, reason,
         sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, updated_at_us
     FROM written, jsonb_populate_recordset(NULL::refunds, $1 -> 'refunds') r
     ON CONFLICT (id) DO UPDATE

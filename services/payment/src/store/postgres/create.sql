@@ -16,11 +16,11 @@ claimed AS (
     EXCEPT SELECT reference FROM claimed)
 , created AS (
     INSERT INTO payments (id, principal, order_ref, customer_ref, currency, amount_minor, captured_minor,
-        refunded_minor, items, state, capture_method, payment_method, provider, last_error, redirect_url, closing,
+        refunded_minor, items, charges, state, capture_method, payment_method, provider, last_error, redirect_url, closing,
         late_success, ordered_at_us, expires_at_us, created_at_us, updated_at_us, version, writes, due_at_us,
         lease_owner, lease_until_us)
     SELECT id, principal, order_ref, customer_ref, currency, amount_minor, captured_minor,
-        refunded_minor, items, state, capture_method, payment_method, provider, last_error, redirect_url, closing,
+        refunded_minor, items, charges, state, capture_method, payment_method, provider, last_error, redirect_url, closing,
         late_success, ordered_at_us, expires_at_us, created_at_us, updated_at_us, version, 1, due_at_us,
         lease_owner, mesh_now_us() + lease_until_us
     FROM jsonb_populate_recordset(NULL::payments, $1 -> 'payments')

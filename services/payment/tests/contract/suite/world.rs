@@ -8,6 +8,7 @@ use kernel::{Currency, PaymentId};
 use mesh_events::FaultPoints;
 use mesh_runtime::Clock;
 use mesh_store::{Durability, SqliteConfig};
+use payment::charges::Charges;
 use payment::commands::{Answer, Commands, NewPayment, Request};
 use payment::config::{SagaConfig, ServiceConfig};
 use payment::error::Error;
@@ -267,6 +268,7 @@ impl Process {
 pub(crate) struct Buy {
     pub(crate) order_ref: Option<String>,
     pub(crate) lines: Vec<(String, i32)>,
+    pub(crate) charges: Charges,
     pub(crate) payment_method: &'static str,
     pub(crate) capture_method: CaptureMethod,
     pub(crate) confirm: bool,
@@ -278,6 +280,7 @@ impl Buy {
         Self {
             order_ref: None,
             lines: owned(&[("A", 2), ("B", 1)]),
+            charges: Charges::default(),
             payment_method: VISA,
             capture_method: CaptureMethod::Automatic,
             confirm: true,
@@ -314,6 +317,7 @@ impl Buy {
             customer_ref: "customer".into(),
             currency: Currency::parse("USD").unwrap(),
             lines: self.lines.clone(),
+            charges: self.charges.clone(),
             payment_method: self.payment_method.into(),
             capture_method: self.capture_method,
             confirm: self.confirm,
