@@ -493,7 +493,7 @@ mod tests {
             };
             exponents.insert(exponent);
             let currency = currency(code);
-            // 12.5 % of 1 and of all decimals at 9, as decimals: 0.125 and 0.12, 0.125, ... rounded half up by hand.
+            // An eighth of one unit, which no currency but those with three decimals or more has exactly, and of an odd amount.
             let one = 10_i64.pow(u32::try_from(exponent).unwrap());
             for base in [
                 Money::parse_decimal("1", currency).unwrap(),

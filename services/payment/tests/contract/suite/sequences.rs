@@ -266,10 +266,10 @@ async fn sequence(seed: u64) -> usize {
     }
     let commands = random.random_range(2..=COMMANDS_MAX);
     for _ in 0..commands {
-        drop(bench.carry_out(&step(random)).await); // What is refused changes nothing.
+        let _refused = bench.carry_out(&step(random)).await; // Which changes nothing.
         hold(&bench.see().await.0, &table.left_behind());
     }
-    drop(bench.carry_out(&Step::RefundAll(false)).await);
+    let _refused = bench.carry_out(&Step::RefundAll(false)).await;
     let (payment, _) = bench.see().await;
     hold(&payment, &table.left_behind());
     assert_eq!(
@@ -285,6 +285,7 @@ fn random_sequences_keep_every_invariant() {
     let seeds: Vec<u64> = seeds(SEQUENCES).collect();
     let run = |seeds: &[u64]| {
         let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
             .build()
             .unwrap();
         let of_seed = |seed: &u64| {
