@@ -1,5 +1,6 @@
 //! The Shop harness and the scenarios that run over REST and real gRPC.
 
+pub mod canaries;
 pub mod chance;
 pub mod chinook;
 pub mod customers;

@@ -28,6 +28,18 @@ impl ShopProcess {
         config: &Path,
         log: &Path,
     ) -> anyhow::Result<ShopProcess> {
+        ShopProcess::start_with(program, data, listen, config, log, &[]).await
+    }
+
+    /// The same with variables of the environment of its own.
+    pub async fn start_with(
+        program: &str,
+        data: &Path,
+        listen: &str,
+        config: &Path,
+        log: &Path,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<ShopProcess> {
         let log = log.to_owned();
         let output = File::options().create(true).append(true).open(&log)?;
         let printed_before = std::fs::metadata(&log)?.len();
@@ -43,6 +55,7 @@ impl ShopProcess {
             .arg(data)
             .arg("--config")
             .arg(config)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)

@@ -1,5 +1,6 @@
 //! A capture: one taking of money, for some units of some items.
 
+use crate::charges::Part;
 use crate::failure::Failure;
 use crate::policy::{Asked, Progress};
 use kernel::{AttemptId, CaptureId};
@@ -93,8 +94,47 @@ pub struct Line {
     pub sku: String,
     /// Units; 0 for a refund of an amount.
     pub quantity: i32,
-    /// Their part of the amount, never negative.
+    /// Their part of the amount, tax included; never negative.
     pub amount_minor: i64,
+    /// How much of it is tax.
+    #[serde(default)]
+    pub tax_minor: i64,
+}
+
+impl Line {
+    /// Some units of an item for an amount.
+    pub fn new(sku: String, quantity: i32, part: Part) -> Self {
+        Self {
+            sku,
+            quantity,
+            amount_minor: part.total_minor(),
+            tax_minor: part.tax_minor,
+        }
+    }
+
+    /// What falls on them.
+    pub fn part(&self) -> Part {
+        Part {
+            net_minor: self.amount_minor - self.tax_minor,
+            tax_minor: self.tax_minor,
+        }
+    }
+}
+
+/// What falls on an item in some lines.
+pub(crate) fn part_of<'a>(lines: impl Iterator<Item = &'a Line>, sku: &str) -> Part {
+    let of_item = lines.filter(|line| line.sku == sku);
+    of_item.fold(Part::default(), |sum, line| sum.plus(line.part()))
+}
+
+/// An amount's tax: of its lines and of shipping.
+pub(crate) fn tax_of(lines: &[Line], shipping: Part) -> i64 {
+    lines.iter().map(|line| line.tax_minor).sum::<i64>() + shipping.tax_minor
+}
+
+/// An amount's parts, summed.
+pub(crate) fn sum_of(lines: &[Line], shipping: Part) -> i64 {
+    lines.iter().map(|line| line.amount_minor).sum::<i64>() + shipping.total_minor()
 }
 
 /// One capture.
@@ -106,10 +146,12 @@ pub struct Capture {
     pub attempt: AttemptId,
     /// Where it stands.
     pub state: CaptureState,
-    /// How much: the sum of its lines.
+    /// How much: the sum of its lines, and shipping.
     pub amount_minor: i64,
     /// What for.
     pub lines: Vec<Line>,
+    /// Its part of shipping.
+    pub shipping: Part,
     /// Whether what is then left is given up.
     pub is_final: bool,
     /// The question to the provider.
@@ -128,13 +170,20 @@ pub struct Capture {
 
 impl Capture {
     /// A new one, due at once.
-    pub fn new(attempt: AttemptId, lines: Vec<Line>, is_final: bool, now_us: i64) -> Self {
+    pub fn new(
+        attempt: AttemptId,
+        lines: Vec<Line>,
+        shipping: Part,
+        is_final: bool,
+        now_us: i64,
+    ) -> Self {
         Self {
             id: CaptureId::generate(now_us),
             attempt,
             state: CaptureState::Pending,
-            amount_minor: lines.iter().map(|line| line.amount_minor).sum(),
+            amount_minor: sum_of(&lines, shipping),
             lines,
+            shipping,
             is_final,
             asked: Asked::at(now_us),
             stock: Follow::Nothing,
@@ -180,15 +229,20 @@ mod tests {
     }
 
     #[test]
-    fn its_amount_is_the_sum_of_its_lines() {
+    fn its_amount_is_the_sum_of_its_lines_and_shipping() {
         let line = |sku: &str, quantity, amount_minor| Line {
             sku: sku.into(),
             quantity,
             amount_minor,
+            tax_minor: 0,
+        };
+        let shipping = Part {
+            net_minor: 7,
+            tax_minor: 1,
         };
         let lines = vec![line("A", 2, 200), line("B", 1, 50)];
-        let capture = Capture::new(AttemptId::generate(1), lines, true, 1);
-        assert_eq!(capture.amount_minor, 250);
+        let capture = Capture::new(AttemptId::generate(1), lines, shipping, true, 1);
+        assert_eq!(capture.amount_minor, 258);
         assert_eq!((capture.quantity_of("A"), capture.quantity_of("C")), (2, 0));
     }
 }

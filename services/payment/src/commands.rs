@@ -1,16 +1,18 @@
 //! What callers ask of payments: each command is recorded together with its key, then carried out
 //! by a run of the saga that outlives its caller, then answered from what is stored.
 
+use crate::audit::Record;
 use crate::catalogue::{Catalogue, QuoteError};
+use crate::charges::Charges;
 use crate::error::Error;
 use crate::fact::Turn;
-use crate::payment::{CaptureMethod, Item, Order, Payment, total};
+use crate::payment::{CaptureMethod, Item, Order, Payment};
 use crate::provider::{WebhookError, WebhookEvent};
 use crate::refund::Wanted;
 use crate::rejection::Rejection;
 use crate::routing::Wish;
-use crate::saga::Saga;
-use crate::store::{Opened, Recorded, Store, Viewer, Work};
+use crate::saga::{Saga, audit_outcome};
+use crate::store::{Decision, Opened, Recorded, Store, Viewer, Work};
 use crate::wire;
 use kernel::{Currency, Money, PaymentId, RefundId};
 use mesh_store::idempotency::{Claim, Key};
@@ -57,6 +59,8 @@ pub struct NewPayment {
     pub currency: Currency,
     /// SKUs and units.
     pub lines: Vec<(String, i32)>,
+    /// What it costs beside the items.
+    pub charges: Charges,
     /// A token of the provider; may be empty.
     pub payment_method: String,
     /// When the money is taken.
@@ -123,6 +127,7 @@ impl Commands {
             customer_ref: new.customer_ref,
             currency: new.currency,
             items,
+            charges: new.charges,
             payment_method: new.payment_method,
             capture_method: new.capture_method,
             provider,
@@ -137,17 +142,17 @@ impl Commands {
             if new.confirm {
                 payment.confirm(&mut turn, None)?;
             }
+            turn.effects.spending = self.saga.limits().spending(&payment, 0, wish.now_us);
             let next = payment.next(&mut turn);
-            let effects = turn.effects;
-            Ok((
-                payment,
-                crate::store::Decision {
-                    effects,
-                    next,
-                    pause: false,
-                    refund: None,
-                },
-            ))
+            let mut decision = Decision {
+                effects: turn.effects,
+                next,
+                pause: false,
+                refund: None,
+            };
+            let (by, method) = (&request.principal, request.method);
+            audit(&payment, &mut decision, by, method, wish.now_us);
+            Ok((payment, decision))
         };
         let opened = self.store.create(key.as_ref(), &wish, &mut make).await?;
         self.answer(request.method, key, wish.owner, opened).await
@@ -252,11 +257,17 @@ impl Commands {
             return Ok(()); // A hint about nothing of ours.
         };
         let mut decide = |payment: &mut Payment, holds_lease: bool| {
-            self.saga
-                .decide(payment, wish.now_us, holds_lease, |payment, turn| {
-                    payment.check_up(turn, &reference);
-                    Ok(None)
-                })
+            let check = |payment: &mut Payment, turn: &mut Turn<'_>| {
+                payment.check_up(turn, &reference);
+                Ok(None)
+            };
+            let mut decision = self.saga.decide(payment, wish.now_us, holds_lease, check)?;
+            let (by, method) = (
+                format!("provider:{provider}"),
+                wire::method::RECEIVE_WEBHOOK,
+            );
+            audit(payment, &mut decision, &by, method, wish.now_us);
+            Ok(decision)
         };
         let recorded = self
             .store
@@ -309,8 +320,12 @@ impl Commands {
         let wish = self.saga.wish();
         let mut decide = |payment: &mut Payment, holds_lease: bool| {
             prepare(payment);
-            self.saga
-                .decide(payment, wish.now_us, holds_lease, &command)
+            let mut decision = self
+                .saga
+                .decide(payment, wish.now_us, holds_lease, &command)?;
+            let (by, method) = (&request.principal, request.method);
+            audit(payment, &mut decision, by, method, wish.now_us);
+            Ok(decision)
         };
         let opened = self
             .store
@@ -320,9 +335,10 @@ impl Commands {
     }
 
     fn provider_for(&self, new: &NewPayment, items: &[Item]) -> Result<String, Error> {
+        let (_, amount) = new.charges.clone().price(new.currency, items)?;
         let wish = Wish {
             currency: new.currency.code(),
-            amount_minor: total(new.currency, items)?.amount_minor(),
+            amount_minor: amount.amount_minor(),
             method: &new.payment_method,
             capture_method: new.capture_method,
             current: None,
@@ -436,6 +452,13 @@ impl Commands {
             .spawn(mesh::detach(async move { saga.resume(payment).await }));
         run.await.map_err(|_| Error::Interrupted)?
     }
+}
+
+/// Adds to a decision who made it.
+fn audit(payment: &Payment, decision: &mut Decision, by: &str, method: &str, now_us: i64) {
+    let outcome = audit_outcome(payment, &decision.effects, decision.refund);
+    let record = Record::new(by, method, payment.id.to_string(), outcome, now_us);
+    decision.effects.audit.push(record);
 }
 
 fn expect(payment: &Payment, expected: Option<Money>) -> Result<(), Rejection> {

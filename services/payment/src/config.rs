@@ -1,5 +1,6 @@
 //! The service's settings. Every key has a default that is safe in production.
 
+use crate::limits::Limit;
 use crate::policy::Rules;
 use crate::provider::simulator::{RemoteConfig, SimulatorConfig};
 use crate::provider::stripe::StripeConfig;
@@ -76,6 +77,8 @@ pub struct ServiceConfig {
     pub provider: String,
     /// Which payments go to which providers; the first route that fits and has a provider that answers.
     pub routes: Vec<Route>,
+    /// What each caller may ask for within a time; without any, callers are not limited.
+    pub limits: Vec<Limit>,
     /// When a provider that does not answer is left alone.
     pub circuit: CircuitConfig,
     /// Stripe, where it is the provider of something.
@@ -96,6 +99,11 @@ pub struct ServiceConfig {
     pub sweep_every_s: u64,
     /// How many rows of each kind are forgotten at once.
     pub sweep_rows_max: u32,
+    /// How often records of who did what are given their places in the chain, in milliseconds: for so long they can be
+    /// changed unnoticed by whoever can write to the database.
+    pub audit_seal_ms: u64,
+    /// How many of them are given their places at once.
+    pub audit_seal_max: u32,
     /// How often a watch looks for changes without being woken, in milliseconds.
     pub watch_poll_ms: u64,
     /// How many changes a watch reads at once.
@@ -115,6 +123,7 @@ impl Default for ServiceConfig {
             saga: SagaConfig::default(),
             provider: crate::provider::simulator::NAME.to_owned(),
             routes: Vec::new(),
+            limits: Vec::new(),
             circuit: CircuitConfig::default(),
             stripe: StripeConfig::default(),
             toss: TossConfig::default(),
@@ -125,6 +134,8 @@ impl Default for ServiceConfig {
             webhooks_keep_h: 30 * 24,
             sweep_every_s: 60,
             sweep_rows_max: 1_000,
+            audit_seal_ms: 250,
+            audit_seal_max: 1_000,
             watch_poll_ms: 200,
             watch_batch_max: 256,
         }

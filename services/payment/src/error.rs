@@ -2,7 +2,7 @@
 
 use crate::rejection::Rejection;
 use crate::state::Command;
-use kernel::Invalid;
+use kernel::{Currency, Invalid, Money};
 use mesh_store::group::Refused;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -222,7 +222,36 @@ fn rejected(rejection: Rejection, message: String) -> Status {
             details.set_resource_info("commerce.payment.v1.Payment", &id, "", &message);
             Status::with_error_details(Code::AlreadyExists, message, details)
         }
+        Rejection::LimitReached {
+            currency,
+            window_s,
+            left,
+            retry_us,
+        } => limited(currency, window_s, left, retry_us, message),
     }
+}
+
+/// RESOURCE_EXHAUSTED with the time until it is worth repeating, if it ever is.
+fn limited(
+    currency: Currency,
+    window_s: i64,
+    left: Option<Money>,
+    retry_us: Option<i64>,
+    message: String,
+) -> Status {
+    let window_s = window_s.to_string();
+    let left_minor = left.map(|left| left.amount_minor().to_string());
+    let reason = match left {
+        Some(_) => "SPENDING_LIMIT",
+        None => "VELOCITY_LIMIT",
+    };
+    let metadata = [("currency_code", currency.code()), ("window_s", &window_s)];
+    let left_minor = left_minor.as_deref().map(|left| ("left_minor", left));
+    let mut details = info(reason, metadata.into_iter().chain(left_minor));
+    if let Some(retry_us) = retry_us {
+        details.set_retry_info(Some(Duration::from_micros(retry_us.unsigned_abs())));
+    }
+    Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
 fn info<'a>(reason: &str, metadata: impl IntoIterator<Item = (&'a str, &'a str)>) -> ErrorDetails {

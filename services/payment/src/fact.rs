@@ -1,8 +1,10 @@
 //! What a change leaves behind besides the new state: facts for others, moves for the history,
 //! entries for the books, lines for the sales. All of it is stored in the transaction of the change.
 
+use crate::audit::Record;
 use crate::failure::Failure;
-use crate::ledger::Transaction;
+use crate::ledger::{Split, Transaction};
+use crate::limits::Spending;
 use crate::payment::CancelReason;
 use crate::policy::Rules;
 use crate::sales::SaleLine;
@@ -22,6 +24,8 @@ pub enum Fact {
         capture: CaptureId,
         /// How much.
         amount: Money,
+        /// What for.
+        split: Split,
         /// When it was sold: ordered if that is known, else captured.
         sold_at_us: i64,
         /// What was sold.
@@ -39,6 +43,8 @@ pub enum Fact {
         refund: RefundId,
         /// How much.
         amount: Money,
+        /// What for.
+        split: Split,
         /// When it was asked for.
         refunded_at_us: i64,
         /// What was given back.
@@ -75,6 +81,10 @@ pub struct Effects {
     pub entries: Vec<Transaction>,
     /// Lines for the sales.
     pub sales: Vec<SaleLine>,
+    /// What is asked for, against each limit of the caller; what exceeds one is not written at all.
+    pub spending: Vec<Spending>,
+    /// Who did it.
+    pub audit: Vec<Record>,
 }
 
 /// One change in the making: the time, the rules, and what it leaves behind.

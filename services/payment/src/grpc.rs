@@ -309,6 +309,15 @@ impl PaymentService for Grpc {
         Ok(Response::new(calls))
     }
 
+    async fn list_audit_records(
+        &self,
+        request: Request<pb::ListAuditRecordsRequest>,
+    ) -> Result<Response<pb::ListAuditRecordsResponse>, Status> {
+        Ok(Response::new(
+            self.operators.audit(request.into_inner()).await?,
+        ))
+    }
+
     async fn look_up_payment(
         &self,
         request: Request<pb::LookUpPaymentRequest>,

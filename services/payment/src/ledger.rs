@@ -1,7 +1,8 @@
 //! The double-entry ledger: entries as values that cannot be made unbalanced.
 //!
-//! Debits are positive, credits negative. A capture debits what the provider owes us and credits
-//! sales; a refund debits refunds (the contra account of sales) and credits the provider.
+//! Debits are positive, credits negative. A capture debits what the provider owes us and credits sales (the goods less
+//! discounts), shipping and tax; a refund debits refunds (the contra account of sales and shipping) and tax, and credits
+//! the provider.
 //! Deliberately missing: fees, payouts and exchange. Nothing is booked for a charge that was taken
 //! back before its goods were committed: it was no sale.
 
@@ -16,8 +17,12 @@ pub enum Account {
     Provider(String),
     /// What was sold.
     Sales,
-    /// What was given back, kept apart from sales.
+    /// What was given back of goods and shipping, kept apart from sales.
     Refunds,
+    /// What customers paid for shipping.
+    Shipping,
+    /// Tax that customers paid and that is owed to whoever levies it.
+    Tax,
 }
 
 impl std::fmt::Display for Account {
@@ -26,6 +31,8 @@ impl std::fmt::Display for Account {
             Self::Provider(name) => write!(f, "assets:provider:{name}"),
             Self::Sales => f.write_str("income:sales"),
             Self::Refunds => f.write_str("income:refunds"),
+            Self::Shipping => f.write_str("income:shipping"),
+            Self::Tax => f.write_str("liabilities:tax"),
         }
     }
 }
@@ -37,6 +44,80 @@ pub struct Posting {
     pub account: Account,
     /// How much, never zero.
     pub amount: Money,
+}
+
+/// What an amount is for; no part is negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Split {
+    /// Goods, less discounts.
+    pub goods: Money,
+    /// Shipping.
+    pub shipping: Money,
+    /// Tax on both.
+    pub tax: Money,
+}
+
+impl From<Money> for Split {
+    /// All of it for goods.
+    fn from(goods: Money) -> Self {
+        let zero = Money::zero(goods.currency());
+        Self {
+            goods,
+            shipping: zero,
+            tax: zero,
+        }
+    }
+}
+
+impl Split {
+    /// Against a provider: a positive sign for money that came in.
+    fn postings(self, provider: &str, sign: i64) -> Vec<Posting> {
+        let signed = |amount: Money, sign| if sign < 0 { amount.negated() } else { amount };
+        let sold = if sign < 0 {
+            Account::Refunds
+        } else {
+            Account::Sales
+        };
+        let shipped = if sign < 0 {
+            Account::Refunds
+        } else {
+            Account::Shipping
+        };
+        let sides = [
+            (sold, self.goods),
+            (shipped, self.shipping),
+            (Account::Tax, self.tax),
+        ];
+        let mut postings: Vec<Posting> = Vec::with_capacity(4);
+        for (account, amount) in sides {
+            let amount = signed(amount, -sign);
+            let same = postings
+                .iter_mut()
+                .find(|posting| posting.account == account);
+            match same {
+                Some(posting) => posting.amount = plus(posting.amount, amount),
+                None => postings.push(Posting { account, amount }),
+            }
+        }
+        postings.retain(|posting| !posting.amount.is_zero());
+        let sum = postings
+            .iter()
+            .fold(Money::zero(self.goods.currency()), |sum, posting| {
+                plus(sum, posting.amount)
+            });
+        let provider = Account::Provider(provider.to_owned());
+        let provider = Posting {
+            account: provider,
+            amount: sum.negated(),
+        };
+        postings.insert(if sign < 0 { postings.len() } else { 0 }, provider);
+        postings
+    }
+}
+
+fn plus(one: Money, other: Money) -> Money {
+    one.checked_add(other)
+        .expect("parts of a payment are no larger than its amount, which is an amount")
 }
 
 /// What an entry records: exactly one entry each.
@@ -131,63 +212,28 @@ impl Transaction {
         })
     }
 
-    /// Money came in for a sale. `amount` is above zero.
+    /// Money came in for a sale. The sum is above zero.
     pub fn of_capture(
         payment: PaymentId,
         capture: CaptureId,
         provider: &str,
-        amount: Money,
+        split: impl Into<Split>,
         now_us: i64,
     ) -> Result<Self, Unbalanced> {
-        let provider = Account::Provider(provider.to_owned());
-        Self::two_sided(
-            payment,
-            Source::Capture(capture),
-            provider,
-            Account::Sales,
-            amount,
-            now_us,
-        )
+        let postings = split.into().postings(provider, 1);
+        Self::new(payment, Source::Capture(capture), postings, now_us)
     }
 
-    /// Money went back. `amount` is above zero.
+    /// Money went back. The sum is above zero.
     pub fn of_refund(
         payment: PaymentId,
         refund: RefundId,
         provider: &str,
-        amount: Money,
+        split: impl Into<Split>,
         now_us: i64,
     ) -> Result<Self, Unbalanced> {
-        let provider = Account::Provider(provider.to_owned());
-        Self::two_sided(
-            payment,
-            Source::Refund(refund),
-            Account::Refunds,
-            provider,
-            amount,
-            now_us,
-        )
-    }
-
-    fn two_sided(
-        payment: PaymentId,
-        source: Source,
-        debit: Account,
-        credit: Account,
-        amount: Money,
-        now_us: i64,
-    ) -> Result<Self, Unbalanced> {
-        let postings = vec![
-            Posting {
-                account: debit,
-                amount,
-            },
-            Posting {
-                account: credit,
-                amount: amount.negated(),
-            },
-        ];
-        Self::new(payment, source, postings, now_us)
+        let postings = split.into().postings(provider, -1);
+        Self::new(payment, Source::Refund(refund), postings, now_us)
     }
 
     /// Its id.
@@ -280,6 +326,44 @@ mod tests {
         );
         assert_eq!(entry.source().to_string(), refund.to_string());
         assert_eq!(entry.source().kind(), "refund");
+    }
+
+    #[test]
+    fn shipping_and_tax_have_accounts_of_their_own() {
+        let (payment, capture) = (PaymentId::generate(NOW_US), CaptureId::generate(NOW_US));
+        let split = Split {
+            goods: money("USD", 900),
+            shipping: money("USD", 50),
+            tax: money("USD", 181),
+        };
+        let sides = |entry: Transaction| -> Vec<(String, i64)> {
+            let sides = entry.postings().iter();
+            sides
+                .map(|side| (side.account.to_string(), side.amount.amount_minor()))
+                .collect()
+        };
+        let captured = Transaction::of_capture(payment, capture, "p", split, NOW_US).unwrap();
+        let expected = [
+            ("assets:provider:p", 1131),
+            ("income:sales", -900),
+            ("income:shipping", -50),
+            ("liabilities:tax", -181),
+        ];
+        assert_eq!(
+            sides(captured),
+            expected.map(|(account, minor)| (account.to_owned(), minor))
+        );
+        let refund = RefundId::generate(NOW_US);
+        let refunded = Transaction::of_refund(payment, refund, "p", split, NOW_US).unwrap();
+        let expected = [
+            ("income:refunds", 950),
+            ("liabilities:tax", 181),
+            ("assets:provider:p", -1131),
+        ];
+        assert_eq!(
+            sides(refunded),
+            expected.map(|(account, minor)| (account.to_owned(), minor))
+        );
     }
 
     #[test]

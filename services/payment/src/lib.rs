@@ -9,8 +9,10 @@
 //! card data (tokens only), and REST (the edge has it).
 
 pub mod attempt;
+pub mod audit;
 pub mod capture;
 pub mod catalogue;
+pub mod charges;
 pub mod commands;
 pub mod config;
 pub mod error;
@@ -18,6 +20,7 @@ pub mod fact;
 pub mod failure;
 pub mod grpc;
 pub mod ledger;
+pub mod limits;
 pub mod money;
 pub mod payment;
 pub mod policy;
@@ -29,6 +32,7 @@ pub mod rejection;
 pub mod routing;
 pub mod saga;
 pub mod sales;
+pub mod sealer;
 pub mod state;
 pub mod step;
 pub mod store;
@@ -40,13 +44,17 @@ pub mod worker;
 pub use config::{Config, SagaConfig, ServiceConfig};
 pub use process::Program;
 
+use crate::audit::Head;
 use crate::catalogue::{Catalogue, ProductCatalogue};
 use crate::commands::Commands;
 use crate::grpc::watch;
 use crate::grpc::{Grpc, Operators};
+use crate::limits::Limits;
 use crate::saga::{Providers, Saga};
+use crate::sealer::Sealer;
 use crate::store::Store;
-use crate::store::database::Database;
+use crate::store::audit::Verified;
+use crate::store::database::{self, Database};
 use crate::worker::Worker;
 use anyhow::{Context as _, ensure};
 use mesh::Mesh;
@@ -121,7 +129,8 @@ impl Service {
             tasks.clone(),
             parts.fault_points.clone(),
         )
-        .routed(config.routes.clone());
+        .routed(config.routes.clone())
+        .limited(Limits::new(&config.limits)?);
         let commands = Commands::new(store.clone(), saga, catalogue, config.provider.clone());
         Ok(Self {
             config,
@@ -169,6 +178,7 @@ impl Service {
         };
         let operators = Operators {
             desk: self.database.desk(),
+            audit: self.database.audit(),
             escalate_us: self.config.saga.escalate_us(),
         };
         let api = Grpc::new(self.store.clone(), self.commands.clone(), operators, limits);
@@ -180,11 +190,14 @@ impl Service {
         let worker = self.worker();
         let until_drain = draining.clone();
         background.spawn(async move { worker.run(until_drain).await });
+        let sealer = self.sealer();
         let relay = self.relay();
         let relay_stop = CancellationToken::new();
         let relay_until = relay_stop.clone();
         let relaying = TaskTracker::new();
         relaying.spawn(async move { relay.run(relay_until).await });
+        let seal_until = relay_stop.clone();
+        relaying.spawn(async move { sealer.run(seal_until).await });
 
         let served = server.serve(listener, shutdown.clone()).await;
         shutdown.cancel(); // Where serving failed, the rest stops as well.
@@ -205,6 +218,15 @@ impl Service {
         Ok(served?)
     }
 
+    /// Who gives records their places, over this service's database; [`Service::run`] runs one of its own.
+    pub fn sealer(&self) -> Sealer {
+        Sealer {
+            log: self.database.audit(),
+            every: Duration::from_millis(self.config.audit_seal_ms.max(1)),
+            batch_max: self.config.audit_seal_max.max(1),
+        }
+    }
+
     fn relay(&self) -> Relay {
         let clock = self.parts.clock.clone();
         Relay {
@@ -217,6 +239,28 @@ impl Service {
             metrics: self.parts.events.clone(),
         }
     }
+}
+
+/// Goes through the chain of who did what in the configured database, which may be in use; `known` is a head that it once
+/// had. Answers what to print; an error where the chain is broken.
+pub async fn verify_audit(config: &ServiceConfig, known: Option<Head>) -> anyhow::Result<String> {
+    let log = database::audit(config).await?;
+    let verified = store::audit::verify(&*log, known).await?;
+    let head = match verified {
+        Verified::Whole(head) => head,
+        Verified::Broken(broken) => {
+            return Err(anyhow::Error::new(broken).context("the audit trail is broken"));
+        }
+    };
+    let pending = log.pending().await?;
+    let mut text = format!(
+        "{head}\n{} records, whole; {} wait for their places",
+        head.number, pending.records
+    );
+    if let Some(oldest_us) = pending.oldest_us {
+        text += &format!(", the oldest since {}", kernel::day::to_rfc3339(oldest_us));
+    }
+    Ok(text)
 }
 
 /// Whether the database answers: a check for readiness.

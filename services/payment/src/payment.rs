@@ -5,7 +5,8 @@
 //! answers is recorded in `record`; what to ask it next is decided in `step`.
 
 use crate::attempt::{Attempt, AttemptState};
-use crate::capture::{Capture, CaptureState, Line};
+use crate::capture::{Capture, CaptureState, Line, part_of};
+use crate::charges::{Charges, Part, Shares};
 use crate::fact::{Fact, Moved, Turn};
 use crate::failure::Failure;
 use crate::refund::{self, Left, Refund, Wanted};
@@ -88,22 +89,6 @@ pub struct Item {
     pub unit_price_minor: i64,
 }
 
-/// The sum of some items, or why it is no amount to pay.
-pub fn total(currency: Currency, items: &[Item]) -> Result<Money, Rejection> {
-    let too_large = |_| Invalid::new("items", "sum up to more than can be paid");
-    let lines = items
-        .iter()
-        .map(|item| Money::new(currency, item.unit_price_minor)?.checked_mul(item.quantity.into()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(too_large)?;
-    let sum = Money::sum(currency, lines).map_err(too_large)?;
-    if sum.is_zero() {
-        Err(Rejection::NothingToPay)
-    } else {
-        Ok(sum)
-    }
-}
-
 /// What a caller wants to buy, checked; items as quoted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
@@ -117,6 +102,8 @@ pub struct Order {
     pub currency: Currency,
     /// What is bought.
     pub items: Vec<Item>,
+    /// What it costs beside the items.
+    pub charges: Charges,
     /// A token of the provider; empty while none is given.
     pub payment_method: String,
     /// When the money is taken.
@@ -134,7 +121,7 @@ pub struct Payment {
     pub id: PaymentId,
     /// What was ordered.
     pub order: Order,
-    /// The sum of its items, in minor units of its currency; above zero.
+    /// The sum of its items less discounts, with shipping and taxes, in minor units of its currency; above zero.
     pub amount_minor: i64,
     /// Where it stands.
     pub state: State,
@@ -164,7 +151,7 @@ pub struct Payment {
 
 impl Payment {
     /// A new payment that waits to be confirmed.
-    pub fn create(order: Order, turn: &mut Turn<'_>) -> Result<Self, Rejection> {
+    pub fn create(mut order: Order, turn: &mut Turn<'_>) -> Result<Self, Rejection> {
         if order.capture_method == CaptureMethod::Manual && !turn.rules.captures_later {
             return Err(Invalid::new(
                 "capture_method",
@@ -175,7 +162,8 @@ impl Payment {
             )
             .into());
         }
-        let amount = total(order.currency, &order.items)?;
+        let (charges, amount) = order.charges.price(order.currency, &order.items)?;
+        order.charges = charges;
         let payment = Self {
             id: PaymentId::generate(turn.now_us),
             order,
@@ -274,7 +262,8 @@ impl Payment {
             .expect("an authorised payment has an attempt")
             .id;
         let is_final = is_final || !turn.rules.captures_in_parts;
-        let capture = Capture::new(attempt, lines, is_final, turn.now_us);
+        let shipping = self.shipping_uncaptured();
+        let capture = Capture::new(attempt, lines, shipping, is_final, turn.now_us);
         if capture.amount_minor == 0 {
             return Err(Rejection::NothingToPay);
         }
@@ -301,19 +290,18 @@ impl Payment {
             let reason = format!("must be in the payment's currency, {}", self.order.currency);
             return Err(Invalid::new("amount.currency_code", reason).into());
         }
-        let left: Vec<Left> = self
-            .order
-            .items
-            .iter()
-            .map(|item| self.left_of(item))
+        let shares = self.shares();
+        let items = self.order.items.iter().zip(&shares.items);
+        let left: Vec<Left> = items
+            .map(|(item, whole)| self.left_of(item, *whole))
             .collect();
-        let lines = refund::plan(self.id, &left, wanted)?;
+        let given_back = refund::plan(self.id, &left, self.shipping_left(), wanted)?;
         let attempt = self
             .attempts
             .last()
             .expect("a captured payment has an attempt")
             .id;
-        let refund = Refund::new(attempt, lines, restock, reason, turn.now_us);
+        let refund = Refund::new(attempt, given_back, restock, reason, turn.now_us);
         let id = refund.id;
         self.refunds.push(refund);
         Ok(id)
@@ -454,32 +442,85 @@ impl Payment {
         turn.effects.facts.push((self.version, fact));
     }
 
+    /// What falls on each item and on shipping.
+    pub fn shares(&self) -> Shares {
+        self.order.charges.shares(&self.order.items)
+    }
+
     /// All units of all items, as one capture.
     pub(crate) fn all_lines(&self) -> Vec<Line> {
-        self.order
-            .items
-            .iter()
-            .map(|item| line_of(item, item.quantity))
+        let shares = self.shares().items;
+        let items = self.order.items.iter().zip(shares);
+        items
+            .map(|(item, whole)| Line::new(item.sku.clone(), item.quantity, whole))
             .collect()
+    }
+
+    /// Shipping goes with the first capture; with the next one where that failed.
+    pub(crate) fn shipping_uncaptured(&self) -> Part {
+        let taken = self
+            .not_failed()
+            .any(|capture| capture.shipping != Part::default());
+        if taken {
+            Part::default()
+        } else {
+            self.shares().shipping
+        }
+    }
+
+    /// What was captured of shipping and not refunded.
+    fn shipping_left(&self) -> Part {
+        let captured = self.succeeded().map(|capture| capture.shipping);
+        let refunded = self.counting_refunds().map(|refund| refund.shipping);
+        let sum = |sum: Part, part| sum.plus(part);
+        captured
+            .fold(Part::default(), sum)
+            .less(refunded.fold(Part::default(), sum))
+    }
+
+    /// What was captured of an item and not refunded.
+    pub(crate) fn part_left(&self, sku: &str) -> Part {
+        let captured = self.succeeded().flat_map(|capture| &capture.lines);
+        part_of(captured, sku).less(part_of(self.refund_lines(sku), sku))
+    }
+
+    fn succeeded(&self) -> impl Iterator<Item = &Capture> {
+        let succeeded = |capture: &&Capture| capture.state == CaptureState::Succeeded;
+        self.captures.iter().filter(succeeded)
+    }
+
+    fn not_failed(&self) -> impl Iterator<Item = &Capture> {
+        let not_failed = |capture: &&Capture| capture.state != CaptureState::Failed;
+        self.captures.iter().filter(not_failed)
+    }
+
+    fn counting_refunds(&self) -> impl Iterator<Item = &Refund> {
+        self.refunds.iter().filter(|refund| refund.state.counts())
+    }
+
+    /// The next units of an item: all that is not taken with the last of them.
+    fn line_of(&self, item: &Item, whole: Part, quantity: i32) -> Line {
+        let before: i32 = self
+            .not_failed()
+            .map(|capture| capture.quantity_of(&item.sku))
+            .sum();
+        let lines = self.not_failed().flat_map(|capture| &capture.lines);
+        let taken = part_of(lines, &item.sku);
+        let until = whole.of_units(before + quantity, item.quantity);
+        Line::new(item.sku.clone(), quantity, until.less(taken).within(whole))
     }
 
     fn capture_lines(&self, wanted: &[(String, i32)]) -> Result<Vec<Line>, Rejection> {
         let uncaptured = |item: &Item| {
-            let counting = |capture: &&Capture| capture.state != CaptureState::Failed;
-            let taken: i32 = self
-                .captures
-                .iter()
-                .filter(counting)
-                .map(|c| c.quantity_of(&item.sku))
-                .sum();
+            let captures = self.not_failed();
+            let taken: i32 = captures.map(|capture| capture.quantity_of(&item.sku)).sum();
             item.quantity - taken
         };
+        let shares = self.shares().items;
+        let items = || self.order.items.iter().zip(&shares);
         if wanted.is_empty() {
-            let lines: Vec<Line> = self
-                .order
-                .items
-                .iter()
-                .map(|item| line_of(item, uncaptured(item)))
+            let lines: Vec<Line> = items()
+                .map(|(item, whole)| self.line_of(item, *whole, uncaptured(item)))
                 .filter(|line| line.quantity > 0)
                 .collect();
             if lines.is_empty() {
@@ -491,17 +532,13 @@ impl Payment {
             .iter()
             .enumerate()
             .map(|(index, (sku, quantity))| {
-                let item = self
-                    .order
-                    .items
-                    .iter()
-                    .find(|item| item.sku == *sku)
-                    .ok_or_else(|| {
-                        Invalid::new(
-                            format!("lines[{index}].sku"),
-                            "is not an item of this payment",
-                        )
-                    })?;
+                let found = items().find(|(item, _)| item.sku == *sku);
+                let (item, whole) = found.ok_or_else(|| {
+                    Invalid::new(
+                        format!("lines[{index}].sku"),
+                        "is not an item of this payment",
+                    )
+                })?;
                 let left = uncaptured(item);
                 if *quantity > left {
                     return Err(Rejection::QuantityExceeded {
@@ -510,22 +547,20 @@ impl Payment {
                         left: i64::from(left),
                     });
                 }
-                Ok(line_of(item, *quantity))
+                Ok(self.line_of(item, *whole, *quantity))
             })
             .collect()
     }
 
-    fn left_of(&self, item: &Item) -> Left {
-        let captured = self.captured_quantity(&item.sku);
-        let refunded: i64 = self
-            .refund_lines(&item.sku)
-            .map(|line| line.amount_minor)
-            .sum();
+    fn left_of(&self, item: &Item, whole: Part) -> Left {
+        let refunded = self.refunded_quantity(&item.sku);
         Left {
             sku: item.sku.clone(),
-            unit_price_minor: item.unit_price_minor,
-            quantity: captured - self.refunded_quantity(&item.sku),
-            amount_minor: i64::from(captured) * item.unit_price_minor - refunded,
+            quantity: self.captured_quantity(&item.sku) - refunded,
+            bought: item.quantity,
+            refunded,
+            whole,
+            left: self.part_left(&item.sku),
         }
     }
 
@@ -553,14 +588,5 @@ impl Payment {
             state: self.state,
             why: why.to_owned(),
         }
-    }
-}
-
-fn line_of(item: &Item, quantity: i32) -> Line {
-    let amount_minor = item.unit_price_minor * i64::from(quantity);
-    Line {
-        sku: item.sku.clone(),
-        quantity,
-        amount_minor,
     }
 }

@@ -1,6 +1,7 @@
 //! A refund: one giving back of money, for some units or as an amount.
 
-use crate::capture::{Follow, Line};
+use crate::capture::{Follow, Line, sum_of};
+use crate::charges::Part;
 use crate::failure::Failure;
 use crate::policy::{Asked, Progress};
 use crate::rejection::Rejection;
@@ -77,10 +78,12 @@ pub struct Refund {
     pub attempt: AttemptId,
     /// Where it stands.
     pub state: RefundState,
-    /// How much: the sum of its lines.
+    /// How much: the sum of its lines, and shipping.
     pub amount_minor: i64,
     /// What for.
     pub lines: Vec<Line>,
+    /// Its part of shipping.
+    pub shipping: Part,
     /// Whether its units go back into stock.
     pub restock: bool,
     /// Why, in the caller's words.
@@ -103,7 +106,7 @@ impl Refund {
     /// A new one, due at once.
     pub fn new(
         attempt: AttemptId,
-        lines: Vec<Line>,
+        (lines, shipping): (Vec<Line>, Part),
         restock: bool,
         reason: String,
         now_us: i64,
@@ -112,8 +115,9 @@ impl Refund {
             id: RefundId::generate(now_us),
             attempt,
             state: RefundState::Pending,
-            amount_minor: lines.iter().map(|line| line.amount_minor).sum(),
+            amount_minor: sum_of(&lines, shipping),
             lines,
+            shipping,
             restock,
             reason,
             asked: Asked::at(now_us),
@@ -133,6 +137,8 @@ pub enum Wanted {
     Everything,
     /// Some units of some items.
     Lines(Vec<(String, i32)>),
+    /// The same, perhaps of none, and what is left of shipping.
+    WithShipping(Vec<(String, i32)>),
     /// An amount, in the payment's currency.
     Amount(Money),
 }
@@ -142,40 +148,50 @@ pub enum Wanted {
 pub struct Left {
     /// The item.
     pub sku: String,
-    /// The price of one unit.
-    pub unit_price_minor: i64,
     /// Units captured and not refunded.
     pub quantity: i32,
+    /// Units bought.
+    pub bought: i32,
+    /// Units refunded so far.
+    pub refunded: i32,
+    /// What all units that were bought came to.
+    pub whole: Part,
     /// What was captured for it and not refunded.
-    pub amount_minor: i64,
+    pub left: Part,
 }
 
-/// The lines of a refund of `wanted`, given what is left. Money is never made up: a line gets at
-/// most what is left of it, also where an earlier refund of an amount has used some of it up.
-pub fn plan(payment: PaymentId, left: &[Left], wanted: &Wanted) -> Result<Vec<Line>, Rejection> {
-    let lines = match wanted {
-        Wanted::Everything => left
-            .iter()
-            .map(|item| Line {
-                sku: item.sku.clone(),
-                quantity: item.quantity,
-                amount_minor: item.amount_minor,
-            })
-            .filter(|line| line.quantity > 0 || line.amount_minor > 0)
-            .collect(),
-        Wanted::Lines(wanted) => wanted
-            .iter()
-            .enumerate()
-            .map(|(index, (sku, quantity))| units(left, index, sku, *quantity))
-            .collect::<Result<Vec<_>, _>>()?,
-        Wanted::Amount(amount) => allocated(left, *amount)?,
+/// The lines of a refund of `wanted`, and its part of shipping, given what is left of both. Money is never made up: a
+/// line gets at most what is left of it, also where an earlier refund of an amount has used some of it up.
+pub fn plan(
+    payment: PaymentId,
+    left: &[Left],
+    shipping: Part,
+    wanted: &Wanted,
+) -> Result<(Vec<Line>, Part), Rejection> {
+    let lines = |wanted: &[(String, i32)]| {
+        let lines = wanted.iter().enumerate();
+        let lines = lines.map(|(index, (sku, quantity))| units(left, index, sku, *quantity));
+        lines.collect::<Result<Vec<_>, _>>()
     };
-    if lines.iter().all(|line| line.amount_minor == 0) {
+    let (lines, shipping) = match wanted {
+        Wanted::Everything => {
+            let all = left
+                .iter()
+                .map(|item| Line::new(item.sku.clone(), item.quantity, item.left))
+                .filter(|line| line.quantity > 0 || line.amount_minor > 0);
+            (all.collect(), shipping)
+        }
+        Wanted::Lines(wanted) => (lines(wanted)?, Part::default()),
+        Wanted::WithShipping(wanted) => (lines(wanted)?, shipping),
+        Wanted::Amount(amount) => allocated(left, shipping, *amount)?,
+    };
+    if sum_of(&lines, shipping) == 0 {
         return Err(Rejection::NothingLeft(payment));
     }
-    Ok(lines)
+    Ok((lines, shipping))
 }
 
+/// Units in the order in which they were taken: the share of those from the first that is not refunded on.
 fn units(left: &[Left], index: usize, sku: &str, quantity: i32) -> Result<Line, Rejection> {
     let item = left.iter().find(|item| item.sku == sku).ok_or_else(|| {
         Invalid::new(
@@ -190,21 +206,20 @@ fn units(left: &[Left], index: usize, sku: &str, quantity: i32) -> Result<Line, 
             left: i64::from(item.quantity),
         });
     }
-    let price = i64::from(quantity) * item.unit_price_minor;
-    let amount_minor = if quantity == item.quantity {
-        item.amount_minor
+    let until = |units: i32| item.whole.of_units(units, item.bought);
+    let part = if quantity == item.quantity {
+        item.left
     } else {
-        price.min(item.amount_minor)
+        until(item.refunded + quantity)
+            .less(until(item.refunded))
+            .within(item.left)
     };
-    Ok(Line {
-        sku: sku.to_owned(),
-        quantity,
-        amount_minor,
-    })
+    Ok(Line::new(sku.to_owned(), quantity, part))
 }
 
-fn allocated(left: &[Left], amount: Money) -> Result<Vec<Line>, Rejection> {
-    let weights: Vec<i64> = left.iter().map(|item| item.amount_minor).collect();
+fn allocated(left: &[Left], shipping: Part, amount: Money) -> Result<(Vec<Line>, Part), Rejection> {
+    let parts = left.iter().map(|item| item.left).chain([shipping]);
+    let weights: Vec<i64> = parts.map(Part::total_minor).collect();
     let sum: i64 = weights.iter().sum();
     if amount.amount_minor() > sum {
         let left = Money::new(amount.currency(), sum).map_err(|error| error.at("amount"))?;
@@ -213,18 +228,15 @@ fn allocated(left: &[Left], amount: Money) -> Result<Vec<Line>, Rejection> {
             left,
         });
     }
-    let parts = kernel::allocate(amount.amount_minor(), &weights)
+    let mut parts = kernel::allocate(amount.amount_minor(), &weights)
         .expect("weights are never negative, and a positive amount within their sum has weight");
-    Ok(left
+    let of_shipping = parts.pop().expect("shipping has the last weight");
+    let lines = left
         .iter()
         .zip(parts)
         .filter(|(_, part)| *part > 0)
-        .map(|(item, part)| Line {
-            sku: item.sku.clone(),
-            quantity: 0,
-            amount_minor: part,
-        })
-        .collect())
+        .map(|(item, part)| Line::new(item.sku.clone(), 0, item.left.divide(part)));
+    Ok((lines.collect(), shipping.divide(of_shipping)))
 }
 
 #[cfg(test)]
@@ -238,12 +250,25 @@ mod tests {
     }
 
     fn left(sku: &str, unit_price_minor: i64, quantity: i32, amount_minor: i64) -> Left {
+        let net = |net_minor| Part {
+            net_minor,
+            tax_minor: 0,
+        };
         Left {
             sku: sku.into(),
-            unit_price_minor,
             quantity,
-            amount_minor,
+            bought: quantity,
+            refunded: 0,
+            whole: net(unit_price_minor * i64::from(quantity)),
+            left: net(amount_minor),
         }
+    }
+
+    /// The lines of a refund of a payment without shipping.
+    fn plan(payment: PaymentId, left: &[Left], wanted: &Wanted) -> Result<Vec<Line>, Rejection> {
+        let (lines, shipping) = super::plan(payment, left, Part::default(), wanted)?;
+        assert_eq!(shipping, Part::default());
+        Ok(lines)
     }
 
     fn amounts(lines: &[Line]) -> Vec<(&str, i32, i64)> {
@@ -371,9 +396,10 @@ mod tests {
                 for line in lines {
                     let item = left.iter_mut().find(|item| item.sku == line.sku).unwrap();
                     item.quantity -= line.quantity;
-                    item.amount_minor -= line.amount_minor;
+                    item.refunded += line.quantity;
+                    item.left = item.left.less(line.part());
                     prop_assert!(line.amount_minor >= 0);
-                    prop_assert!(item.quantity >= 0 && item.amount_minor >= 0, "{item:?}");
+                    prop_assert!(item.quantity >= 0 && item.left.net_minor >= 0, "{item:?}");
                     refunded += line.amount_minor;
                 }
             }

@@ -3,7 +3,7 @@
 //! Deliberately without status codes: `error.rs` gives each its code and reason.
 
 use crate::state::{Command, State};
-use kernel::{Invalid, Money, PaymentId};
+use kernel::{Currency, Invalid, Money, PaymentId};
 
 /// A command that the rules forbid. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,4 +66,20 @@ pub enum Rejection {
         /// The payment that carries it.
         id: PaymentId,
     },
+    /// The caller has asked for as much as it may within a window.
+    #[error("the caller's limit for {currency} within {window_s} s is reached{}", left_of(*left))]
+    LimitReached {
+        /// The currency that is limited.
+        currency: Currency,
+        /// The length of the window.
+        window_s: i64,
+        /// What is left of the amount; nothing where the number of charges is what is reached.
+        left: Option<Money>,
+        /// How long until the next window begins; nothing where the charge fits into none.
+        retry_us: Option<i64>,
+    },
+}
+
+fn left_of(left: Option<Money>) -> String {
+    left.map_or_else(String::new, |left| format!(": {left} left"))
 }

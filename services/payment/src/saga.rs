@@ -5,10 +5,12 @@
 //! A run may end at any point, between any two lines: whoever takes the lease next goes on from what
 //! is stored.
 
+use crate::audit::{self, Record};
 use crate::catalogue::{Catalogue, ask_catalogue};
 use crate::config::SagaConfig;
 use crate::error::Error;
-use crate::fact::Turn;
+use crate::fact::{Effects, Turn};
+use crate::limits::Limits;
 use crate::money::{ask_provider, not_configured};
 use crate::payment::CaptureMethod;
 use crate::payment::Payment;
@@ -42,6 +44,7 @@ pub type Providers = BTreeMap<String, Arc<dyn Provider>>;
 pub struct Saga {
     inner: Arc<Inner>,
     routes: Arc<[Route]>,
+    limits: Limits,
 }
 
 struct Inner {
@@ -87,6 +90,7 @@ impl Saga {
         Self {
             inner: Arc::new(inner),
             routes: Arc::default(),
+            limits: Limits::default(),
         }
     }
 
@@ -95,6 +99,18 @@ impl Saga {
     pub fn routed(mut self, routes: Vec<Route>) -> Self {
         self.routes = routes.into();
         self
+    }
+
+    /// The same with limits on what callers may ask for.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The limits on what callers may ask for.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The provider for a new payment; nothing where no route is for it. `dice`: any number, the same for the
@@ -184,7 +200,9 @@ impl Saga {
     ) -> Result<Decision, Rejection> {
         let rules = self.rules(&payment.order.provider);
         let mut turn = Turn::new(now_us, &rules);
+        let attempts = payment.attempts.len();
         let refund = command(payment, &mut turn)?;
+        turn.effects.spending = self.limits.spending(payment, attempts, now_us);
         let next = if holds_lease {
             payment.next(&mut turn)
         } else {
@@ -302,6 +320,10 @@ impl Saga {
                     }
                     Ok(None)
                 })?;
+            let effects = &mut decision.effects;
+            effects
+                .audit
+                .extend(by_itself(payment, effects, lease.now_us));
             decision.pause = pauses > 0
                 && matches!(decision.next, Next::Later(due) if due <= lease.now_us + pause_us);
             Ok(decision)
@@ -338,4 +360,34 @@ impl Saga {
             }
         }
     }
+}
+
+/// What the service does by itself is recorded where it moves the state or the books; all else is on its way there.
+fn by_itself(payment: &Payment, effects: &Effects, now_us: i64) -> Option<Record> {
+    if effects.moves.is_empty() && effects.entries.is_empty() {
+        return None;
+    }
+    let outcome = audit_outcome(payment, effects, None);
+    let id = payment.id.to_string();
+    Some(Record::new(
+        audit::SERVICE,
+        audit::SAGA,
+        id,
+        outcome,
+        now_us,
+    ))
+}
+
+/// What came of a change, for its record: the state, what was begun, what was booked.
+pub(crate) fn audit_outcome(
+    payment: &Payment,
+    effects: &Effects,
+    refund: Option<RefundId>,
+) -> String {
+    let begun = refund.map(|refund| format!("began {refund}"));
+    let booked = effects.entries.iter();
+    let booked = booked.map(|entry| format!("booked {}", entry.source()));
+    let state = payment.state.name().to_owned();
+    let words: Vec<String> = [state].into_iter().chain(begun).chain(booked).collect();
+    words.join(", ")
 }

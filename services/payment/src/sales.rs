@@ -1,5 +1,6 @@
 //! Sales from the lines that were bought, as they were at that moment.
 //!
+//! What counts is the goods, less the discounts on them: tax and shipping are in the ledger, and no product's revenue.
 //! A capture counts on the day of the order where that is known, else on its own day; a refund on
 //! its own. Deliberately missing: the catalogue. A renamed product or category changes no past sale.
 
@@ -51,7 +52,7 @@ pub struct SaleLine {
     pub quantity: i32,
     /// The currency.
     pub currency: Currency,
-    /// Its part of the amount, never negative.
+    /// Its part of the amount, less discounts and without tax; never negative.
     pub amount_minor: i64,
 }
 

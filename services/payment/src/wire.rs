@@ -1,9 +1,12 @@
 //! The domain as protobuf: for answers, stored answers, the log of changes and the bodies of events.
 //! Deliberately one-way; requests are read in `grpc.rs`.
 
-use crate::capture::{Capture, CaptureState};
+use crate::audit::Sealed;
+use crate::capture::{Capture, CaptureState, Line, tax_of};
+use crate::charges::{ChargeLine, Part, Size};
 use crate::fact::Fact;
 use crate::failure::Failure;
+use crate::ledger::Split;
 use crate::payment::{CaptureMethod, Item, Payment};
 use crate::refund::{Refund, RefundState};
 use crate::sales::{SaleLine, SalesRow};
@@ -27,6 +30,8 @@ pub mod method {
     pub const CANCEL_PAYMENT: &str = "/commerce.payment.v1.PaymentService/CancelPayment";
     /// CreateRefund.
     pub const CREATE_REFUND: &str = "/commerce.payment.v1.PaymentService/CreateRefund";
+    /// ReceiveWebhook.
+    pub const RECEIVE_WEBHOOK: &str = "/commerce.payment.v1.PaymentService/ReceiveWebhook";
     /// ReplayWebhook.
     pub const REPLAY_WEBHOOK: &str = "/commerce.payment.v1.PaymentService/ReplayWebhook";
     /// LookUpPayment.
@@ -58,6 +63,13 @@ pub fn answer(method: &str, payment: &Payment, refund: Option<RefundId>) -> Vec<
 /// A payment as clients see it.
 pub fn payment(payment: &Payment) -> pb::Payment {
     let order = &payment.order;
+    let charges = &order.charges;
+    let priced = |lines: &[ChargeLine]| -> Vec<pb::ChargeLine> {
+        lines
+            .iter()
+            .map(|line| charge(order.currency, line))
+            .collect()
+    };
     let waits = payment.state == State::RequiresAction;
     pb::Payment {
         id: payment.id.to_string(),
@@ -67,7 +79,13 @@ pub fn payment(payment: &Payment) -> pb::Payment {
         amount: minor(order.currency, payment.amount_minor),
         captured_amount: minor(order.currency, payment.captured_minor()),
         refunded_amount: minor(order.currency, payment.refunded_minor()),
-        items: order.items.iter().map(|of| item(payment, of)).collect(),
+        items: items(payment),
+        discounts: priced(&charges.discounts),
+        shipping: charges.shipping.as_ref().map(|shipping| pb::ShippingLine {
+            title: shipping.title.clone(),
+            amount: minor(order.currency, shipping.amount_minor),
+        }),
+        taxes: priced(&charges.taxes),
         payment_method: order.payment_method.clone(),
         capture_method: match order.capture_method {
             CaptureMethod::Automatic => pb::payment::CaptureMethod::Automatic,
@@ -110,6 +128,19 @@ pub fn webhook(webhook: StoredWebhook) -> pb::Webhook {
     }
 }
 
+/// Who did what, as operators see it.
+pub fn audit_record(sealed: Sealed) -> pb::AuditRecord {
+    pb::AuditRecord {
+        number: sealed.number,
+        time: Some(timestamp(sealed.record.at_us)),
+        principal: sealed.record.principal,
+        method: sealed.record.method,
+        payment_id: sealed.record.object,
+        outcome: sealed.record.outcome,
+        hash: hex::encode(sealed.hash),
+    }
+}
+
 /// A call whose outcome is not known, as operators see it.
 pub fn unresolved(payment: &Payment, call: &Unresolved) -> pb::UnresolvedCall {
     pb::UnresolvedCall {
@@ -132,8 +163,40 @@ pub fn unresolved(payment: &Payment, call: &Unresolved) -> pb::UnresolvedCall {
     }
 }
 
-fn item(payment: &Payment, item: &Item) -> pb::Item {
+fn items(payment: &Payment) -> Vec<pb::Item> {
+    let order = &payment.order;
+    if order.charges.is_empty() {
+        return order
+            .items
+            .iter()
+            .map(|of| item(payment, of, None))
+            .collect();
+    }
+    let items = order.items.iter().zip(payment.shares().items);
+    items
+        .map(|(of, part)| item(payment, of, Some(part)))
+        .collect()
+}
+
+fn charge(currency: Currency, line: &ChargeLine) -> pb::ChargeLine {
+    pb::ChargeLine {
+        title: line.title.clone(),
+        size: Some(match line.size {
+            Size::RatePpm(rate_ppm) => pb::charge_line::Size::RatePpm(rate_ppm),
+            Size::AmountMinor(_) => pb::charge_line::Size::AmountMinor(line.came_to_minor),
+        }),
+        amount: minor(currency, line.came_to_minor),
+    }
+}
+
+fn item(payment: &Payment, item: &Item, part: Option<Part>) -> pb::Item {
+    let currency = payment.order.currency;
+    let cost_minor = item.unit_price_minor * i64::from(item.quantity);
+    let discount = part.and_then(|part| minor(currency, cost_minor - part.net_minor));
+    let tax = part.and_then(|part| minor(currency, part.tax_minor));
     pb::Item {
+        discount_amount: discount,
+        tax_amount: tax,
         sku: item.sku.clone(),
         quantity: item.quantity,
         product_id: item.product_id.clone(),
@@ -147,7 +210,10 @@ fn item(payment: &Payment, item: &Item) -> pb::Item {
 
 fn capture(payment: &Payment, capture: &Capture) -> pb::Capture {
     let lines = capture.lines.iter();
+    let (tax_amount, shipping_amount) = beside(payment, &capture.lines, capture.shipping);
     pb::Capture {
+        tax_amount,
+        shipping_amount,
         id: capture.id.to_string(),
         state: match capture.state {
             CaptureState::Pending => pb::capture::State::Pending,
@@ -170,7 +236,11 @@ fn capture(payment: &Payment, capture: &Capture) -> pb::Capture {
 pub fn refund(payment: &Payment, refund: &Refund) -> pb::Refund {
     let currency = payment.order.currency;
     let lines = refund.lines.iter();
+    let (tax_amount, shipping_amount) = beside(payment, &refund.lines, refund.shipping);
+    let charged = !payment.order.charges.is_empty();
     pb::Refund {
+        tax_amount,
+        shipping_amount,
         id: refund.id.to_string(),
         payment_id: payment.id.to_string(),
         state: match refund.state {
@@ -186,6 +256,7 @@ pub fn refund(payment: &Payment, refund: &Refund) -> pb::Refund {
                 sku: line.sku.clone(),
                 quantity: line.quantity,
                 amount: minor(currency, line.amount_minor),
+                tax_amount: minor(currency, line.tax_minor).filter(|_| charged),
             })
             .collect(),
         restock: refund.restock,
@@ -194,6 +265,26 @@ pub fn refund(payment: &Payment, refund: &Refund) -> pb::Refund {
         create_time: Some(timestamp(refund.created_at_us)),
         update_time: Some(timestamp(refund.updated_at_us)),
     }
+}
+
+/// How much of an amount is tax, and how much shipping; absent where the payment has neither.
+fn beside(
+    payment: &Payment,
+    lines: &[Line],
+    shipping: Part,
+) -> (Option<pbm::Money>, Option<pbm::Money>) {
+    if payment.order.charges.is_empty() {
+        return (None, None);
+    }
+    let currency = payment.order.currency;
+    let tax = minor(currency, tax_of(lines, shipping));
+    (tax, minor(currency, shipping.net_minor))
+}
+
+/// The same of an event.
+fn split_beside(split: &Split) -> (Option<pbm::Money>, Option<pbm::Money>) {
+    let some = |amount: Money| Some(amount).filter(|amount| !amount.is_zero()).map(money);
+    (some(split.tax), some(split.shipping))
 }
 
 fn failure(failure: &Failure) -> pb::Failure {
@@ -265,11 +356,15 @@ pub fn event(payment: &Payment, fact: &Fact) -> (&'static str, bool, Vec<u8>) {
         Fact::Captured {
             capture,
             amount,
+            split,
             sold_at_us,
             lines,
         } => {
+            let (tax_amount, shipping_amount) = split_beside(split);
             let body = pb::PaymentCaptured {
                 payment_id,
+                tax_amount,
+                shipping_amount,
                 capture_id: capture.to_string(),
                 lines: lines.iter().map(sale_line).collect(),
                 amount: Some(money(*amount)),
@@ -301,11 +396,15 @@ pub fn event(payment: &Payment, fact: &Fact) -> (&'static str, bool, Vec<u8>) {
         Fact::Refunded {
             refund,
             amount,
+            split,
             refunded_at_us,
             lines,
         } => {
+            let (tax_amount, shipping_amount) = split_beside(split);
             let body = pb::RefundSucceeded {
                 payment_id,
+                tax_amount,
+                shipping_amount,
                 refund_id: refund.to_string(),
                 lines: lines.iter().map(sale_line).collect(),
                 amount: Some(money(*amount)),

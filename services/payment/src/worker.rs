@@ -108,6 +108,7 @@ impl Worker {
                 answers_before_us: before(self.config.answers_keep_h.max(24)),
                 changes_before_us: before(self.config.changes_keep_h),
                 webhooks_before_us: before(self.config.webhooks_keep_h),
+                windows_before_us: before(1), // A replica's clock may lag behind.
                 rows_max: self.config.sweep_rows_max,
             })
             .await

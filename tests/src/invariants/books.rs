@@ -85,8 +85,10 @@ const PAYMENT_BOUNDS: &str = "
     FROM payments p LEFT JOIN taken ON taken.payment_id = p.id LEFT JOIN given ON given.payment_id = p.id
     WHERE captured_minor <> ifnull(taken.done, 0) OR refunded_minor <> ifnull(given.counted, 0)
        OR ifnull(taken.counted, 0) > amount_minor OR refunded_minor > captured_minor
-       OR amount_minor <> (SELECT sum(value ->> 'quantity' * (value ->> 'unit_price_minor'))
-                           FROM json_each(p.items))";
+       OR amount_minor <> (SELECT sum(value ->> 'quantity' * (value ->> 'unit_price_minor')) FROM json_each(p.items))
+           - (SELECT ifnull(sum(value ->> 'came_to_minor'), 0) FROM json_each(p.charges, '$.discounts'))
+           + ifnull(p.charges ->> '$.shipping.amount_minor', 0)
+           + (SELECT ifnull(sum(value ->> 'came_to_minor'), 0) FROM json_each(p.charges, '$.taxes'))";
 
 const ITEM_BOUNDS: &str = "
     WITH bought AS (SELECT p.id AS payment_id, i.value ->> 'sku' AS sku, i.value ->> 'quantity' AS quantity

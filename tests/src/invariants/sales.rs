@@ -10,7 +10,7 @@ macro_rules! happened {
                    i.value ->> 'sku' AS sku, i.value ->> 'product_id' AS product_id,
                    i.value ->> 'category' AS category,
                    source.sign * (l.value ->> 'quantity') AS quantity,
-                   source.sign * (l.value ->> 'amount_minor') AS amount_minor,
+                   source.sign * (l.value ->> 'amount_minor' - ifnull(l.value ->> 'tax_minor', 0)) AS amount_minor,
                    strftime('%Y-%m-%d', at_us / 1000000, 'unixepoch') AS day
             FROM (SELECT c.id, 'capture' AS kind, c.payment_id, c.lines, 1 AS sign,
                          ifnull(p.ordered_at_us, c.captured_at_us) AS at_us

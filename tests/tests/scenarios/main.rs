@@ -3,6 +3,7 @@
 
 mod access;
 mod bad_input;
+mod canaries;
 mod captures;
 mod catalogue;
 mod grpc;

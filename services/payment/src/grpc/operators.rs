@@ -2,7 +2,7 @@
 
 use super::{next_page, requests};
 use crate::error::Error;
-use crate::store::{Desk, WebhooksQuery};
+use crate::store::{AuditLog, AuditQuery, Desk, WebhooksQuery};
 use crate::wire;
 use kernel::PaymentId;
 use proto::commerce::payment::v1 as pb;
@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub struct Operators {
     /// Where it is kept.
     pub desk: Arc<dyn Desk>,
+    /// Who did what.
+    pub audit: Arc<dyn AuditLog>,
     /// After what time an unknown outcome waits for a person.
     pub escalate_us: i64,
 }
@@ -49,6 +51,28 @@ impl Operators {
         let webhook = webhook.ok_or_else(missing)?;
         let payment = self.desk.payment_of(&webhook.reference).await?;
         Ok((payment.ok_or_else(missing)?, webhook.reference))
+    }
+
+    pub(super) async fn audit(
+        &self,
+        request: pb::ListAuditRecordsRequest,
+    ) -> Result<pb::ListAuditRecordsResponse, Error> {
+        let arguments = [request.payment_id.as_str(), request.principal.as_str()];
+        let of = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let query = AuditQuery {
+            object: of(&request.payment_id),
+            principal: of(&request.principal),
+            before: requests::number(&request.page_token, &arguments)?,
+            limit: requests::page_size(request.page_size)? + 1,
+        };
+        let mut records = self.audit.records(&query).await?;
+        let next_page_token = next_page(&mut records, query.limit, |last| {
+            requests::number_token(&arguments, last.number)
+        });
+        Ok(pb::ListAuditRecordsResponse {
+            records: records.into_iter().map(wire::audit_record).collect(),
+            next_page_token,
+        })
     }
 
     pub(super) async fn unresolved(

@@ -3,6 +3,7 @@
 //!
 //! All requests of the service in one file, for they share how a field is read and how its error is worded.
 
+use crate::charges::{ChargeLine, Charges, PPM, Shipping, Size};
 use crate::commands::NewPayment;
 use crate::error::Error;
 use crate::payment::CaptureMethod;
@@ -20,6 +21,8 @@ const REF_CHARACTERS_MAX: usize = 100;
 const PAYMENT_METHOD_CHARACTERS_MAX: usize = 100;
 const REASON_CHARACTERS_MAX: usize = 500;
 const LINES_MAX: usize = 100;
+const CHARGES_MAX: usize = 10;
+const TITLE_CHARACTERS_MAX: usize = 100;
 const QUANTITY_MAX: i32 = 1_000_000;
 const PAGE_DEFAULT: i32 = 50;
 const PAGE_MAX: i32 = 1_000;
@@ -47,6 +50,15 @@ pub(crate) fn new_payment(
         }
         Err(_) => return Err(Invalid::new("capture_method", "must be AUTOMATIC or MANUAL").into()),
     };
+    let charges = Charges {
+        discounts: charge_lines("discounts", &request.discounts)?,
+        shipping: request
+            .shipping
+            .as_ref()
+            .map(|of| shipping(of, currency))
+            .transpose()?,
+        taxes: charge_lines("taxes", &request.taxes)?,
+    };
     let expected = request
         .expected_amount
         .map(|of| money("expected_amount", &of))
@@ -67,11 +79,72 @@ pub(crate) fn new_payment(
         customer_ref: request.customer_ref,
         currency,
         lines,
+        charges,
         payment_method: request.payment_method,
         capture_method,
         confirm: request.confirm,
         expected,
         ordered_at_us: ordered_at,
+    })
+}
+
+/// Discounts or taxes.
+fn charge_lines(field: &str, lines: &[pb::ChargeLine]) -> Result<Vec<ChargeLine>, Error> {
+    if lines.len() > CHARGES_MAX {
+        return Err(Invalid::new(field, format!("must have at most {CHARGES_MAX} entries")).into());
+    }
+    let read = |(index, line): (usize, &pb::ChargeLine)| -> Result<ChargeLine, Error> {
+        let of = |name: &str| format!("{field}[{index}].{name}");
+        free_text(&of("title"), &line.title, 1, TITLE_CHARACTERS_MAX)?;
+        if line.amount.is_some() {
+            return Err(Invalid::new(of("amount"), "is given by the service").into());
+        }
+        let size = match line.size {
+            Some(pb::charge_line::Size::RatePpm(rate_ppm)) if (1..=PPM).contains(&rate_ppm) => {
+                Size::RatePpm(rate_ppm)
+            }
+            Some(pb::charge_line::Size::RatePpm(_)) => {
+                return Err(
+                    Invalid::new(of("rate_ppm"), format!("must be between 1 and {PPM}")).into(),
+                );
+            }
+            Some(pb::charge_line::Size::AmountMinor(minor))
+                if (1..=kernel::AMOUNT_MINOR_MAX).contains(&minor) =>
+            {
+                Size::AmountMinor(minor)
+            }
+            Some(pb::charge_line::Size::AmountMinor(_)) => {
+                let reason = format!("must be between 1 and {}", kernel::AMOUNT_MINOR_MAX);
+                return Err(Invalid::new(of("amount_minor"), reason).into());
+            }
+            None => {
+                return Err(Invalid::new(of("rate_ppm"), "or amount_minor must be given").into());
+            }
+        };
+        Ok(ChargeLine {
+            title: line.title.clone(),
+            size,
+            came_to_minor: 0,
+        })
+    };
+    lines.iter().enumerate().map(read).collect()
+}
+
+fn shipping(line: &pb::ShippingLine, currency: Currency) -> Result<Shipping, Error> {
+    free_text("shipping.title", &line.title, 1, TITLE_CHARACTERS_MAX)?;
+    let amount = line.amount.as_ref();
+    let amount = amount.ok_or_else(|| Invalid::new("shipping.amount", "must be given"))?;
+    let amount = money("shipping.amount", amount)?;
+    if amount.currency() != currency {
+        let reason = format!("must be {currency}, as the payment");
+        return Err(Invalid::new("shipping.amount.currency_code", reason).into());
+    }
+    if amount.is_zero() {
+        return Err(Invalid::new("shipping.amount.amount_minor", "must be above zero").into());
+    }
+    Ok(Shipping {
+        title: line.title.clone(),
+        amount_minor: amount.amount_minor(),
     })
 }
 
@@ -88,6 +161,9 @@ pub(crate) fn wanted(request: &pb::CreateRefundRequest) -> Result<Wanted, Error>
         Some(_) if !lines.is_empty() => {
             Err(Invalid::new("amount", "must be left out where lines are given").into())
         }
+        Some(_) if request.shipping => {
+            Err(Invalid::new("shipping", "must be left out where an amount is given").into())
+        }
         Some(_) if request.restock => {
             let reason = "needs lines, or a refund of all that is left";
             Err(Invalid::new("restock", reason).into())
@@ -99,6 +175,7 @@ pub(crate) fn wanted(request: &pb::CreateRefundRequest) -> Result<Wanted, Error>
             }
             Ok(Wanted::Amount(amount))
         }
+        None if request.shipping => Ok(Wanted::WithShipping(lines)),
         None if lines.is_empty() => Ok(Wanted::Everything),
         None => Ok(Wanted::Lines(lines)),
     }
@@ -238,21 +315,31 @@ pub(crate) fn after(token: &str, arguments: &[&str]) -> Result<Option<(i64, Stri
     }
 }
 
-/// The place of the first row of a page of what is only ever added to.
-pub(crate) fn place(token: &str, arguments: &[&str]) -> Result<usize, Error> {
+/// The number beyond which a page begins.
+pub(crate) fn number(token: &str, arguments: &[&str]) -> Result<Option<i64>, Error> {
     if token.is_empty() {
-        return Ok(0);
+        return Ok(None);
     }
     match cursor::decode(token, arguments, &[KeyKind::Integer])?.as_slice() {
-        [Key::Integer(place)] => Ok(usize::try_from(*place).unwrap_or(usize::MAX)),
+        [Key::Integer(number)] => Ok(Some(*number)),
         _ => Err(Invalid::new("page_token", "is not one that was given out").into()),
     }
 }
 
+/// The token of the page that begins beyond a number.
+pub(crate) fn number_token(arguments: &[&str], number: i64) -> String {
+    cursor::encode(arguments, &[Key::Integer(number)])
+}
+
+/// The place of the first row of a page of what is only ever added to.
+pub(crate) fn place(token: &str, arguments: &[&str]) -> Result<usize, Error> {
+    let place = number(token, arguments)?.unwrap_or(0);
+    Ok(usize::try_from(place).unwrap_or(usize::MAX))
+}
+
 /// The token of the page that begins at a place.
 pub(crate) fn place_token(arguments: &[&str], place: usize) -> String {
-    let place = i64::try_from(place).unwrap_or(i64::MAX);
-    cursor::encode(arguments, &[Key::Integer(place)])
+    number_token(arguments, i64::try_from(place).unwrap_or(i64::MAX))
 }
 
 /// The token of the page after a row.

@@ -4,10 +4,11 @@
 use super::SettlementAnswer;
 use super::charge::{look_up_later, not_found, provider_unavailable, put_off};
 use crate::attempt::{AttemptState, Hold};
-use crate::capture::{CaptureMove, CaptureState, Follow, Line};
+use crate::capture::{CaptureMove, CaptureState, Follow, Line, tax_of};
+use crate::charges::Part;
 use crate::fact::{Fact, Turn};
 use crate::failure::Failure;
-use crate::ledger::Transaction;
+use crate::ledger::{Split, Transaction};
 use crate::payment::{CancelReason, CaptureMethod, Payment};
 use crate::policy::Progress;
 use crate::refund::{RefundMove, RefundState};
@@ -102,12 +103,13 @@ impl Payment {
         self.end_capture(index, CaptureMove::Succeed);
         let capture = &mut self.captures[index];
         capture.captured_at_us = Some(turn.now_us);
-        let (id, amount_minor, lines) = (capture.id, capture.amount_minor, capture.lines.clone());
-        let amount = self.money(amount_minor);
+        let (id, lines, shipping) = (capture.id, capture.lines.clone(), capture.shipping);
+        let split = self.split(&lines, shipping);
+        let amount = self.money(self.captures[index].amount_minor);
         let sold_at_us = self.order.ordered_at_us.unwrap_or(turn.now_us);
         let lines = self.sale_lines(SaleKind::Capture, id.to_string(), &lines, sold_at_us);
         turn.effects.entries.push(
-            Transaction::of_capture(self.id, id, &self.order.provider, amount, turn.now_us)
+            Transaction::of_capture(self.id, id, &self.order.provider, split, turn.now_us)
                 .expect("captures are above zero"),
         );
         turn.effects.sales.extend(lines.iter().cloned());
@@ -116,6 +118,7 @@ impl Payment {
             Fact::Captured {
                 capture: id,
                 amount,
+                split,
                 sold_at_us,
                 lines,
             },
@@ -164,10 +167,12 @@ impl Payment {
             refund.stock_progress = Progress::at(turn.now_us);
         }
         let (id, refunded_at_us, lines) = (refund.id, refund.created_at_us, refund.lines.clone());
+        let shipping = refund.shipping;
+        let split = self.split(&lines, shipping);
         let amount = self.money(self.refunds[index].amount_minor);
         let lines = self.sale_lines(SaleKind::Refund, id.to_string(), &lines, refunded_at_us);
         turn.effects.entries.push(
-            Transaction::of_refund(self.id, id, &self.order.provider, amount, turn.now_us)
+            Transaction::of_refund(self.id, id, &self.order.provider, split, turn.now_us)
                 .expect("refunds are above zero"),
         );
         turn.effects.sales.extend(lines.iter().cloned());
@@ -176,6 +181,7 @@ impl Payment {
             Fact::Refunded {
                 refund: id,
                 amount,
+                split,
                 refunded_at_us,
                 lines,
             },
@@ -206,6 +212,17 @@ impl Payment {
         refund.updated_at_us = turn.now_us;
     }
 
+    /// What lines and shipping are for.
+    fn split(&self, lines: &[Line], shipping: Part) -> Split {
+        let goods_minor = lines.iter().map(|line| line.part().net_minor).sum();
+        Split {
+            goods: self.money(goods_minor),
+            shipping: self.money(shipping.net_minor),
+            tax: self.money(tax_of(lines, shipping)),
+        }
+    }
+
+    /// Product revenue: the goods less discounts, without shipping and tax.
     pub(super) fn sale_lines(
         &self,
         kind: SaleKind,
@@ -226,7 +243,7 @@ impl Payment {
                 category: item.category.clone(),
                 quantity: line.quantity,
                 currency: self.order.currency,
-                amount_minor: line.amount_minor,
+                amount_minor: line.part().net_minor,
             }
         };
         lines.iter().map(of_line).collect()

@@ -4,12 +4,12 @@ use super::charge::{out_of_stock, put_off};
 use super::{ReserveAnswer, StockAnswer};
 use crate::attempt::{AttemptState, Hold};
 use crate::capture::{Capture, Follow, Line};
+use crate::charges::Part;
 use crate::fact::Turn;
 use crate::failure::{Failure, FailureCode};
-use crate::payment::{self, CancelReason, Payment};
+use crate::payment::{CancelReason, Payment};
 use crate::policy::Progress;
 use crate::refund::Refund;
-use crate::rejection::Rejection;
 use crate::state::State;
 use kernel::AttemptId;
 
@@ -30,17 +30,18 @@ impl Payment {
                 attempt.set_hold(Hold::Held, turn.now_us);
                 attempt.state = AttemptState::Reserved;
                 let agreed_minor = attempt.amount_minor;
-                let sum = payment::total(self.order.currency, &items);
-                let amount_minor = match &sum {
-                    Ok(sum) => sum.amount_minor(),
-                    Err(Rejection::NothingToPay) => 0,
-                    Err(_) => agreed_minor, // Too large to be paid: the agreed items stay.
+                let charges = self.order.charges.clone();
+                let payable = match charges.amounts(self.order.currency, &items) {
+                    Ok((charges, sum)) => {
+                        self.order.items = items;
+                        self.order.charges = charges;
+                        self.amount_minor = sum.amount_minor();
+                        !sum.is_zero()
+                    }
+                    Err(_) => false, // Too large, or less than discounts: what was agreed stays.
                 };
-                if sum.is_ok() || amount_minor == 0 {
-                    self.order.items = items;
-                    self.amount_minor = amount_minor;
-                }
-                if sum.is_err() || amount_minor != agreed_minor {
+                let amount_minor = self.amount_minor;
+                if !payable || amount_minor != agreed_minor {
                     let message = format!(
                         "the amount was {}, it is {} now",
                         self.money(agreed_minor),
@@ -157,7 +158,8 @@ impl Payment {
         let attempt = &mut self.attempts[index];
         attempt.state = AttemptState::Captured;
         let id = attempt.id;
-        let mut capture = Capture::new(id, self.all_lines(), true, turn.now_us);
+        let shipping = self.shipping_uncaptured();
+        let mut capture = Capture::new(id, self.all_lines(), shipping, true, turn.now_us);
         capture.stock = Follow::Done;
         self.captures.push(capture);
         self.book_capture(self.captures.len() - 1, turn);
@@ -208,35 +210,21 @@ impl Payment {
         turn: &mut Turn<'_>,
     ) {
         for line in &mut lines {
-            let captured = self.captured_quantity(&line.sku);
-            let left = captured - self.refunded_quantity(&line.sku);
-            let price = self.order.items.iter().find(|item| item.sku == line.sku);
-            let price_minor = price.map_or(0, |item| item.unit_price_minor);
-            let refunded_minor = self.refunded_minor_of(&line.sku);
-            line.quantity = line.quantity.min(left);
-            line.amount_minor = line
-                .amount_minor
-                .min(i64::from(captured) * price_minor - refunded_minor);
+            let left = self.captured_quantity(&line.sku) - self.refunded_quantity(&line.sku);
+            let part = line.part().within(self.part_left(&line.sku));
+            *line = Line::new(line.sku.clone(), line.quantity.min(left), part);
         }
         lines.retain(|line| line.amount_minor > 0);
         if !lines.is_empty() {
             let reason = "out of stock".to_owned();
-            self.refunds
-                .push(Refund::new(attempt, lines, false, reason, turn.now_us));
+            self.refunds.push(Refund::new(
+                attempt,
+                (lines, Part::default()),
+                false,
+                reason,
+                turn.now_us,
+            ));
         }
-    }
-
-    pub(super) fn refunded_minor_of(&self, sku: &str) -> i64 {
-        let counting = |refund: &&Refund| refund.state.counts();
-        let lines = self
-            .refunds
-            .iter()
-            .filter(counting)
-            .flat_map(|refund| &refund.lines);
-        lines
-            .filter(|line| line.sku == sku)
-            .map(|line| line.amount_minor)
-            .sum()
     }
 
     pub(super) fn refund_restocked(

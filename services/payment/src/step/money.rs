@@ -113,7 +113,8 @@ impl Payment {
         if attempt.hold != Hold::Committed {
             return self.commit(index, turn);
         }
-        let capture = Capture::new(id, self.all_lines(), true, turn.now_us);
+        let shipping = self.shipping_uncaptured();
+        let capture = Capture::new(id, self.all_lines(), shipping, true, turn.now_us);
         self.captures.push(capture);
         Ready::Again
     }

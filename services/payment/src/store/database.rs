@@ -1,9 +1,9 @@
 //! The database that is configured: PostgreSQL where it has a URL, else a SQLite file.
 
-use super::{Desk, PostgresStore, SqliteStore, Store, postgres, sqlite};
+use super::{AuditLog, Desk, PostgresStore, SqliteStore, Store, postgres, sqlite};
 use crate::config::{ServiceConfig, SharedConfig};
 use crate::provider::References;
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use mesh_events::{FaultPoints, Outbox};
 use mesh_store::postgres::outbox::PostgresOutbox;
 use mesh_store::sqlite::outbox::SqliteOutbox;
@@ -62,6 +62,16 @@ impl Database {
         }
     }
 
+    /// Who did what.
+    pub(crate) fn audit(&self) -> Arc<dyn AuditLog> {
+        match self {
+            Self::Sqlite(sqlite) => Arc::new(SqliteStore::new(sqlite.clone())),
+            Self::Postgres(postgres, shared) => {
+                Arc::new(PostgresStore::new(postgres.clone(), shared))
+            }
+        }
+    }
+
     /// What operators look at.
     pub(crate) fn desk(&self) -> Arc<dyn Desk> {
         match self {
@@ -98,6 +108,22 @@ impl Database {
             }
         }
     }
+}
+
+/// Who did what in the configured database, for whoever only reads it; it may be in use. A file must be there.
+pub(crate) async fn audit(config: &ServiceConfig) -> anyhow::Result<Arc<dyn AuditLog>> {
+    if !config.postgres.url.is_empty() {
+        let postgres = Postgres::connect(&config.postgres, &postgres::MIGRATIONS)
+            .await
+            .context("the database of payments")?;
+        return Ok(Arc::new(PostgresStore::new(postgres, &config.shared)));
+    }
+    let path = &config.database.path;
+    ensure!(path.exists(), "there is no database at {}", path.display());
+    let sqlite = Sqlite::open(&config.database, &sqlite::MIGRATIONS)
+        .await
+        .context("the database of payments")?;
+    Ok(Arc::new(SqliteStore::new(sqlite)))
 }
 
 /// Brings the schema up, and gives the role that the service runs under its rights; empty: none.

@@ -4,6 +4,7 @@
 //! Deliberately missing: rows, statements and half a change. What a decision leaves behind (events,
 //! books, sales, history, log of changes, stored answers) is written with it or not at all.
 
+pub mod audit;
 pub(crate) mod database;
 pub mod desk;
 mod outcome;
@@ -21,6 +22,7 @@ use kernel::filter::Expr;
 use kernel::{Currency, PaymentId, RefundId};
 use mesh_store::idempotency::{Claim, Key};
 
+pub use audit::{AuditLog, AuditQuery, Pending};
 pub use database::migrate;
 pub use desk::{Desk, StoredWebhook, WebhooksQuery};
 pub use postgres::PostgresStore;
@@ -199,6 +201,8 @@ pub struct Retention {
     pub changes_before_us: i64,
     /// Webhooks received before this time.
     pub webhooks_before_us: i64,
+    /// What callers spent in windows that ended before this time.
+    pub windows_before_us: i64,
     /// At most so many rows of each at once.
     pub rows_max: u32,
 }

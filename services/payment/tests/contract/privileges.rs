@@ -39,13 +39,18 @@ async fn the_role_of_the_service_only_adds_to_the_books() {
     ] {
         run(format!("DELETE FROM {table}")).await.unwrap();
     }
-    for table in ["ledger_transactions", "ledger_postings", "payment_history"] {
+    for (table, column) in [
+        ("ledger_transactions", "payment_id"),
+        ("ledger_postings", "account"),
+        ("payment_history", "payment_id"),
+        ("audit_log", "outcome"),
+    ] {
         run(format!("INSERT INTO {table} SELECT * FROM {table}"))
             .await
             .unwrap();
         for statement in [
             format!("DELETE FROM {table}"),
-            format!("UPDATE {table} SET payment_id = payment_id"),
+            format!("UPDATE {table} SET {column} = {column}"),
             format!("TRUNCATE {table}"),
             format!("DROP TABLE {table}"),
             format!("ALTER TABLE {table} DISABLE TRIGGER ALL"),

@@ -1,12 +1,13 @@
 -- A change of a payment with all that it leaves behind. $1: rows by table, $2: the number of writes when the payment
 -- was loaded, $3: how long the lease lasts in microseconds, 0 to end it, NULL to leave it as it is.
 -- Answers how many payments were written: none where somebody else wrote since it was loaded, and then nothing is.
--- A key that was claimed since breaks the table's own key, and then nothing is written either.
+-- A key that was claimed since breaks the table's own key, a limit without room spending_within_limit, and then nothing
+-- is written either.
 WITH
 written AS (
     UPDATE payments p
     SET amount_minor = n.amount_minor, captured_minor = n.captured_minor, refunded_minor = n.refunded_minor,
-        items = n.items, state = n.state, payment_method = n.payment_method, provider = n.provider, last_error = n.last_error,
+        items = n.items, charges = n.charges, state = n.state, payment_method = n.payment_method, provider = n.provider, last_error = n.last_error,
         redirect_url = n.redirect_url, closing = n.closing, late_success = n.late_success,
         expires_at_us = n.expires_at_us, updated_at_us = n.updated_at_us, version = n.version, writes = p.writes + 1,
         due_at_us = n.due_at_us, lease_owner = n.lease_owner,
@@ -46,9 +47,9 @@ written AS (
         excluded.stock_tries, excluded.stock_due_at_us, excluded.failure))
 --? captures
 , captured AS (
-    INSERT INTO captures AS old (id, payment_id, number, attempt_id, state, amount_minor, lines, is_final, sent_at_us,
-        tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, captured_at_us)
-    SELECT c.id, payment_id, number, attempt_id, state, amount_minor, lines, is_final, sent_at_us,
+    INSERT INTO captures AS old (id, payment_id, number, attempt_id, state, amount_minor, tax_minor, shipping_minor, lines,
+        is_final, sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, captured_at_us)
+    SELECT c.id, payment_id, number, attempt_id, state, amount_minor, tax_minor, shipping_minor, lines, is_final, sent_at_us,
         tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, captured_at_us
     FROM written, jsonb_populate_recordset(NULL::captures, $1 -> 'captures') c
     ON CONFLICT (id) DO UPDATE
@@ -57,9 +58,10 @@ written AS (
         excluded.stock_tries, excluded.stock_due_at_us, excluded.failure, excluded.captured_at_us))
 --? refunds
 , refunded AS (
-    INSERT INTO refunds AS old (id, payment_id, number, attempt_id, state, amount_minor, lines, restock, reason,
+    INSERT INTO refunds AS old (id, payment_id, number, attempt_id, state, amount_minor, tax_minor, shipping_minor, lines,
+        restock, reason,
         sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, updated_at_us)
-    SELECT r.id, payment_id, number, attempt_id, state, amount_minor, lines, restock, reason,
+    SELECT r.id, payment_id, number, attempt_id, state, amount_minor, tax_minor, shipping_minor, lines, restock, reason,
         sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, updated_at_us
     FROM written, jsonb_populate_recordset(NULL::refunds, $1 -> 'refunds') r
     ON CONFLICT (id) DO UPDATE
@@ -107,5 +109,20 @@ written AS (
     SELECT message_id, kind, aggregate_id, aggregate_version, occurred_at_us, traceparent, mandatory,
         body, appended_at_us
     FROM written, jsonb_populate_recordset(NULL::mesh_outbox, $1 -> 'events'))
+--? audit
+, recorded AS (
+    INSERT INTO audit_pending (id, at_us, principal, method, object, outcome)
+    SELECT r.id, at_us, principal, method, object, outcome
+    FROM written, jsonb_populate_recordset(NULL::audit_pending, $1 -> 'audit') r)
+--? spending
+, spent AS (
+    INSERT INTO spending AS old (principal, currency, window_us, start_us, amount_minor, charges, amount_minor_max,
+        charges_max)
+    SELECT principal, currency, window_us, start_us, amount_minor, 1, amount_minor_max, charges_max
+    FROM written, jsonb_populate_recordset(NULL::spending, $1 -> 'spending')
+    ORDER BY principal, currency, window_us, start_us -- Two that write the same rows lock them in the same order.
+    ON CONFLICT (principal, currency, window_us, start_us) DO UPDATE
+    SET (amount_minor, charges, amount_minor_max, charges_max) = (old.amount_minor + excluded.amount_minor,
+        old.charges + excluded.charges, excluded.amount_minor_max, excluded.charges_max))
 --? always
 SELECT count(*) FROM written

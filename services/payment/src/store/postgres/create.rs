@@ -39,15 +39,15 @@ async fn write_all(postgres: &Postgres, all: Vec<New>) -> Vec<Outcome> {
         Ok(created) => return all.iter().map(|new| Ok(created.outcome(new))).collect(),
         Err(error) => error,
     };
-    if !write::is_order_taken(&error) {
+    let Some(refused) = refused(&error) else {
         let error = Arc::new(error);
         return all.iter().map(|_| Err(error.clone())).collect();
-    }
-    // Somebody's order_ref is taken, and the server does not say whose.
+    };
+    // Somebody's order_ref is taken, or limit reached, and the server does not say whose.
     let mut outcomes = Vec::with_capacity(all.len());
     for new in &all {
         let written = match all.len() {
-            1 => Ok(Written::OrderTaken),
+            1 => Ok(refused),
             _ => write_alone(postgres, new).await,
         };
         outcomes.push(written);
@@ -55,11 +55,19 @@ async fn write_all(postgres: &Postgres, all: Vec<New>) -> Vec<Outcome> {
     outcomes
 }
 
+/// What one of the payments was refused for; nothing where the error is that of all.
+fn refused(error: &sqlx::Error) -> Option<Written> {
+    if write::is_order_taken(error) {
+        Some(Written::OrderTaken)
+    } else {
+        write::is_over_limit(error).then_some(Written::OverLimit)
+    }
+}
+
 async fn write_alone(postgres: &Postgres, new: &New) -> Outcome {
     match write_together(postgres, std::slice::from_ref(new)).await {
         Ok(created) => Ok(created.outcome(new)),
-        Err(error) if write::is_order_taken(&error) => Ok(Written::OrderTaken),
-        Err(error) => Err(Arc::new(error)),
+        Err(error) => refused(&error).ok_or_else(|| Arc::new(error)),
     }
 }
 

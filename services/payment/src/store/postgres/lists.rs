@@ -370,9 +370,18 @@ pub(super) async fn sweep(
     )
     .bind(retention.webhooks_before_us)
     .bind(i64::from(retention.rows_max))
+    .execute(&mut *connection)
+    .await?;
+    let windows = sqlx::query(
+        "DELETE FROM spending WHERE (principal, currency, window_us, start_us) IN \
+             (SELECT principal, currency, window_us, start_us FROM spending \
+              WHERE start_us + window_us < $1 ORDER BY start_us + window_us LIMIT $2)",
+    )
+    .bind(retention.windows_before_us)
+    .bind(i64::from(retention.rows_max))
     .execute(connection)
     .await?;
-    Ok(changes.unsigned_abs() + webhooks.rows_affected())
+    Ok(changes.unsigned_abs() + webhooks.rows_affected() + windows.rows_affected())
 }
 
 fn payment_id(uuid: Uuid) -> Result<PaymentId, Error> {

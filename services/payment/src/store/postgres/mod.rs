@@ -16,6 +16,7 @@
 //! server keeps watchers waiting for as long as it runs, and numbers have gaps. They survive a fail-over and
 //! an upgrade in place; in a cluster restored from a dump they begin anew, and watchers have to as well.
 
+mod audit;
 mod create;
 mod lists;
 mod providers;
@@ -25,8 +26,8 @@ mod write;
 
 use super::outcome::{self, decided, opened};
 use super::{
-    Advanced, Change, Decide, LeaseWish, LedgerAccount, LedgerEntry, Make, Opened, PaymentsQuery,
-    Recorded, Retention, Revisions, Store, Viewer, Work,
+    Advanced, Change, Decide, Decision, LeaseWish, LedgerAccount, LedgerEntry, Make, Opened,
+    PaymentsQuery, Recorded, Retention, Revisions, Store, Viewer, Work,
 };
 use crate::config::SharedConfig;
 use crate::error::Error;
@@ -61,7 +62,12 @@ pub fn schema(role: &str) -> Schema<'_> {
     Schema {
         migrations: &MIGRATIONS,
         role,
-        append_only: &["ledger_transactions", "ledger_postings", "payment_history"],
+        append_only: &[
+            "ledger_transactions",
+            "ledger_postings",
+            "payment_history",
+            "audit_log",
+        ],
     }
 }
 
@@ -151,6 +157,12 @@ impl PostgresStore {
                     return Ok(Some(Changed::Done(decision.refund, work)));
                 }
                 Written::Stale => {}
+                Written::OverLimit => {
+                    if let Some(known) = known(connection, key).await? {
+                        return Ok(Some(Changed::Known(known)));
+                    }
+                    refuse_spending(connection, &decision, lease).await?; // Else there is room by now.
+                }
                 Written::KeyTaken | Written::OrderTaken => {
                     let known = known(connection, key).await?;
                     return Ok(Some(Changed::Known(known.ok_or(Error::Interrupted)?)));
@@ -209,6 +221,11 @@ impl Store for PostgresStore {
             work: &work,
             lease,
         };
+        if !decision.effects.spending.is_empty() {
+            // Before it joins others, which would all be written one by one for its sake.
+            let mut connection = self.postgres.pool().acquire().await?;
+            refuse_spending(&mut connection, &decision, lease).await?;
+        }
         for _ in 0..TRIES_MAX {
             let new = write.new_payment()?;
             match self.new_payments.join(new.id.uuid(), new).await?? {
@@ -228,6 +245,13 @@ impl Store for PostgresStore {
                         let order_ref = payment.order.order_ref.clone();
                         return Err(Rejection::OrderRefTaken { order_ref, id }.into());
                     }
+                }
+                Written::OverLimit => {
+                    let mut connection = self.postgres.pool().acquire().await?;
+                    if let Some(known) = known(&mut connection, key).await? {
+                        return Ok(known);
+                    }
+                    refuse_spending(&mut connection, &decision, lease).await?;
                 }
                 Written::KeyTaken | Written::Stale => {
                     // Where it was swept meanwhile, the key is free.
@@ -395,6 +419,19 @@ impl fmt::Debug for PostgresStore {
 /// Nobody holds the lease, or it ran out, or it is ours.
 fn is_free(loaded: &Loaded, lease: &LeaseWish) -> bool {
     loaded.lease_ended || loaded.lease_owner.as_ref() == Some(&lease.owner)
+}
+
+/// An error where the caller's limits have no room for what is asked for.
+async fn refuse_spending(
+    connection: &mut PgConnection,
+    decision: &Decision,
+    lease: &LeaseWish,
+) -> Result<(), Error> {
+    let spending = &decision.effects.spending;
+    match audit::refused(connection, spending, lease.now_us).await? {
+        Some(refused) => Err(refused.into()),
+        None => Ok(()),
+    }
 }
 
 /// What is known about a key.

@@ -3,7 +3,8 @@
 //! a newer release has added are left alone.
 
 use crate::attempt::{Attempt, AttemptState, Hold};
-use crate::capture::{Capture, CaptureState, Follow, Line};
+use crate::capture::{Capture, CaptureState, Follow, Line, tax_of};
+use crate::charges::{Charges, Part};
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::payment::{CancelReason, CaptureMethod, Item, Order, Payment};
@@ -40,6 +41,7 @@ pub(super) struct PaymentRow {
     captured_minor: i64,
     refunded_minor: i64,
     items: Vec<Item>,
+    charges: Charges,
     state: String,
     capture_method: String,
     payment_method: String,
@@ -95,6 +97,8 @@ pub(super) struct CaptureRow {
     attempt_id: String,
     state: String,
     amount_minor: i64,
+    tax_minor: i64,
+    shipping_minor: i64,
     lines: Vec<Line>,
     is_final: bool,
     sent_at_us: Option<i64>,
@@ -117,6 +121,8 @@ pub(super) struct RefundRow {
     attempt_id: String,
     state: String,
     amount_minor: i64,
+    tax_minor: i64,
+    shipping_minor: i64,
     lines: Vec<Line>,
     restock: bool,
     reason: String,
@@ -184,6 +190,7 @@ impl PaymentRow {
             captured_minor: payment.captured_minor(),
             refunded_minor: payment.refunded_minor(),
             items: order.items.clone(),
+            charges: order.charges.clone(),
             state: payment.state.name().to_owned(),
             capture_method: order.capture_method.name().to_owned(),
             payment_method: order.payment_method.clone(),
@@ -215,6 +222,7 @@ impl PaymentRow {
                 currency: Currency::parse(&self.currency)
                     .map_err(|_| Error::Corrupt("currency"))?,
                 items: self.items,
+                charges: self.charges,
                 payment_method: self.payment_method,
                 capture_method: match self.capture_method.as_str() {
                     "manual" => CaptureMethod::Manual,
@@ -304,6 +312,8 @@ impl CaptureRow {
             attempt_id: capture.attempt.uuid().to_string(),
             state: capture.state.name().to_owned(),
             amount_minor: capture.amount_minor,
+            tax_minor: tax_of(&capture.lines, capture.shipping),
+            shipping_minor: capture.shipping.net_minor,
             lines: capture.lines.clone(),
             is_final: capture.is_final,
             sent_at_us: capture.asked.sent_at_us,
@@ -324,6 +334,7 @@ impl CaptureRow {
             attempt: id(&self.attempt_id, AttemptId::from_uuid)?,
             state: CaptureState::parse(&self.state).ok_or(Error::Corrupt("state"))?,
             amount_minor: self.amount_minor,
+            shipping: shipping(&self.lines, self.shipping_minor, self.tax_minor),
             lines: self.lines,
             is_final: self.is_final,
             asked: asked(self.sent_at_us, self.tries, self.due_at_us),
@@ -345,6 +356,8 @@ impl RefundRow {
             attempt_id: refund.attempt.uuid().to_string(),
             state: refund.state.name().to_owned(),
             amount_minor: refund.amount_minor,
+            tax_minor: tax_of(&refund.lines, refund.shipping),
+            shipping_minor: refund.shipping.net_minor,
             lines: refund.lines.clone(),
             restock: refund.restock,
             reason: refund.reason.clone(),
@@ -366,6 +379,7 @@ impl RefundRow {
             attempt: id(&self.attempt_id, AttemptId::from_uuid)?,
             state: RefundState::parse(&self.state).ok_or(Error::Corrupt("state"))?,
             amount_minor: self.amount_minor,
+            shipping: shipping(&self.lines, self.shipping_minor, self.tax_minor),
             lines: self.lines,
             restock: self.restock,
             reason: self.reason,
@@ -376,6 +390,14 @@ impl RefundRow {
             created_at_us: self.created_at_us,
             updated_at_us: self.updated_at_us,
         })
+    }
+}
+
+/// The part of shipping: its tax is what the lines do not have.
+fn shipping(lines: &[Line], shipping_minor: i64, tax_minor: i64) -> Part {
+    Part {
+        net_minor: shipping_minor,
+        tax_minor: tax_minor - tax_of(lines, Part::default()),
     }
 }
 

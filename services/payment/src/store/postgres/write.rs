@@ -3,6 +3,7 @@
 //! Every part of it depends on the payment having been written, so that all of it happens or nothing.
 //! Bytes travel as PostgreSQL writes them in text, `\x…`.
 
+use super::audit;
 use super::create::New;
 use super::rows::{AttemptRow, CaptureRow, Loaded, PaymentRow, RefundRow};
 use crate::error::Error;
@@ -33,6 +34,8 @@ pub(super) enum Written {
     KeyTaken,
     /// Nothing was written: another payment has the order_ref.
     OrderTaken,
+    /// Nothing was written: a limit of the caller has no room for it.
+    OverLimit,
 }
 
 /// What is written.
@@ -78,6 +81,7 @@ impl Write<'_> {
             Ok(_) => Ok(Written::Yes),
             Err(error) if broken(&error) == Some("mesh_idempotency_pkey") => Ok(Written::KeyTaken),
             Err(error) if is_order_taken(&error) => Ok(Written::OrderTaken),
+            Err(error) if is_over_limit(&error) => Ok(Written::OverLimit),
             Err(error) => Err(error.into()),
         }
     }
@@ -164,6 +168,10 @@ impl Write<'_> {
                 "body": bytea(&body),
                 "at_us": now_us,
             })).into_iter().collect::<Vec<_>>(),
+            "audit": effects.audit.iter()
+                .map(|record| audit::record(after.id.uuid(), record)).collect::<Vec<_>>(),
+            "spending": effects.spending.iter()
+                .map(|spending| audit::spending(after.id.uuid(), spending)).collect::<Vec<_>>(),
             "events": outcome::events(after, effects, now_us).iter()
                 .map(|told| event(told, now_us)).collect::<Vec<_>>(),
         });
@@ -205,6 +213,11 @@ pub(super) fn statement(statement: &str, document: &Value) -> String {
 /// Whether a write failed because another payment has the order_ref.
 pub(super) fn is_order_taken(error: &sqlx::Error) -> bool {
     broken(error) == Some("payments_order_ref")
+}
+
+/// Whether a write failed because a limit of the caller has no room for it.
+pub(super) fn is_over_limit(error: &sqlx::Error) -> bool {
+    broken(error) == Some("spending_within_limit")
 }
 
 /// The constraint that a write broke.
@@ -316,6 +329,6 @@ fn event(event: &Event, now_us: i64) -> Value {
 }
 
 /// <https://www.postgresql.org/docs/current/datatype-binary.html#DATATYPE-BINARY-BYTEA-HEX-FORMAT>
-fn bytea(bytes: &[u8]) -> String {
+pub(super) fn bytea(bytes: &[u8]) -> String {
     format!("\\x{}", hex::encode(bytes))
 }

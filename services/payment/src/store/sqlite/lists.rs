@@ -327,9 +327,17 @@ pub(super) async fn sweep(
     )
     .bind(retention.webhooks_before_us)
     .bind(retention.rows_max)
+    .execute(&mut *connection)
+    .await?;
+    let windows = sqlx::query(
+        "DELETE FROM spending WHERE rowid IN \
+             (SELECT rowid FROM spending WHERE start_us + window_us < ? ORDER BY start_us + window_us LIMIT ?)",
+    )
+    .bind(retention.windows_before_us)
+    .bind(retention.rows_max)
     .execute(connection)
     .await?;
-    Ok(changes.rows_affected() + webhooks.rows_affected())
+    Ok(changes.rows_affected() + webhooks.rows_affected() + windows.rows_affected())
 }
 
 fn currency(row: &SqliteRow) -> Result<Currency, Error> {

@@ -1,6 +1,7 @@
 //! The storage in SQLite. One process writes; a transaction begins with the write lock, so what it
 //! reads cannot change under it.
 
+mod audit;
 mod effects;
 mod lists;
 mod providers;
@@ -84,6 +85,8 @@ impl Store for SqliteStore {
             rows::save_attempt(&mut write, payment.id, number, attempt).await?;
         }
         effects::write(&mut write, None, &payment, &decision.effects, lease.now_us).await?;
+        audit::spend(&mut write, &decision.effects.spending, lease.now_us).await?;
+        audit::record(&mut write, &decision.effects.audit).await?;
         let work = settle(&mut write, &payment, &decision, lease).await?;
         write.commit().await?;
         Ok(Opened::Recorded(Recorded {
@@ -328,6 +331,8 @@ async fn change(
     decide: Decide<'_>,
 ) -> Result<(Payment, Decision), Error> {
     let (after, decision) = decided(before, lease, holds_lease, decide)?;
+    audit::spend(connection, &decision.effects.spending, lease.now_us).await?;
+    audit::record(connection, &decision.effects.audit).await?; // Also of what changed nothing that is stored.
     if after == *before {
         return Ok((after, decision));
     }

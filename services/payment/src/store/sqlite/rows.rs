@@ -1,7 +1,8 @@
 //! A payment as rows: loaded as a whole, saved where it differs from what was loaded.
 
 use crate::attempt::{Attempt, AttemptState, Hold};
-use crate::capture::{Capture, CaptureState, Follow};
+use crate::capture::{Capture, CaptureState, Follow, Line, tax_of};
+use crate::charges::Part;
 use crate::error::Error;
 use crate::payment::{CancelReason, CaptureMethod, Order, Payment};
 use crate::policy::{Asked, Progress};
@@ -114,9 +115,9 @@ pub(super) async fn insert(
     let order = &payment.order;
     sqlx::query(
         "INSERT INTO payments (id, principal, order_ref, customer_ref, currency, amount_minor, \
-             captured_minor, refunded_minor, items, state, capture_method, payment_method, \
+             captured_minor, refunded_minor, items, charges, state, capture_method, payment_method, \
              provider, late_success, ordered_at_us, created_at_us, updated_at_us, version) \
-         VALUES (?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
+         VALUES (?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
     )
     .bind(payment.id.to_string())
     .bind(&order.principal)
@@ -125,6 +126,7 @@ pub(super) async fn insert(
     .bind(order.currency.code())
     .bind(payment.amount_minor)
     .bind(json(&order.items))
+    .bind(json(&order.charges))
     .bind(payment.state.name())
     .bind(order.capture_method.name())
     .bind(&order.payment_method)
@@ -146,7 +148,7 @@ pub(super) async fn save(
     after: &Payment,
 ) -> Result<bool, Error> {
     let updated = sqlx::query(
-        "UPDATE payments SET amount_minor = ?, captured_minor = ?, refunded_minor = ?, items = ?, \
+        "UPDATE payments SET amount_minor = ?, captured_minor = ?, refunded_minor = ?, items = ?, charges = ?, \
              state = ?, payment_method = ?, last_error = ?, redirect_url = ?, closing = ?, \
              late_success = ?, expires_at_us = ?, updated_at_us = ?, version = ?, provider = ? \
          WHERE id = ? AND version = ?",
@@ -155,6 +157,7 @@ pub(super) async fn save(
     .bind(after.captured_minor())
     .bind(after.refunded_minor())
     .bind(json(&after.order.items))
+    .bind(json(&after.order.charges))
     .bind(after.state.name())
     .bind(&after.order.payment_method)
     .bind(after.last_error.as_ref().map(json))
@@ -239,9 +242,9 @@ async fn save_capture(
 ) -> Result<(), Error> {
     sqlx::query(
         "INSERT OR REPLACE INTO captures (id, payment_id, number, attempt_id, state, \
-             amount_minor, lines, is_final, sent_at_us, tries, due_at_us, stock, stock_tries, \
-             stock_due_at_us, failure, created_at_us, captured_at_us) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             amount_minor, tax_minor, shipping_minor, lines, is_final, sent_at_us, tries, due_at_us, stock, \
+             stock_tries, stock_due_at_us, failure, created_at_us, captured_at_us) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(capture.id.to_string())
     .bind(payment.to_string())
@@ -249,6 +252,8 @@ async fn save_capture(
     .bind(capture.attempt.to_string())
     .bind(capture.state.name())
     .bind(capture.amount_minor)
+    .bind(tax_of(&capture.lines, capture.shipping))
+    .bind(capture.shipping.net_minor)
     .bind(json(&capture.lines))
     .bind(capture.is_final)
     .bind(capture.asked.sent_at_us)
@@ -273,9 +278,9 @@ async fn save_refund(
 ) -> Result<(), Error> {
     sqlx::query(
         "INSERT OR REPLACE INTO refunds (id, payment_id, number, attempt_id, state, \
-             amount_minor, lines, restock, reason, sent_at_us, tries, due_at_us, stock, \
-             stock_tries, stock_due_at_us, failure, created_at_us, updated_at_us) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             amount_minor, tax_minor, shipping_minor, lines, restock, reason, sent_at_us, tries, due_at_us, \
+             stock, stock_tries, stock_due_at_us, failure, created_at_us, updated_at_us) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(refund.id.to_string())
     .bind(payment.to_string())
@@ -283,6 +288,8 @@ async fn save_refund(
     .bind(refund.attempt.to_string())
     .bind(refund.state.name())
     .bind(refund.amount_minor)
+    .bind(tax_of(&refund.lines, refund.shipping))
+    .bind(refund.shipping.net_minor)
     .bind(json(&refund.lines))
     .bind(refund.restock)
     .bind(&refund.reason)
@@ -313,6 +320,7 @@ pub(super) fn payment(row: &SqliteRow) -> Result<Payment, Error> {
             customer_ref: row.try_get("customer_ref")?,
             currency: Currency::parse(&currency).map_err(|_| Error::Corrupt("currency"))?,
             items: document(row, "items")?.ok_or(Error::Corrupt("items"))?,
+            charges: document(row, "charges")?.ok_or(Error::Corrupt("charges"))?,
             payment_method: row.try_get("payment_method")?,
             capture_method: match capture_method.as_str() {
                 "manual" => CaptureMethod::Manual,
@@ -363,12 +371,14 @@ fn attempt(row: &SqliteRow) -> Result<Attempt, Error> {
 }
 
 fn capture(row: &SqliteRow) -> Result<Capture, Error> {
+    let (lines, shipping) = lines(row)?;
     Ok(Capture {
         id: id(row, "id", CaptureId::parse)?,
         attempt: id(row, "attempt_id", AttemptId::parse)?,
         state: name(row, "state", CaptureState::parse)?,
         amount_minor: row.try_get("amount_minor")?,
-        lines: document(row, "lines")?.ok_or(Error::Corrupt("lines"))?,
+        lines,
+        shipping,
         is_final: row.try_get("is_final")?,
         asked: asked(row)?,
         stock: name(row, "stock", Follow::parse)?,
@@ -380,12 +390,14 @@ fn capture(row: &SqliteRow) -> Result<Capture, Error> {
 }
 
 fn refund(row: &SqliteRow) -> Result<Refund, Error> {
+    let (lines, shipping) = lines(row)?;
     Ok(Refund {
         id: id(row, "id", RefundId::parse)?,
         attempt: id(row, "attempt_id", AttemptId::parse)?,
         state: name(row, "state", RefundState::parse)?,
         amount_minor: row.try_get("amount_minor")?,
-        lines: document(row, "lines")?.ok_or(Error::Corrupt("lines"))?,
+        lines,
+        shipping,
         restock: row.try_get("restock")?,
         reason: row.try_get("reason")?,
         asked: asked(row)?,
@@ -395,6 +407,17 @@ fn refund(row: &SqliteRow) -> Result<Refund, Error> {
         created_at_us: row.try_get("created_at_us")?,
         updated_at_us: row.try_get("updated_at_us")?,
     })
+}
+
+/// The lines of a capture or refund, and its part of shipping, whose tax is what the lines do not have.
+fn lines(row: &SqliteRow) -> Result<(Vec<Line>, Part), Error> {
+    let lines: Vec<Line> = document(row, "lines")?.ok_or(Error::Corrupt("lines"))?;
+    let tax_minor: i64 = row.try_get("tax_minor")?;
+    let shipping = Part {
+        net_minor: row.try_get("shipping_minor")?,
+        tax_minor: tax_minor - tax_of(&lines, Part::default()),
+    };
+    Ok((lines, shipping))
 }
 
 fn asked(row: &SqliteRow) -> Result<Asked, Error> {

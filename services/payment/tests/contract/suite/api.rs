@@ -23,6 +23,7 @@ pub(crate) fn api(process: &Process) -> Grpc {
     };
     let operators = Operators {
         desk: process.desk.clone(),
+        audit: process.audit.clone(),
         escalate_us: 3_600 * SECOND_US,
     };
     Grpc::new(
@@ -33,19 +34,19 @@ pub(crate) fn api(process: &Process) -> Grpc {
     )
 }
 
-async fn as_client<F: Future>(name: &str, call: F) -> F::Output {
+pub(crate) async fn as_client<F: Future>(name: &str, call: F) -> F::Output {
     CallContext::root(Principal::new(name, Vec::<String>::new()))
         .scope(call)
         .await
 }
 
-async fn as_operator<F: Future>(call: F) -> F::Output {
+pub(crate) async fn as_operator<F: Future>(call: F) -> F::Output {
     CallContext::root(Principal::new("boss", ["operator"]))
         .scope(call)
         .await
 }
 
-fn order(order_ref: &str, key: &str) -> Request<pb::CreatePaymentRequest> {
+pub(crate) fn order(order_ref: &str, key: &str) -> Request<pb::CreatePaymentRequest> {
     Request::new(pb::CreatePaymentRequest {
         order_ref: order_ref.into(),
         currency_code: "USD".into(),
@@ -60,7 +61,7 @@ fn order(order_ref: &str, key: &str) -> Request<pb::CreatePaymentRequest> {
     })
 }
 
-fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     let details = status.get_error_details();
     let info = details.error_info().expect("every error says its reason");
     assert_eq!(info.domain, "payment.commerce");

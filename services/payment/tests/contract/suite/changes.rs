@@ -127,6 +127,7 @@ async fn what_is_old_is_forgotten_in_order() {
         answers_before_us: now_us - 2 * SECOND_US,
         changes_before_us: now_us - SECOND_US,
         webhooks_before_us: now_us,
+        windows_before_us: now_us,
         rows_max: 2,
     };
     assert_eq!(store.sweep(retention).await.unwrap(), 4, "two of each");

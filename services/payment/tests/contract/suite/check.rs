@@ -54,9 +54,9 @@ impl World {
         .await;
         self.counts_nothing(
             "captures and refunds without the sales that they are",
-            "SELECT CAST(id AS TEXT) FROM (SELECT id, amount_minor, state FROM captures \
-                 UNION ALL SELECT id, -amount_minor, state FROM refunds) AS parts \
-             WHERE CASE state WHEN 'succeeded' THEN amount_minor ELSE 0 END <> \
+            "SELECT CAST(id AS TEXT) FROM (SELECT id, amount_minor - tax_minor - shipping_minor AS minor, state FROM captures \
+                 UNION ALL SELECT id, -(amount_minor - tax_minor - shipping_minor), state FROM refunds) AS parts \
+             WHERE CASE state WHEN 'succeeded' THEN minor ELSE 0 END <> \
                  (SELECT COALESCE(SUM(amount_minor), 0) FROM sales_lines WHERE source_id = id)",
         )
         .await;
@@ -73,6 +73,7 @@ impl World {
         let payments = self.payments().await;
         self.check_provider(&payments).await;
         self.check_stock(&payments);
+        self.check_audit(&payments).await;
     }
 
     async fn counts_nothing(&self, what: &str, sql: &'static str) {

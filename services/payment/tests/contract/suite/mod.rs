@@ -2,19 +2,23 @@
 //! alone, where that says more.
 
 mod api;
+mod audit;
 mod books;
 mod catalogue;
 mod changes;
+mod charges;
 mod check;
 pub(crate) mod crash;
 mod flows;
 pub(crate) mod fuse;
 mod idempotency;
 mod leases;
+mod limits;
 mod operators;
 mod outcomes;
 mod random;
 mod replicas;
 mod routing;
+mod sequences;
 mod table;
 pub(crate) mod world;

@@ -12,6 +12,7 @@ use kernel::{Currency, Money};
 use mesh_runtime::Clock;
 use mesh_store::Durability;
 use payment::catalogue::Catalogue as _;
+use payment::charges::Charges;
 use payment::error::Error;
 use payment::fact::Turn;
 use payment::payment::{CaptureMethod, Order, Payment};
@@ -341,13 +342,15 @@ impl Bench for Service<'_> {
 }
 
 /// The domain alone.
-struct Alone<'a> {
-    table: &'a Table,
-    payment: Option<Payment>,
+pub(super) struct Alone<'a> {
+    pub(super) table: &'a Table,
+    pub(super) payment: Option<Payment>,
+    pub(super) charges: Charges,
 }
 
-impl Bench for Alone<'_> {
-    async fn buy(&mut self, bought: [i32; 2], manual: bool) {
+impl Alone<'_> {
+    /// Whether there is anything to pay.
+    pub(super) async fn try_buy(&mut self, bought: [i32; 2], manual: bool) -> bool {
         let lines = owned(&[("A", bought[0]), ("B", bought[1])]);
         let currency = Currency::parse("USD").unwrap();
         let order = Order {
@@ -356,6 +359,7 @@ impl Bench for Alone<'_> {
             customer_ref: String::new(),
             currency,
             items: self.table.catalogue.quote(&lines, currency).await.unwrap(),
+            charges: self.charges.clone(),
             payment_method: String::new(),
             capture_method: if manual {
                 CaptureMethod::Manual
@@ -366,7 +370,18 @@ impl Bench for Alone<'_> {
             ordered_at_us: None,
         };
         let mut turn = Turn::new(self.now_us(), self.table.rules());
-        self.payment = Some(Payment::create(order, &mut turn).unwrap());
+        self.payment = Payment::create(order, &mut turn).ok();
+        self.table.keep(turn.effects);
+        self.payment.is_some()
+    }
+}
+
+impl Bench for Alone<'_> {
+    async fn buy(&mut self, bought: [i32; 2], manual: bool) {
+        assert!(
+            self.try_buy(bought, manual).await,
+            "there is something to pay"
+        );
     }
 
     async fn carry_out(&mut self, step: &Step) -> Result<(), &'static str> {
@@ -492,6 +507,7 @@ async fn random_sequences_on_the_domain_agree_with_the_model() {
             &mut Alone {
                 table: &table,
                 payment: None,
+                charges: Charges::default(),
             },
             seed,
         )

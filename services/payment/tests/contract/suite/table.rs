@@ -7,7 +7,7 @@ use http::HeaderMap;
 use mesh_runtime::Clock;
 use payment::catalogue::ask_catalogue;
 use payment::config::SagaConfig;
-use payment::fact::Turn;
+use payment::fact::{Effects, Turn};
 use payment::money::ask_provider;
 use payment::payment::Payment;
 use payment::policy::Rules;
@@ -28,6 +28,7 @@ pub(super) struct Table {
     pub(super) catalogue: MemoryCatalogue,
     provider: MemoryProvider,
     rules: Rules,
+    left_behind: Mutex<Effects>,
 }
 
 impl Table {
@@ -42,6 +43,7 @@ impl Table {
             clock,
             provider,
             rules,
+            left_behind: Mutex::default(),
         }
     }
 
@@ -56,6 +58,7 @@ impl Table {
         let mut turn = self.turn(&mut changed);
         command(&mut changed, &mut turn)?;
         let mut next = changed.next(&mut turn);
+        self.keep(turn.effects);
         while let Next::Call(call) = next {
             let report = match *call {
                 Call::Stock(call) => {
@@ -66,6 +69,7 @@ impl Table {
             let mut turn = self.turn(&mut changed);
             changed.record(&mut turn, report);
             next = changed.next(&mut turn);
+            self.keep(turn.effects);
         }
         *payment = changed;
         Ok(())
@@ -74,6 +78,20 @@ impl Table {
     pub(super) fn turn(&self, payment: &mut Payment) -> Turn<'_> {
         payment.version += 1;
         Turn::new(self.clock.now_us(), &self.rules)
+    }
+
+    /// Adds to what payments have left behind.
+    pub(super) fn keep(&self, effects: Effects) {
+        let mut all = self.left_behind.lock().unwrap();
+        all.facts.extend(effects.facts);
+        all.moves.extend(effects.moves);
+        all.entries.extend(effects.entries);
+        all.sales.extend(effects.sales);
+    }
+
+    /// What payments have left behind so far.
+    pub(super) fn left_behind(&self) -> Effects {
+        self.left_behind.lock().unwrap().clone()
     }
 
     pub(super) fn rules(&self) -> &Rules {

@@ -8,14 +8,16 @@ use kernel::{Currency, PaymentId};
 use mesh_events::FaultPoints;
 use mesh_runtime::Clock;
 use mesh_store::{Durability, SqliteConfig};
+use payment::charges::Charges;
 use payment::commands::{Answer, Commands, NewPayment, Request};
 use payment::config::{SagaConfig, ServiceConfig};
 use payment::error::Error;
+use payment::limits::Limits;
 use payment::payment::{CaptureMethod, Payment};
 use payment::provider::simulator::{self, Simulator, SimulatorConfig};
 use payment::refund::Wanted;
 use payment::saga::{Providers, Saga};
-use payment::store::{Desk, Store, Viewer};
+use payment::store::{AuditLog, Desk, Store, Viewer};
 use payment::webhook::DirectWebhooks;
 use payment::wire::method;
 use payment::worker::Worker;
@@ -46,6 +48,7 @@ pub(crate) struct Process {
     pub(crate) commands: Commands,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) desk: Arc<dyn Desk>,
+    pub(crate) audit: Arc<dyn AuditLog>,
     pub(crate) worker: Worker,
 }
 
@@ -119,13 +122,15 @@ impl World {
             self.clock.clone(),
             TaskTracker::new(),
             FaultPoints::default(),
-        );
+        )
+        .limited(Limits::new(&self.config.limits).unwrap());
         let worker = Worker::new(store.clone(), saga.clone(), self.config.clone());
         let commands = Commands::new(store.clone(), saga, catalogue, simulator::NAME.to_owned());
         Process {
             commands,
             store,
             desk: self.storage.desk(),
+            audit: self.storage.audit(),
             worker,
         }
     }
@@ -263,6 +268,7 @@ impl Process {
 pub(crate) struct Buy {
     pub(crate) order_ref: Option<String>,
     pub(crate) lines: Vec<(String, i32)>,
+    pub(crate) charges: Charges,
     pub(crate) payment_method: &'static str,
     pub(crate) capture_method: CaptureMethod,
     pub(crate) confirm: bool,
@@ -274,6 +280,7 @@ impl Buy {
         Self {
             order_ref: None,
             lines: owned(&[("A", 2), ("B", 1)]),
+            charges: Charges::default(),
             payment_method: VISA,
             capture_method: CaptureMethod::Automatic,
             confirm: true,
@@ -310,6 +317,7 @@ impl Buy {
             customer_ref: "customer".into(),
             currency: Currency::parse("USD").unwrap(),
             lines: self.lines.clone(),
+            charges: self.charges.clone(),
             payment_method: self.payment_method.into(),
             capture_method: self.capture_method,
             confirm: self.confirm,
