@@ -42,7 +42,6 @@ use crate::catalogue::{Catalogue, ProductCatalogue};
 use crate::commands::Commands;
 use crate::grpc::watch;
 use crate::grpc::{Grpc, Operators};
-use crate::provider::Provider;
 use crate::provider::simulator::{RemoteSimulator, Simulator};
 use crate::saga::{Providers, Saga};
 use crate::store::Store;
@@ -238,7 +237,7 @@ pub async fn run(
     let _exporting = mesh_runtime::telemetry::export_metrics(&registry)?;
     let clock = Clock::system();
     let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
-    let (providers, simulator) = simulator(&config, &clock).await?;
+    let (providers, simulator) = simulators(&config, &clock).await?;
     let bus_metrics = mesh_rabbitmq::Metrics::register(&registry)?;
     let bus = RabbitMqBus::start(config.bus, "payment", bus_metrics)?;
     bus.declare(&[]).await?;
@@ -273,7 +272,7 @@ pub async fn run(
     if let Some(sending) = simulator.clone() {
         let webhooks = DirectWebhooks::new(service.commands().clone(), provider::simulator::NAME);
         let until_stop = shutdown.clone();
-        background.spawn(async move { sending.run(&webhooks, until_stop).await });
+        background.spawn(async move { sending.run(Some(&webhooks), until_stop).await });
     }
 
     let stopping = shutdown.clone();
@@ -302,28 +301,39 @@ async fn answers(store: Arc<dyn Store>) -> Result<(), String> {
     revisions.map(drop).map_err(|error| error.to_string())
 }
 
-/// The simulator as a provider, where it is one; and itself, where it runs in this process.
-async fn simulator(
+/// The simulators that payments may go to as providers; and the one that runs in this process.
+async fn simulators(
     config: &Config,
     clock: &Clock,
 ) -> anyhow::Result<(Providers, Option<Arc<Simulator>>)> {
-    let among = |provider: Arc<dyn Provider>| {
-        Providers::from([(provider::simulator::NAME.to_owned(), provider)])
-    };
-    if !config
-        .service
-        .providers()
-        .contains(provider::simulator::NAME)
-    {
-        return Ok((Providers::new(), None));
+    let named = config.service.providers();
+    let mut providers = Providers::new();
+    for (name, further) in &config.simulators {
+        ensure!(
+            !provider::NAMES.contains(&name.as_str()),
+            "simulators.{name}: is the name of another provider"
+        );
+        if named.contains(name.as_str()) {
+            let remote = RemoteSimulator::new(name, &further.remote, &further.simulator);
+            let remote = remote.with_context(|| format!("simulators.{name}"))?;
+            providers.insert(name.clone(), Arc::new(remote));
+        }
     }
+    let name = provider::simulator::NAME;
+    if !named.contains(name) {
+        return Ok((providers, None));
+    }
+    config.simulator.validate()?;
     if !config.simulator_remote.url.is_empty() {
-        let remote = RemoteSimulator::new(&config.simulator_remote, &config.simulator)?;
-        return Ok((among(Arc::new(remote)), None));
+        let remote = RemoteSimulator::new(name, &config.simulator_remote, &config.simulator)
+            .context("simulator_remote")?;
+        providers.insert(name.to_owned(), Arc::new(remote));
+        return Ok((providers, None));
     }
     let simulator = Simulator::open(&config.simulator, &config.simulator_journal, clock.clone())
         .await
         .context("the simulator's journal")?;
     let simulator = Arc::new(simulator);
-    Ok((among(simulator.clone()), Some(simulator)))
+    providers.insert(name.to_owned(), simulator.clone());
+    Ok((providers, Some(simulator)))
 }

@@ -17,4 +17,5 @@ mod random;
 mod replicas;
 mod routing;
 mod table;
+mod unknown;
 pub(crate) mod world;
