@@ -10,12 +10,44 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::orders::{manual_order, order, put_on_sale, with};
 use crate::rest::Rest;
+
+/// Payment methods and how often each is used, beside the other numbers.
+pub type Cards = &'static [(u32, &'static str)];
+
+/// Mostly good ones.
+pub const CARDS: Cards = &[
+    (7, "pm_card_visa"),
+    (1, "pm_card_declined"),
+    (1, "pm_card_timeout_after"),
+    (1, "pm_card_webhook_duplicate"),
+];
+
+/// Whatever the simulator can script, half of them good ones.
+pub const ALL_CARDS: Cards = &[
+    (24, "pm_card_visa"),
+    (4, "pm_card_mastercard"),
+    (2, "pm_card_declined"),
+    (1, "pm_card_insufficient_funds"),
+    (2, "pm_card_authentication_ok"),
+    (1, "pm_card_authentication_fail"),
+    (2, "pm_card_timeout_before"),
+    (2, "pm_card_timeout_after"),
+    (2, "pm_card_late"),
+    (1, "pm_card_slow"),
+    (2, "pm_card_webhook_late"),
+    (2, "pm_card_webhook_duplicate"),
+    (2, "pm_card_webhook_reordered"),
+    (2, "pm_card_webhook_forged"),
+    (2, "pm_card_webhook_lost"),
+    (2, "pm_card_refund_declined"),
+];
 
 /// The variants that they buy.
 const SKUS: [&str; 4] = ["MUG-1", "POT-1", "CUP-1", "JUG-1"];
@@ -78,6 +110,7 @@ pub struct Customers {
     rest: Rest,
     acknowledged: Arc<Mutex<Journal>>,
     stop: Arc<AtomicBool>,
+    begun: Arc<AtomicU64>,
     tasks: JoinSet<()>,
 }
 
@@ -90,6 +123,18 @@ impl Customers {
         temporary: &'static [u16],
         random: &mut StdRng,
     ) -> Customers {
+        Customers::enter_with(rest, count, CARDS, u64::MAX, temporary, random).await
+    }
+
+    /// The same with other cards, until `payments_max` payments were begun.
+    pub async fn enter_with(
+        rest: &Rest,
+        count: usize,
+        cards: Cards,
+        payments_max: u64,
+        temporary: &'static [u16],
+        random: &mut StdRng,
+    ) -> Customers {
         for sku in SKUS {
             put_on_sale(rest, sku, 1250, 1_000_000).await;
         }
@@ -97,21 +142,26 @@ impl Customers {
             rest: rest.clone(),
             acknowledged: Arc::default(),
             stop: Arc::default(),
+            begun: Arc::default(),
             tasks: JoinSet::new(),
         };
-        let next = Arc::new(AtomicU64::new(0));
         for _ in 0..count {
             let customer = Customer {
                 rest: rest.clone(),
                 acknowledged: customers.acknowledged.clone(),
                 temporary,
+                cards,
                 random: StdRng::seed_from_u64(random.random()),
             };
-            let (stop, next) = (customers.stop.clone(), next.clone());
+            let (stop, begun) = (customers.stop.clone(), customers.begun.clone());
             customers.tasks.spawn(async move {
                 let mut customer = customer;
                 while !stop.load(Ordering::Relaxed) {
-                    customer.shop(next.fetch_add(1, Ordering::Relaxed)).await;
+                    let number = begun.fetch_add(1, Ordering::Relaxed);
+                    if number >= payments_max {
+                        return;
+                    }
+                    customer.shop(number).await;
                 }
             });
         }
@@ -122,6 +172,11 @@ impl Customers {
     pub fn write_to(&self, file: &Path) -> std::io::Result<()> {
         self.lock().file = Some(File::create(file)?);
         Ok(())
+    }
+
+    /// How many payments were begun so far, and counting.
+    pub fn begun(&self) -> Arc<AtomicU64> {
+        self.begun.clone()
     }
 
     /// How many questions were answered so far.
@@ -193,18 +248,15 @@ struct Customer {
     rest: Rest,
     acknowledged: Arc<Mutex<Journal>>,
     temporary: &'static [u16],
+    cards: Cards,
     random: StdRng,
 }
 
 impl Customer {
     /// One order, by any card, and what may come after it.
     async fn shop(&mut self, n: u64) {
-        let token = match self.random.random_range(0..10) {
-            0 => "pm_card_declined",
-            1 => "pm_card_timeout_after",
-            2 => "pm_card_webhook_duplicate",
-            _ => "pm_card_visa",
-        };
+        let card = self.cards.choose_weighted(&mut self.random, |card| card.0);
+        let token = card.expect("there are cards").1;
         let sku = SKUS[self.random.random_range(0..SKUS.len())];
         let items = [(sku, self.random.random_range(1..4))];
         let order_ref = format!("ORDER-{n}");
@@ -243,16 +295,44 @@ impl Customer {
                 self.insist(&format!("{path}/refunds"), format!("refund-{n}"), back)
                     .await;
             }
+            "REQUIRES_ACTION" => {
+                // The customer is back from the bank; payment may have heard of it before.
+                self.ask(
+                    &format!("{path}:confirm"),
+                    format!("confirm-{n}"),
+                    json!({}),
+                    &[400],
+                )
+                .await;
+            }
+            "PROCESSING" if self.random.random_range(0..4) == 0 => {
+                // It may be paid by now, which is an answer, too.
+                let refused = &[400];
+                self.ask(
+                    &format!("{path}:cancel"),
+                    format!("cancel-{n}"),
+                    json!({}),
+                    refused,
+                )
+                .await;
+            }
             _ => {}
         }
     }
 
     /// Asks until there is an answer. Whatever goes wrong is temporary; a refusal is not expected.
     async fn insist(&self, path: &str, key: String, body: Value) -> Value {
+        let answer = self.ask(path, key, body, &[]).await;
+        answer.expect("no refusal was expected")
+    }
+
+    /// Asks until there is an answer, or a refusal with one of these statuses.
+    async fn ask(&self, path: &str, key: String, body: Value, refusals: &[u16]) -> Option<Value> {
         let asking = async {
             loop {
                 match self.rest.try_post(path, &key, &body).await {
-                    Ok(answer) if answer.status == 200 => return answer.json(),
+                    Ok(answer) if answer.status == 200 => return Some(answer.json()),
+                    Ok(answer) if refusals.contains(&answer.status) => return None,
                     Ok(answer) => {
                         let temporary = self.temporary.contains(&answer.status);
                         assert!(temporary, "{key}: {} {}", answer.status, answer.text());
@@ -263,7 +343,8 @@ impl Customer {
             }
         };
         let answer = tokio::time::timeout(PATIENCE, asking).await;
-        let answer = answer.unwrap_or_else(|_| panic!("{key} has no answer within {PATIENCE:?}"));
+        let answer =
+            answer.unwrap_or_else(|_| panic!("{key} has no answer within {PATIENCE:?}"))?;
         let acknowledged = Acknowledged {
             path: path.to_owned(),
             key,
@@ -274,6 +355,6 @@ impl Customer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(acknowledged);
-        answer
+        Some(answer)
     }
 }

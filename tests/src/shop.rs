@@ -414,7 +414,7 @@ impl Shop {
         self.payment = Some(Running::start(|shutdown| async move {
             let sending = {
                 let (simulator, shutdown) = (simulator.clone(), shutdown.clone());
-                mesh::spawn(async move { simulator.run(&webhooks, shutdown).await })
+                mesh::spawn(async move { simulator.run(Some(&webhooks), shutdown).await })
             };
             let served = service.run(listener, shutdown).await;
             sending.await?;

@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tests::faults::fallback::fallback;
 use tests::faults::house::Programs;
+use tests::faults::provider::adversary;
 use tests::faults::{Plan, mixed, outages};
 
 const SEED: u32 = 2026;
@@ -29,6 +31,35 @@ async fn killed_processes_and_servers_lose_and_repeat_nothing() {
     print!("{report}");
     assert!(report.violations.is_empty(), "{report}");
     assert!(report.payments > 0 && report.kills() > 10, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_goes_wrong_in_every_way_charges_nobody_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = adversary(&plan(0), 300, folder.path()).await.unwrap();
+    print!("{report}");
+    assert!(report.violations.is_empty(), "{report}");
+    assert!(report.payments >= 300 && report.kills() > 0, "{report}");
+    for fault in [
+        "authorize unknown_before",
+        "authorize unknown_after",
+        "authorize late",
+        "webhook late, accepted",
+        "webhook duplicated, accepted",
+        "webhook reordered, accepted",
+        "webhook forged, refused",
+        "webhook lost, lost",
+    ] {
+        assert!(report.happened.contains_key(fault), "{fault}: {report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_provider_payments_fall_back_where_nothing_was_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let outage = fallback(&plan(0), folder.path()).await.unwrap();
+    print!("{outage}");
+    assert!(outage.violations.is_empty(), "{outage}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

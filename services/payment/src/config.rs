@@ -12,7 +12,7 @@ use mesh_rabbitmq::RabbitMqConfig;
 use mesh_runtime::telemetry::TelemetryConfig;
 use mesh_store::{PostgresConfig, SqliteConfig};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Everything that the program reads.
@@ -38,6 +38,19 @@ pub struct Config {
     pub simulator_journal: SqliteConfig,
     /// The simulator as a process of its own; used as soon as it has a URL.
     pub simulator_remote: RemoteConfig,
+    /// Further simulators in other processes by name, each a provider that routes may name: to try out how
+    /// payments are routed, and what becomes of them when a provider is away.
+    pub simulators: BTreeMap<String, FurtherSimulator>,
+}
+
+/// A simulator in another process that is a provider of a name of its own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FurtherSimulator {
+    /// Where it is.
+    pub remote: RemoteConfig,
+    /// What it can do, and the secret of its webhooks.
+    pub simulator: SimulatorConfig,
 }
 
 impl Default for Config {
@@ -55,6 +68,7 @@ impl Default for Config {
                 ..SqliteConfig::default()
             },
             simulator_remote: RemoteConfig::default(),
+            simulators: BTreeMap::new(),
         }
     }
 }
@@ -214,6 +228,9 @@ pub struct SagaConfig {
     /// After this time what the provider does not know of has not happened, in milliseconds. Longer
     /// than a request can be under way to the provider.
     pub settle_ms: u32,
+    /// How long a charge that was given up is looked up, ever more rarely, in seconds: a request that was under
+    /// way for longer than `settle_ms` may succeed after all, and its webhook may be lost. Then it is given back.
+    pub late_success_s: u32,
     /// After this time an unknown outcome is listed for a person, in seconds; it is looked up all the same.
     pub escalate_s: u32,
 }
@@ -237,6 +254,7 @@ impl Default for SagaConfig {
             look_up_first_ms: 2_000,
             look_up_ms_max: 60_000,
             settle_ms: 15_000,
+            late_success_s: 24 * 3_600,
             escalate_s: 3_600,
         }
     }
@@ -260,6 +278,7 @@ impl SagaConfig {
             settle_us: milliseconds(self.settle_ms)
                 .max(provider.map_or(0, |provider| provider.look_up_lag_us)),
             resend_us: provider.map_or(i64::MAX, |provider| provider.idempotency_window_us),
+            late_success_us: seconds(self.late_success_s),
             captures_later: provider.is_none_or(|provider| provider.manual_capture),
             voids: provider.is_none_or(|provider| provider.void),
             captures_in_parts: provider.is_none_or(|provider| provider.partial_capture),

@@ -9,6 +9,7 @@ use crate::provider::{
 };
 use crate::record::{ChargeAnswer, Report, SettlementAnswer};
 use crate::step::MoneyCall;
+use kernel::AttemptId;
 use std::time::Duration;
 
 /// Makes a call; one that takes longer than `limit` has an unknown outcome.
@@ -76,7 +77,7 @@ pub async fn ask_provider(provider: &dyn Provider, call: &MoneyCall, limit: Dura
         }
         MoneyCall::Reverse { attempt, amount } => {
             let request = Refund {
-                reference: format!("{attempt}-reversal"),
+                reference: reversal_reference(*attempt),
                 charge_reference: attempt.to_string(),
                 amount: *amount,
             };
@@ -85,6 +86,10 @@ pub async fn ask_provider(provider: &dyn Provider, call: &MoneyCall, limit: Dura
                 settled(within(limit, provider.refund(&request)).await),
             )
         }
+        MoneyCall::LookUpReversal { attempt } => Report::Reverse(
+            *attempt,
+            look_up(provider, &reversal_reference(*attempt), limit).await,
+        ),
         MoneyCall::Refund {
             refund,
             attempt,
@@ -120,9 +125,17 @@ pub(crate) fn not_configured(call: &MoneyCall) -> Report {
         MoneyCall::Void { attempt } | MoneyCall::Reverse { attempt, .. } => {
             Report::Reverse(*attempt, SettlementAnswer::Unavailable)
         }
+        MoneyCall::LookUpReversal { attempt } => {
+            Report::Reverse(*attempt, SettlementAnswer::Unknown)
+        }
         MoneyCall::Refund { refund, .. } => Report::Refund(*refund, SettlementAnswer::Unavailable),
         MoneyCall::LookUpRefund { refund } => Report::Refund(*refund, SettlementAnswer::Unknown),
     }
+}
+
+/// The refund of all that an attempt took is no refund of a payment, and has no id of its own.
+fn reversal_reference(attempt: AttemptId) -> String {
+    format!("{attempt}-reversal")
 }
 
 async fn within<T>(

@@ -28,6 +28,8 @@ pub struct Rules {
     pub settle_us: i64,
     /// How long after it was begun something may be sent to the provider under its key again.
     pub resend_us: i64,
+    /// How long after it was begun a charge that was given up is looked up, in case it arrives late.
+    pub late_success_us: i64,
     /// Whether the provider can authorise now and capture later.
     pub captures_later: bool,
     /// Whether the provider can give up what is not captured; else only a refund gives money back.

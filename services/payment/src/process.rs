@@ -1,12 +1,12 @@
 //! The service as a process of its own: what `chassis` has to know of it, and the simulator, which is its provider here
 //! or where `simulator_remote` says.
 
-use crate::provider::Provider;
 use crate::provider::simulator::{self, RemoteSimulator, Simulator};
+use crate::provider;
 use crate::saga::Providers;
 use crate::webhook::DirectWebhooks;
 use crate::{Config, DRAIN, Parts, Service, answers, store};
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use chassis::{Check, Common};
 use mesh_events::Subscription;
 use mesh_runtime::{Clock, shutdown};
@@ -45,7 +45,7 @@ impl chassis::Program for Program {
     }
 
     async fn open(config: Config, parts: chassis::Parts) -> anyhow::Result<Self> {
-        let (providers, simulator) = simulator(&config, &parts.clock).await?;
+        let (providers, simulator) = simulators(&config, &parts.clock).await?;
         let parts = Parts {
             mesh: parts.mesh,
             bus: parts.bus,
@@ -69,7 +69,7 @@ impl chassis::Program for Program {
             let commands = self.service.commands().clone();
             let webhooks = DirectWebhooks::new(commands, simulator::NAME);
             let until_stop = shutdown.clone();
-            background.spawn(async move { sending.run(&webhooks, until_stop).await });
+            background.spawn(async move { sending.run(Some(&webhooks), until_stop).await });
         }
         let served = self.service.run(listener, shutdown.clone()).await;
         shutdown.cancel(); // Where serving ended by itself, the rest ends too.
@@ -84,23 +84,39 @@ impl chassis::Program for Program {
     }
 }
 
-/// The simulator as a provider, where it is one; and itself, where it runs in this process.
-async fn simulator(
+/// The simulators that payments may go to as providers; and the one that runs in this process.
+async fn simulators(
     config: &Config,
     clock: &Clock,
 ) -> anyhow::Result<(Providers, Option<Arc<Simulator>>)> {
-    let among =
-        |provider: Arc<dyn Provider>| Providers::from([(simulator::NAME.to_owned(), provider)]);
-    if !config.service.providers().contains(simulator::NAME) {
-        return Ok((Providers::new(), None));
+    let named = config.service.providers();
+    let mut providers = Providers::new();
+    for (name, further) in &config.simulators {
+        ensure!(
+            !provider::NAMES.contains(&name.as_str()),
+            "simulators.{name}: is the name of another provider"
+        );
+        if named.contains(name.as_str()) {
+            let remote = RemoteSimulator::new(name, &further.remote, &further.simulator);
+            let remote = remote.with_context(|| format!("simulators.{name}"))?;
+            providers.insert(name.clone(), Arc::new(remote));
+        }
     }
+    let name = simulator::NAME;
+    if !named.contains(name) {
+        return Ok((providers, None));
+    }
+    config.simulator.validate()?;
     if !config.simulator_remote.url.is_empty() {
-        let remote = RemoteSimulator::new(&config.simulator_remote, &config.simulator)?;
-        return Ok((among(Arc::new(remote)), None));
+        let remote = RemoteSimulator::new(name, &config.simulator_remote, &config.simulator)
+            .context("simulator_remote")?;
+        providers.insert(name.to_owned(), Arc::new(remote));
+        return Ok((providers, None));
     }
     let simulator = Simulator::open(&config.simulator, &config.simulator_journal, clock.clone())
         .await
         .context("the simulator's journal")?;
     let simulator = Arc::new(simulator);
-    Ok((among(simulator.clone()), Some(simulator)))
+    providers.insert(name.to_owned(), simulator.clone());
+    Ok((providers, Some(simulator)))
 }

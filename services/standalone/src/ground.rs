@@ -57,6 +57,7 @@ impl Ground {
         }
         let contract = Contract::new(proto::FILE_DESCRIPTOR_SET)?;
         let mesh = Mesh::start(mesh_config, contract, registry).await?;
+        config.simulator.validate()?;
         let simulator =
             Simulator::open(&config.simulator, &config.simulator_journal, clock.clone())
                 .await

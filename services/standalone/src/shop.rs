@@ -298,7 +298,7 @@ fn webhooks_part(ground: &Ground, edge_addr: SocketAddr) -> anyhow::Result<Part>
         "webhooks",
         &ground.ended,
         |shutdown| async move {
-            simulator.run(&post, shutdown).await;
+            simulator.run(Some(&post), shutdown).await;
             Ok(())
         },
     ))

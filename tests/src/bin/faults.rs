@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use tests::faults::fallback::fallback;
 use tests::faults::house::Programs;
+use tests::faults::provider::adversary;
 use tests::faults::{Plan, mixed, outages};
 
 /// Kills processes and servers while customers buy, and checks that nothing was lost or done twice.
@@ -20,6 +22,9 @@ struct Arguments {
     /// For how long.
     #[arg(long, default_value_t = 15.0)]
     minutes: f64,
+    /// How many payments are begun, where that decides how long it takes.
+    #[arg(long, default_value_t = 20_000)]
+    payments: u64,
     /// Customers at the same time.
     #[arg(long, default_value_t = 12)]
     customers: usize,
@@ -39,6 +44,10 @@ enum What {
     Broker,
     /// The database is away.
     Postgres,
+    /// The provider goes wrong in every way it can, and is killed with payment.
+    Provider,
+    /// One of two providers is killed, and then hangs.
+    Fallback,
 }
 
 #[tokio::main]
@@ -66,6 +75,14 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         What::Postgres => {
             let outage = outages::postgres(&plan, folder).await?;
+            (outage.to_string(), outage.violations)
+        }
+        What::Provider => {
+            let report = adversary(&plan, arguments.payments, folder).await?;
+            (report.to_string(), report.violations)
+        }
+        What::Fallback => {
+            let outage = fallback(&plan, folder).await?;
             (outage.to_string(), outage.violations)
         }
     };

@@ -19,6 +19,8 @@ use xtask::{
     services,
 };
 
+use payment::provider::simulator::{Faults, WebhookFaults};
+
 use super::proxy::{Manners, Proxy};
 
 /// Where a process may be told to die, as `mesh_events` names the places.
@@ -59,10 +61,55 @@ pub struct Network {
     pub calls: Manners,
     /// Between payment and its provider.
     pub provider: Manners,
-    /// Share of provider calls that get no answer: half before their effect, half after it.
-    pub provider_timeouts: f64,
+    /// What the provider itself does wrong.
+    pub misfortune: Misfortune,
+    /// Whether payments go to another provider, `spare`, while the first one is away. Then there is no bad
+    /// network between payment and either of them: who listens nowhere is seen to be away.
+    pub spare: bool,
     /// Share of deliveries that come twice, and of those that come late.
     pub deliveries: f64,
+}
+
+/// What the provider does wrong by chance, and how it is announced. The seed is the run's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Misfortune {
+    /// Of its calls.
+    pub commands: Faults,
+    /// Of its webhooks.
+    pub webhooks: WebhookFaults,
+    /// Whether it announces everything.
+    pub webhooks_of_all: bool,
+}
+
+/// The provider's settings in TOML.
+fn simulated(journal: &Path, webhooks: &str, misfortune: Misfortune, seed: u64) -> String {
+    let Misfortune {
+        commands,
+        webhooks: announced,
+        webhooks_of_all,
+    } = misfortune;
+    format!(
+        "webhook_url = \"{webhooks}\"\n[journal]\npath = \"{journal}\"\n\
+         [simulator]\nwebhook_delay_ms = 50\nlate_webhook_delay_ms = 2000\n\
+         late_effect_ms = {LATE_EFFECT_MS}\nslow_ms = 1500\n\
+         webhooks_of_all = {webhooks_of_all}\nwebhook_secret = \"{SECRET}\"\n\
+         [simulator.faults]\nseed = {seed}\nunavailable = {:?}\nunknown_before = {:?}\n\
+         unknown_after = {:?}\nlate = {:?}\nslow = {:?}\ndeclined = {:?}\n\
+         [simulator.webhook_faults]\nseed = {seed}\nlate = {:?}\nduplicated = {:?}\n\
+         reordered = {:?}\nforged = {:?}\nlost = {:?}\n",
+        commands.unavailable,
+        commands.unknown_before,
+        commands.unknown_after,
+        commands.late,
+        commands.slow,
+        commands.declined,
+        announced.late,
+        announced.duplicated,
+        announced.reordered,
+        announced.forged,
+        announced.lost,
+        journal = journal.display(),
+    )
 }
 
 /// One process at its place.
@@ -136,6 +183,7 @@ struct Places {
     product: SocketAddr,
     payment: [SocketAddr; 2],
     simulator: SocketAddr,
+    spare: SocketAddr,
     edge: SocketAddr,
 }
 
@@ -152,6 +200,7 @@ impl House {
             product: free_address()?,
             payment: [free_address()?, free_address()?],
             simulator: free_address()?,
+            spare: free_address()?,
             edge: free_address()?,
         };
         let proxies = Arc::new(proxies(servers, &places, network, seed).await);
@@ -186,7 +235,7 @@ impl House {
         format!("http://{}", self.proxies.edge.address())
     }
 
-    /// Where the simulator's journal is.
+    /// Where the journals of the providers are.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -227,6 +276,14 @@ impl House {
             .unwrap_or_else(|| panic!("no process is called {name}"))
     }
 
+    /// The same, to do something to it.
+    pub fn process_mut(&mut self, name: &str) -> &mut Process {
+        let mut named = self.processes.iter_mut();
+        named
+            .find(|process| process.name == name)
+            .unwrap_or_else(|| panic!("no process is called {name}"))
+    }
+
     /// Writes the configurations and says which processes there are.
     fn settle(
         &mut self,
@@ -262,27 +319,35 @@ impl House {
         let address = self.proxies.product.address();
         writeln!(destinations, "product = \"http://{address}\"")?;
 
-        let journal = self.folder.join("simulator.db");
-        let simulator = format!(
-            "webhook_url = \"{}/v1/webhooks/simulator\"\n[journal]\npath = \"{}\"\n\
-             [simulator]\nwebhook_delay_ms = 50\nwebhook_secret = \"{SECRET}\"\n\
-             [simulator.faults]\nseed = {seed}\nunknown_before = {half}\nunknown_after = {half}\n",
-            self.url(),
-            journal.display(),
-            half = network.provider_timeouts / 2.0
+        let mut provider = format!(
+            "[simulator_remote]\nurl = \"http://{}\"\n[simulator]\nwebhook_secret = \"{SECRET}\"\n",
+            if network.spare {
+                places.simulator
+            } else {
+                self.proxies.simulator.address()
+            }
         );
-        self.add(
-            programs,
-            "simulator",
-            "simulator",
-            places.simulator,
-            &simulator,
-            &[],
-        )?;
+        let mut simulators = vec![("simulator", places.simulator)];
+        if network.spare {
+            simulators.push(("spare", places.spare));
+            write!(
+                provider,
+                "[simulators.spare.remote]\nurl = \"http://{}\"\n\
+                 [simulators.spare.simulator]\nwebhook_secret = \"{SECRET}\"\n\
+                 [service.circuit]\nfailures_max = 3\nopen_ms = 2000\n[[service.routes]]\n\
+                 providers = [{{ name = \"simulator\", weight = 1 }}, {{ name = \"spare\", weight = 0 }}]\n",
+                places.spare
+            )?;
+        }
+        for (name, place) in simulators {
+            let journal = self.folder.join(format!("{name}.db"));
+            let webhooks = format!("{}/v1/webhooks/{name}", self.url());
+            let simulated = simulated(&journal, &webhooks, network.misfortune, seed);
+            self.add(programs, name, "simulator", place, &simulated, &[])?;
+        }
         let payment = format!(
-            "{}{RELAY}{SAGA}{destinations}[simulator_remote]\nurl = \"http://{}\"\n[simulator]\nwebhook_secret = \"{SECRET}\"\n",
-            storage("payment"),
-            self.proxies.simulator.address()
+            "{}{RELAY}{SAGA}{destinations}{provider}",
+            storage("payment")
         );
         for (name, place) in ["payment-1", "payment-2"].iter().zip(places.payment) {
             self.add(programs, name, "payment", place, &payment, PAYMENT_POINTS)?;
@@ -327,6 +392,9 @@ const RELAY: &str = "[service.relay]\nbackoff_max_ms = 1000\npublish_timeout_ms 
 const SAGA: &str = "[service]\nworker_poll_ms = 100\n[service.saga]\nlease_ms = 3000\n\
     provider_timeout_ms = 1000\nretry_first_ms = 20\nretry_ms_max = 500\nlook_up_first_ms = 50\n\
     look_up_ms_max = 500\nsettle_ms = 4000\n";
+/// How long a request is under way to the provider that is held up: longer than payment thinks it can be
+/// (`settle_ms`), so that it has been sent again or given up when it arrives.
+const LATE_EFFECT_MS: u32 = 6_000;
 /// How many of the last lines of a log may be the one that says where a process has died.
 const LAST_LINES: usize = 8;
 /// What the simulator signs its webhooks with.
@@ -394,6 +462,16 @@ impl Process {
         if let Some(mut group) = self.group.take() {
             group.kill();
         }
+    }
+
+    /// Lets it hang until [`Process::resume`]: connections to it are there, and nothing comes.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.group.as_ref().context("it runs")?.pause()
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.group.as_ref().context("it runs")?.resume()
     }
 
     /// How it ended, if it has.

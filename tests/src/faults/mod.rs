@@ -4,8 +4,10 @@
 //! What is random comes from one seed, which is printed. That does not repeat a run step by step, for the
 //! operating system takes part in it, but it repeats what was tried.
 
+pub mod fallback;
 pub mod house;
 pub mod outages;
+pub mod provider;
 pub mod proxy;
 pub mod trouble;
 
@@ -14,13 +16,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mesh_runtime::Clock;
+use payment::provider::simulator::Faults;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use xtask::servers::Servers;
 
-use self::house::{House, Network, Programs};
+use self::house::{House, Misfortune, Network, Programs};
 use self::proxy::Manners;
-use self::trouble::{Amounts, Happened};
+use self::trouble::{Amounts, Happened, Kills};
 use crate::customers::{Customers, STOPPED};
 use crate::invariants::{
     Stores, Violations, acknowledged_is_there, check_all, every_event_has_one_effect,
@@ -73,7 +76,15 @@ fn network() -> Network {
             double: 0.05,
             ..slow
         },
-        provider_timeouts: 0.05,
+        misfortune: Misfortune {
+            commands: Faults {
+                unknown_before: 0.025,
+                unknown_after: 0.025,
+                ..Faults::NONE
+            },
+            ..Misfortune::default()
+        },
+        spare: false,
         deliveries: 0.1,
     }
 }
@@ -151,7 +162,11 @@ pub async fn mixed(plan: &Plan, folder: &Path) -> anyhow::Result<Report> {
     let cut = Box::new(move |number: usize| proxies.cut(number));
     let amounts = plan.amounts();
     let mut servers = trouble::servers(servers, cut, amounts, random.random(), happened.clone());
-    let mut processes = trouble::processes(house, plan.duration, random.random(), happened.clone());
+    let until = Instant::now() + plan.duration;
+    let over = Box::new(move || Instant::now() >= until);
+    let seed = random.random();
+    let kills = Kills::default();
+    let mut processes = trouble::processes(house, kills, over, seed, happened.clone());
     let (calm, house) = tokio::join!(servers.calm(), processes.calm());
     house.proxies.calm();
     for process in &house.processes {
@@ -229,7 +244,7 @@ impl Places {
         let mut undone = nothing_is_left_undone(&mut stores).await?;
         // The broker's own counts lag behind: what has arrived is seen by what it did.
         undone.extend(every_event_has_one_effect(&mut stores).await?);
-        let undelivered = stores.undelivered().await?;
+        let undelivered = stores.undelivered().await? + stores.under_way().await?;
         stores.close().await?;
         let queued = queues_are_empty(&queues(servers)?);
         Ok(undone.is_empty() && undelivered == 0 && queued.is_empty())

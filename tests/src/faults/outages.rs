@@ -38,11 +38,11 @@ pub struct Outage {
 }
 
 impl Outage {
-    fn say(&mut self, line: impl Into<String>) {
+    pub(super) fn say(&mut self, line: impl Into<String>) {
         self.lines.push(line.into());
     }
 
-    fn expect(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+    pub(super) fn expect(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
         if !holds {
             self.violations.push(otherwise());
         }

@@ -18,10 +18,6 @@ use super::house::{End, House, Process};
 
 /// How often is looked whether a process has died at its fault point.
 const LOOK: Duration = Duration::from_millis(20);
-/// A process is killed at a random moment this long after the last one, on average half of it.
-const KILL_WITHIN: Duration = Duration::from_secs(10);
-/// How often a fault point is passed before it kills, at most.
-const PASSINGS_MAX: u32 = 10;
 /// How long a broker that was killed stays away, at most.
 const AWAY_MAX: Duration = Duration::from_secs(2);
 
@@ -124,34 +120,70 @@ impl<T: Send + 'static> Hand<T> {
     }
 }
 
+/// Whether there has been trouble enough.
+pub type Over = Box<dyn Fn() -> bool + Send>;
+
+/// Who is killed, and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Kills {
+    /// Processes that are left alone, by name.
+    pub spared: &'static [&'static str],
+    /// A process is killed at a random moment this long after the last one, on average half of it.
+    pub within: Duration,
+    /// How often a fault point is passed before it kills, at most.
+    pub passings_max: u32,
+}
+
+impl Default for Kills {
+    /// Everybody, all the time.
+    fn default() -> Kills {
+        Kills {
+            spared: &[],
+            within: Duration::from_secs(10),
+            passings_max: 10,
+        }
+    }
+}
+
 /// Kills processes at their fault points and at random moments, and starts them again.
-pub fn processes(house: House, duration: Duration, seed: u64, happened: Happened) -> Hand<House> {
+pub fn processes(
+    house: House,
+    kills: Kills,
+    over: Over,
+    seed: u64,
+    happened: Happened,
+) -> Hand<House> {
     let mut random = StdRng::seed_from_u64(seed);
     Hand::start(house, move |house| {
-        let until = Instant::now() + duration;
         let mut next_kill = Instant::now();
-        while Instant::now() < until {
+        while !over() {
             for process in &mut house.processes {
                 match process.ended() {
                     Ok(None) => {}
                     Ok(Some(end)) => {
                         note(&happened, process, end);
-                        start(process, &mut random, &happened);
+                        start(process, kills, &mut random, &happened);
                     }
                     Err(error) => happened.unexpected(format!("{}: {error:#}", process.name)),
                 }
             }
             if Instant::now() >= next_kill {
-                next_kill = Instant::now() + KILL_WITHIN.mul_f64(random.random());
-                let process = house.processes.choose_mut(&mut random);
-                let process = process.expect("there are processes");
+                next_kill = Instant::now() + kills.within.mul_f64(random.random());
+                let mut victims: Vec<&mut Process> = house
+                    .processes
+                    .iter_mut()
+                    .filter(|process| !kills.spared.contains(&process.name.as_str()))
+                    .collect();
+                let process = victims.choose_mut(&mut random);
+                let process = process.expect("not all are spared");
                 process.kill();
                 happened.note(format!("{} killed at a random moment", process.name));
-                start(process, &mut random, &happened);
+                start(process, kills, &mut random, &happened);
             }
             thread::park_timeout(LOOK);
         }
-        for process in &mut house.processes {
+        let victims = house.processes.iter_mut();
+        for process in victims.filter(|process| !kills.spared.contains(&process.name.as_str())) {
             // What is armed could still kill; nothing is to happen from here on.
             process.kill();
             if let Err(error) = process.start(None) {
@@ -169,7 +201,7 @@ fn note(happened: &Happened, process: &Process, end: End) {
 }
 
 /// Starts a process, to die where the fewest have died so far, or anywhere.
-fn start(process: &mut Process, random: &mut StdRng, happened: &Happened) {
+fn start(process: &mut Process, kills: Kills, random: &mut StdRng, happened: &Happened) {
     let counts = happened.counts();
     let died_at = |point: &&&str| {
         let name = format!("{} killed at {point}", process.name);
@@ -182,7 +214,7 @@ fn start(process: &mut Process, random: &mut StdRng, happened: &Happened) {
     };
     let armed = point.map(|point| match *point {
         "before_retry" => format!("{point}:1"), // Passed only while the database is away.
-        _ => format!("{point}:{}", random.random_range(1..=PASSINGS_MAX)),
+        _ => format!("{point}:{}", random.random_range(1..=kills.passings_max)),
     });
     if let Err(error) = process.start(armed.as_deref()) {
         happened.unexpected(format!("{} not started: {error:#}", process.name));

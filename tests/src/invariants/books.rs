@@ -191,3 +191,13 @@ pub async fn provider_and_payments_agree(stores: &mut Stores) -> sqlx::Result<Vi
         )
         .await
 }
+
+/// Nobody who does not know the provider's secret was believed.
+pub async fn forged_webhooks_are_refused(stores: &mut Stores) -> sqlx::Result<Violations> {
+    stores
+        .texts(
+            "SELECT 'the forged webhook ' || event_id || ' was accepted' FROM provider.webhooks
+             WHERE fault = 'forged' AND outcome = 'accepted'",
+        )
+        .await
+}

@@ -42,7 +42,7 @@ impl Stores {
     }
 
     /// Copies the PostgreSQL databases at these URLs as they are now, and opens the copies beside the
-    /// provider's journal in `folder`.
+    /// provider's journal in `folder`; with one of a second provider there, both as one.
     pub async fn copy(
         product: &str,
         payment: &str,
@@ -55,7 +55,14 @@ impl Stores {
             copies.path().join("product.db"),
         );
         tokio::try_join!(snapshot(payment, &main), snapshot(product, &attached))?;
-        let journal = folder.join("simulator.db");
+        let (journal, spare) = (folder.join("simulator.db"), folder.join("spare.db"));
+        let journal = if spare.exists() {
+            let both = copies.path().join("provider.db");
+            merge(&[journal, spare], &both).await?;
+            both
+        } else {
+            journal
+        };
         let files = [main, attached, journal];
         let connection = connect(&files, true).await?;
         Ok(Stores {
@@ -173,6 +180,31 @@ impl Stores {
         .await
     }
 
+    /// What was done on purpose at the provider, and how often.
+    pub async fn misfortunes(&mut self) -> sqlx::Result<Vec<(String, u32)>> {
+        sqlx::query_as(
+            "SELECT operation || ' ' || fault, count(*) FROM provider.faults GROUP BY 1
+             UNION ALL
+             SELECT 'webhook ' || fault || ', ' || outcome, count(*) FROM provider.webhooks GROUP BY 1
+             UNION ALL
+             SELECT 'journal: ' || operation || ' ' || outcome, count(*) FROM provider.journal GROUP BY 1
+             UNION ALL
+             SELECT 'late success that went back', count(*) FROM payments WHERE late_success GROUP BY 1",
+        )
+        .fetch_all(&mut self.connection)
+        .await
+    }
+
+    /// Requests that are under way to the provider, and webhooks that are from it.
+    pub async fn under_way(&mut self) -> sqlx::Result<i64> {
+        sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM provider.arrivals)
+                  + (SELECT count(*) FROM provider.webhooks WHERE outcome = 'waiting')",
+        )
+        .fetch_one(&mut self.connection)
+        .await
+    }
+
     /// Events that were not delivered yet, over all outboxes.
     pub async fn undelivered(&mut self) -> sqlx::Result<i64> {
         sqlx::query_scalar(
@@ -233,6 +265,34 @@ impl Stores {
             .await
             .map(drop)
     }
+}
+
+/// The tables of a provider's file that are looked at.
+const JOURNAL: [&str; 4] = ["journal", "faults", "arrivals", "webhooks"];
+
+/// The journals of two providers as one in a new file.
+async fn merge(journals: &[PathBuf; 2], file: &Path) -> sqlx::Result<()> {
+    let mut connection = SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(true)
+        .busy_timeout(Duration::from_secs(10))
+        .connect()
+        .await?;
+    for (name, path) in ["first", "second"].iter().zip(journals) {
+        sqlx::query(AssertSqlSafe(format!("ATTACH ? AS {name}")))
+            .bind(path.to_string_lossy().into_owned())
+            .execute(&mut connection)
+            .await?;
+    }
+    for table in JOURNAL {
+        let both = format!(
+            "CREATE TABLE main.{table} AS SELECT * FROM first.{table} UNION ALL SELECT * FROM second.{table}"
+        );
+        sqlx::query(AssertSqlSafe(both))
+            .execute(&mut connection)
+            .await?;
+    }
+    connection.close().await
 }
 
 /// One connection to all three, in the order of [`FILES`].

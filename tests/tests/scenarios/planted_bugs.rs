@@ -77,6 +77,11 @@ const BUGS: &[(&str, &str)] = &[
          INSERT INTO provider.journal SELECT * FROM j",
     ),
     (
+        "forged_webhooks_are_refused",
+        "INSERT INTO provider.webhooks (event_id, body, due_at_us, fault, outcome) \
+         VALUES ('evt_planted', x'7b7d', 0, 'forged', 'accepted')",
+    ),
+    (
         "stock_covers_its_holds",
         "UPDATE product.stock SET reserved = reserved + 1 WHERE reserved < on_hand",
     ),

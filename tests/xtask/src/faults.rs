@@ -21,7 +21,9 @@ const HARNESS: &str = "faults";
 /// What to try, and for how long.
 #[derive(clap::Args)]
 pub struct Options {
-    /// What goes wrong: mixed (everything at once), broker or postgres (away for the time).
+    /// What goes wrong: mixed (everything at once), broker or postgres (away for the time), provider (it goes wrong
+    /// in every way it can, and is killed with payment, until so many payments were begun), fallback (one of two
+    /// providers is killed, and then hangs).
     #[arg(default_value = "mixed")]
     what: String,
     /// Where all chance comes from; another one each time, unless given.
@@ -30,6 +32,9 @@ pub struct Options {
     /// For how long.
     #[arg(long, default_value_t = 15.0)]
     minutes: f64,
+    /// How many payments are begun, where that decides how long it takes.
+    #[arg(long, default_value_t = 20_000)]
+    payments: u64,
     /// Customers at the same time.
     #[arg(long, default_value_t = 12)]
     customers: u32,
@@ -51,6 +56,7 @@ pub fn run(options: &Options) -> Result<()> {
     harness.arg("--programs").arg(folder_of(&programs[0])?);
     harness.arg("--folder").arg(&folder);
     harness.args(["--minutes", &options.minutes.to_string()]);
+    harness.args(["--payments", &options.payments.to_string()]);
     harness.args(["--customers", &options.customers.to_string()]);
     if let Some(seed) = options.seed {
         harness.args(["--seed", &seed.to_string()]);

@@ -22,6 +22,9 @@ use async_trait::async_trait;
 use http::HeaderMap;
 use kernel::{Invalid, Money};
 
+/// The names of the providers that are built in.
+pub const NAMES: [&str; 3] = [simulator::NAME, stripe::NAME, toss::NAME];
+
 /// What a provider can do. The saga asks before it plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {

@@ -87,11 +87,31 @@ impl Payment {
             look_up_later(&mut attempt.asked.progress, turn);
             return;
         }
-        let gave_up = turn.now_us - attempt.created_at_us >= turn.rules.provider_give_up_us;
-        if gave_up || self.closing.is_some() {
+        if self.is_tried_enough(index, turn) || self.closing.is_some() {
             self.fail(index, turn, provider_unavailable());
+            self.watch(index, turn);
         } else {
             self.send_again(index, turn.now_us);
+        }
+    }
+
+    /// Whether a charge is sent no more: it was for long enough, or the provider may have forgotten its key.
+    fn is_tried_enough(&self, index: usize, turn: &Turn<'_>) -> bool {
+        let age_us = turn.now_us - self.attempts[index].created_at_us;
+        age_us >= turn.rules.provider_give_up_us.min(turn.rules.resend_us)
+    }
+
+    /// A request that the provider has not heard of may still be under way to it, longer than any should be: it
+    /// is looked up after twice the time each time.
+    fn watch(&mut self, index: usize, turn: &Turn<'_>) {
+        let attempt = &mut self.attempts[index];
+        let (first_us, max_us) = (turn.rules.look_up_first_us, turn.rules.late_success_us);
+        if turn.now_us - attempt.created_at_us < max_us {
+            attempt.check = true;
+            attempt
+                .asked
+                .progress
+                .put_off(turn.now_us, first_us, max_us);
         }
     }
 
@@ -102,10 +122,12 @@ impl Payment {
             self.ask_again(index, turn);
             return;
         }
-        if turn.now_us - attempt.created_at_us >= turn.rules.provider_give_up_us {
+        if self.is_tried_enough(index, turn) {
             self.fail(index, turn, provider_unavailable());
+            self.watch(index, turn); // An earlier request may be under way.
             return;
         }
+        let attempt = &mut self.attempts[index];
         let (first_us, max_us) = (turn.rules.retry_first_us, turn.rules.retry_max_us);
         attempt
             .asked
@@ -136,9 +158,14 @@ impl Payment {
                 attempt.reverse(turn.now_us);
                 self.late_success |= canceled;
             }
-            (AttemptState::Reversing, ChargeAnswer::Taken) => {
+            (AttemptState::Reversing, ChargeAnswer::Taken) if !attempt.taken => {
                 attempt.taken = true; // A void comes too late; a refund does not.
-                attempt.reversal.progress = Progress::at(turn.now_us);
+                attempt.reversal = Asked::at(turn.now_us);
+            }
+            (AttemptState::Declined, ChargeAnswer::NotFound)
+                if attempt.asked.sent_at_us.is_some() =>
+            {
+                self.watch(index, turn);
             }
             (
                 AttemptState::Reversing,
@@ -170,13 +197,25 @@ impl Payment {
                 attempt.check = true; // What stands in the way is to be found out.
                 attempt.asked.progress = Progress::at(turn.now_us);
             }
+            (AttemptState::Reversing, SettlementAnswer::NotFound) => {
+                // Nothing was done under its key, so that it is as good as new since it was sent last.
+                let sent_at_us = attempt.reversal.sent_at_us.unwrap_or(turn.now_us);
+                not_found(&mut attempt.reversal, sent_at_us, turn);
+            }
+            (AttemptState::Reversing, SettlementAnswer::Unavailable) => {
+                attempt.reversal.sent_at_us = None;
+                put_off(&mut attempt.reversal.progress, turn);
+            }
             (
-                AttemptState::Closing | AttemptState::Reversing,
+                AttemptState::Closing,
                 SettlementAnswer::Pending
                 | SettlementAnswer::NotFound
                 | SettlementAnswer::Unknown
                 | SettlementAnswer::Unavailable,
-            ) => put_off(&mut attempt.reversal.progress, turn),
+            )
+            | (AttemptState::Reversing, SettlementAnswer::Pending | SettlementAnswer::Unknown) => {
+                put_off(&mut attempt.reversal.progress, turn)
+            }
             (
                 AttemptState::Reserving
                 | AttemptState::Reserved

@@ -103,6 +103,8 @@ pub enum MoneyCall {
     Void { attempt: AttemptId },
     /// Give back the whole of what an attempt took, which became no sale.
     Reverse { attempt: AttemptId, amount: Money },
+    /// Ask what became of that.
+    LookUpReversal { attempt: AttemptId },
     /// Give captured money back.
     Refund {
         refund: RefundId,
@@ -136,6 +138,7 @@ impl Call {
             Self::Money(_, MoneyCall::LookUpCapture { .. }) => "look_up_capture",
             Self::Money(_, MoneyCall::Void { .. }) => "void",
             Self::Money(_, MoneyCall::Reverse { .. }) => "reverse",
+            Self::Money(_, MoneyCall::LookUpReversal { .. }) => "look_up_reversal",
             Self::Money(_, MoneyCall::Refund { .. }) => "refund",
             Self::Money(_, MoneyCall::LookUpRefund { .. }) => "look_up_refund",
         }

@@ -139,15 +139,21 @@ impl Payment {
         )
     }
 
-    /// Gives back what the provider holds or took. Repeating that is harmless.
+    /// Gives back what the provider holds or took. Repeating a void is harmless; a refund has a key that the
+    /// provider may forget, so what became of it is asked first.
     pub(super) fn reverse(&mut self, index: usize, turn: &Turn<'_>) -> Ready {
         let amount = self.money(self.attempts[index].amount_minor);
         let attempt = &mut self.attempts[index];
         if !attempt.reversal.progress.is_due(turn.now_us) {
             return Ready::At(attempt.reversal.progress.due_at_us);
         }
+        let refunds = attempt.taken && attempt.state == AttemptState::Reversing;
+        if refunds && attempt.reversal.sent_at_us.is_some() {
+            let attempt = attempt.id;
+            return self.ask(MoneyCall::LookUpReversal { attempt });
+        }
         attempt.reversal.send(turn.now_us);
-        let ask = if attempt.taken && attempt.state == AttemptState::Reversing {
+        let ask = if refunds {
             MoneyCall::Reverse {
                 attempt: attempt.id,
                 amount,

@@ -86,7 +86,7 @@ pub(crate) fn client(url: &str, key: &str, simulator: &SimulatorConfig) -> Remot
         key: Secret::new(key),
         ..RemoteConfig::default()
     };
-    RemoteSimulator::new(&config, simulator).unwrap()
+    RemoteSimulator::new("simulator", &config, simulator).unwrap()
 }
 
 pub(crate) async fn open(folder: &Path, config: &SimulatorConfig, clock: &Clock) -> Arc<Simulator> {

@@ -148,6 +148,45 @@ async fn a_webhook_outlives_a_kill() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_held_up_arrives_although_the_program_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Program::start(folder.path(), "").await;
+    let late = authorize("att_1", "pm_card_late");
+    let lost = program.remote.authorize(&late).await;
+    assert!(crate::far::is_unknown(&lost), "{lost:?}");
+    assert_eq!(program.remote.look_up_charge("att_1").await, Ok(None));
+    program.kill();
+    // Nobody is told by a webhook: there is no URL for one.
+    let program = Program::start(folder.path(), "").await;
+    let arrives = async {
+        while program
+            .remote
+            .look_up_charge("att_1")
+            .await
+            .unwrap()
+            .is_none()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let arrived = tokio::time::timeout(PATIENCE, arrives).await;
+    arrived.expect("it arrives");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_seeds_of_what_goes_wrong_are_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Program::start(folder.path(), "").await;
+    let printed = fs::read_to_string(folder.path().join("log")).unwrap();
+    let line = printed
+        .lines()
+        .find(|line| line.contains("goes wrong on purpose"));
+    let line = line.expect("it is printed");
+    assert_eq!(line.matches("seed: 0").count(), 2, "{line}");
+    program.kill();
+}
+
 #[test]
 fn its_configuration_is_checked_and_printed_like_that_of_every_program() {
     let folder = tempfile::tempdir().unwrap();
@@ -175,6 +214,10 @@ fn what_cannot_work_is_refused_at_start() {
             "key: must be set",
         ),
         ("kez = \"x\"\n", "key \"kez\": unknown field"),
+        (
+            "[simulator.faults]\nlate = 1.5\n",
+            "simulator.faults.late: must be a probability",
+        ),
     ] {
         let ended = run(&folder, settings, &[]);
         assert!(!ended.status.success(), "{settings}");

@@ -148,6 +148,38 @@ async fn a_mistake_is_named_and_nothing_is_done() {
 }
 
 #[tokio::test]
+async fn what_is_to_go_wrong_is_told_while_it_runs() {
+    let caller = Caller::new().await;
+    let told = json!({"commands": {"seed": 3, "unavailable": 1.0}, "webhooks": {"lost": 0.5}});
+    let (status, answer) = caller
+        .call(Method::PUT, "/v1/faults", told.to_string())
+        .await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(answer["commands"]["unavailable"], 1.0);
+    assert_eq!(answer["webhooks"]["lost"], 0.5);
+    let charge = || charge("att_1").to_string();
+    let (status, code, _) = caller.refused(Method::POST, "/v1/charges", charge()).await;
+    assert_eq!((status, code.as_str()), (503, "UNAVAILABLE"));
+    for (wrong, named) in [
+        (json!({"commands": {"late": 2.0}}), "commands.late"),
+        (json!({"webhooks": {"late": 0.7, "lost": 0.7}}), "webhooks"),
+        (json!({"charges": {}}), "charges"),
+    ] {
+        let refused = caller
+            .refused(Method::PUT, "/v1/faults", wrong.to_string())
+            .await;
+        assert_eq!((refused.0, refused.1.as_str()), (400, "INVALID_REQUEST"));
+        assert!(refused.2.contains(named), "{named}: {}", refused.2);
+    }
+    let (status, ..) = caller.refused(Method::POST, "/v1/charges", charge()).await;
+    assert_eq!(status, 503, "what was refused has changed nothing");
+    let (status, _) = caller.call(Method::PUT, "/v1/faults", "{}").await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, _) = caller.call(Method::POST, "/v1/charges", charge()).await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn without_the_key_nothing_is_done() {
     let caller = Caller::new().await;
     let url = format!("{}/v1/charges", caller.far.url());

@@ -218,6 +218,16 @@ impl Group {
         self.signal("-TERM")
     }
 
+    /// Keeps the leader from doing anything, connections and all, until [`Group::resume`].
+    pub fn pause(&self) -> Result<()> {
+        self.signal("-STOP")
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) -> Result<()> {
+        self.signal("-CONT")
+    }
+
     /// Waits for the leader's own end, which is an error if it does not come in time.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         let started = Instant::now();

@@ -16,6 +16,45 @@ pub(super) enum Operation {
     Refund,
 }
 
+/// A command as it came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Command {
+    Authorize(Authorize),
+    Capture(Capture),
+    Void(Void),
+    Refund(Refund),
+}
+
+impl Command {
+    pub(super) fn operation(&self) -> Operation {
+        match self {
+            Self::Authorize(_) => Operation::Authorize,
+            Self::Capture(_) => Operation::Capture,
+            Self::Void(_) => Operation::Void,
+            Self::Refund(_) => Operation::Refund,
+        }
+    }
+
+    /// The caller's; of a void the charge's.
+    pub(super) fn reference(&self) -> &str {
+        match self {
+            Self::Authorize(request) => &request.reference,
+            Self::Capture(request) => &request.reference,
+            Self::Void(request) => &request.charge_reference,
+            Self::Refund(request) => &request.reference,
+        }
+    }
+
+    pub(super) fn charge_reference(&self) -> &str {
+        match self {
+            Self::Authorize(request) => &request.reference,
+            Self::Capture(request) => &request.charge_reference,
+            Self::Void(request) => &request.charge_reference,
+            Self::Refund(request) => &request.charge_reference,
+        }
+    }
+}
+
 /// How it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -57,8 +96,12 @@ pub(super) struct Entry {
 pub(super) struct Terms {
     pub(super) one_step: bool,
     pub(super) authorization_ttl_us: i64,
+    /// How long a reference is remembered.
+    pub(super) idempotency_window_us: i64,
+    pub(super) look_up_lag_us: i64,
     pub(super) webhook_delay_us: i64,
     pub(super) late_webhook_delay_us: i64,
+    pub(super) late_effect_us: i64,
     pub(super) redirect_url: String,
 }
 
@@ -69,9 +112,14 @@ impl Terms {
             partial_capture: !self.one_step,
             void: !self.one_step,
             authorization_ttl_us: self.authorization_ttl_us,
-            idempotency_window_us: i64::MAX, // The journal forgets nothing.
-            look_up_lag_us: 0,
+            idempotency_window_us: self.idempotency_window_us,
+            look_up_lag_us: self.look_up_lag_us,
         }
+    }
+
+    /// Whether a look-up at this time finds what an entry records.
+    pub(super) fn shows(&self, entry: &Entry, now_us: i64) -> bool {
+        now_us.saturating_sub(entry.recorded_at_us) >= self.look_up_lag_us
     }
 }
 
@@ -135,9 +183,11 @@ impl Book<'_> {
         waits.then(|| self.decided(charge.entry, ok))
     }
 
+    /// `declined`: whatever the token says.
     pub(super) fn authorize(
         &self,
         request: &Authorize,
+        declined: bool,
     ) -> Result<Step<ChargeOutcome>, ProviderError> {
         let script = script(&request.payment_method).ok_or_else(|| {
             // The text is not repeated: somebody may have put a card number there.
@@ -162,11 +212,19 @@ impl Book<'_> {
             due_at_us: None,
         };
         if let Some(charge) = self.charge(&request.reference) {
-            same_parameters(charge.entry, &entry)?;
-            return Ok(Step::answer(self.outcome(&charge)));
+            if self.remembers(charge.entry) {
+                same_parameters(charge.entry, &entry)?;
+                return Ok(Step::answer(self.outcome(&charge)));
+            }
+            entry.reference = self.forgotten(&request.reference);
+            entry.charge_reference.clone_from(&entry.reference);
         }
         require_amount(request.amount)?;
         match script {
+            _ if declined => {
+                entry.outcome = Outcome::Declined;
+                entry.code = Some(token::CARD_DECLINED.to_owned());
+            }
             Script::Decline(code) => {
                 entry.outcome = Outcome::Declined;
                 entry.code = Some(code.to_owned());
@@ -177,12 +235,17 @@ impl Book<'_> {
             Script::WebhookLate => {
                 entry.due_at_us = Some(self.now_us + self.terms.late_webhook_delay_us);
             }
-            Script::WebhookDuplicate | Script::WebhookReordered => {
+            Script::WebhookDuplicate
+            | Script::WebhookReordered
+            | Script::WebhookForged
+            | Script::WebhookLost => {
                 entry.due_at_us = Some(self.now_us + self.terms.webhook_delay_us);
             }
             Script::Succeed
             | Script::TimeoutBefore
             | Script::TimeoutAfter
+            | Script::Late
+            | Script::Slow
             | Script::DeclineCapture
             | Script::DeclineRefund => entry = self.decided(&entry, true),
         }
@@ -203,8 +266,11 @@ impl Book<'_> {
         );
         entry.last = request.last;
         if let Some(earlier) = self.find(Operation::Capture, &request.reference) {
-            same_parameters(earlier, &entry)?;
-            return Ok(Step::answer(settlement(earlier)));
+            if self.remembers(earlier) {
+                same_parameters(earlier, &entry)?;
+                return Ok(Step::answer(settlement(earlier)));
+            }
+            entry.reference = self.forgotten(&request.reference);
         }
         require_amount(request.amount)?;
         if self.terms.one_step {
@@ -274,8 +340,11 @@ impl Book<'_> {
             request.amount,
         );
         if let Some(earlier) = self.find(Operation::Refund, &request.reference) {
-            same_parameters(earlier, &entry)?;
-            return Ok(Step::answer(settlement(earlier)));
+            if self.remembers(earlier) {
+                same_parameters(earlier, &entry)?;
+                return Ok(Step::answer(settlement(earlier)));
+            }
+            entry.reference = self.forgotten(&request.reference);
         }
         require_amount(request.amount)?;
         charge.require_currency(request.amount)?;
@@ -297,9 +366,25 @@ impl Book<'_> {
         })
     }
 
-    /// Where a charge stands; none when it never arrived.
+    /// Where a charge stands; none when it never arrived, or so lately that a look-up does not find it.
     pub(super) fn charge_outcome(&self, reference: &str) -> Option<ChargeOutcome> {
+        let mut entries = self.entries.iter();
+        let begun = entries.find(|entry| entry.charge_reference == reference)?;
+        if !self.terms.shows(begun, self.now_us) {
+            return None;
+        }
         self.charge(reference).map(|charge| self.outcome(&charge))
+    }
+
+    /// Whether the reference of an entry is still known as an idempotency key.
+    fn remembers(&self, entry: &Entry) -> bool {
+        self.now_us.saturating_sub(entry.recorded_at_us) < self.terms.idempotency_window_us
+    }
+
+    /// What is done again under a key that was forgotten is something new, of which its caller knows nothing:
+    /// it stands in the journal under a reference that nobody asks for.
+    fn forgotten(&self, reference: &str) -> String {
+        format!("{reference}#{}", self.now_us)
     }
 
     fn charge(&self, reference: &str) -> Option<Charge<'_>> {

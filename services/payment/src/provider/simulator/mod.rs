@@ -15,8 +15,15 @@
 //! | `pm_card_webhook_late` | pending for long, then a webhook |
 //! | `pm_card_webhook_duplicate` | pending, then the same webhook twice |
 //! | `pm_card_webhook_reordered` | pending, then the outcome's webhook before the one of "pending" |
+//! | `pm_card_webhook_forged` | pending, then a webhook that is signed by somebody else, and the true one |
+//! | `pm_card_webhook_lost` | pending, then no webhook |
+//! | `pm_card_late` | the first request is held up on its way in: unknown, not found, then found |
+//! | `pm_card_slow` | success, after `slow_ms` |
 //! | `pm_card_capture_declined` | authorised, but captures are declined |
 //! | `pm_card_refund_declined` | charged, but refunds are declined |
+//!
+//! Beside what tokens script, commands and webhooks fail by the probabilities of [`Faults`] and
+//! [`WebhookFaults`], the same ones for the same seed. What was done on purpose is noted beside the journal.
 //!
 //! It runs in payment's own process, or in one of its own that is reached over HTTP (`remote`).
 //!
@@ -36,7 +43,7 @@ mod webhook;
 mod tests;
 
 pub use config::SimulatorConfig;
-pub use fault::Faults;
+pub use fault::{Faults, WebhookFaults};
 pub use remote::{Post, RemoteConfig, RemoteSimulator};
 pub use webhook::{BODY_BYTES_MAX, SIGNATURE_AGE_MAX_US, SIGNATURE_HEADER, Webhook, WebhookSender};
 
@@ -45,7 +52,7 @@ use super::{
     Transaction, TransactionKind, TransactionPage, Void, WebhookError, WebhookEvent,
 };
 use async_trait::async_trait;
-use book::{Book, Entry, Operation, Step, Terms, refused};
+use book::{Book, Command, Entry, Operation, Step, Terms, refused};
 use fault::{Dice, Fault};
 use http::HeaderMap;
 use mesh_runtime::Clock;
@@ -64,7 +71,9 @@ pub struct Simulator {
     journal: Sqlite,
     terms: Terms,
     latency: Duration,
+    slow: Duration,
     webhook_secret: Vec<u8>,
+    webhooks_of_all: bool,
     dice: Dice,
     clock: Clock,
 }
@@ -80,8 +89,10 @@ impl Simulator {
             journal: store::open(journal).await?,
             terms: config.terms(),
             latency: Duration::from_millis(config.latency_ms),
+            slow: Duration::from_millis(config.slow_ms.into()),
             webhook_secret: config.webhook_secret_or_random(),
-            dice: Dice::new(config.faults),
+            webhooks_of_all: config.webhooks_of_all,
+            dice: Dice::new(config.faults, config.webhook_faults),
             clock,
         })
     }
@@ -91,10 +102,15 @@ impl Simulator {
         self.dice.load(faults);
     }
 
+    /// Does to webhooks from now on as said.
+    pub fn set_webhook_faults(&self, faults: WebhookFaults) {
+        self.dice.load_webhooks(faults);
+    }
+
     /// The customer of a charge has authenticated, or failed to. False: it does not wait for that.
     pub async fn authenticate(&self, reference: &str, ok: bool) -> Result<bool, ProviderError> {
         let decided = self
-            .transact(reference, reference, false, |book| {
+            .transact(reference, reference, Occasion::default(), |book| {
                 let append = book.authenticate(reference, ok);
                 Ok(Step {
                     answer: append.is_some(),
@@ -116,15 +132,14 @@ impl Simulator {
         self.journal.close().await
     }
 
-    /// A command: what `decide` says on the entries of one charge is on disk before it is answered.
-    /// `asked`: whether the answer is how the charge stands.
-    async fn command<T>(
+    /// A command: what `decide` says on the entries of one charge is on disk before it is answered. `decide` is
+    /// told whether the command is to be declined whatever it says.
+    async fn command<T: Send>(
         &self,
-        charge_reference: &str,
-        reference: &str,
-        asked: bool,
-        decide: impl FnOnce(Book<'_>) -> Result<Step<T>, ProviderError> + Send,
+        command: Command,
+        decide: impl FnOnce(Book<'_>, bool) -> Result<Step<T>, ProviderError> + Send,
     ) -> Result<Decided<T>, ProviderError> {
+        let (charge_reference, reference) = (command.charge_reference(), command.reference());
         bounded("reference", reference, REFERENCE_CHARACTERS_MAX)?;
         bounded(
             "charge_reference",
@@ -132,15 +147,39 @@ impl Simulator {
             REFERENCE_CHARACTERS_MAX,
         )?;
         self.wait().await;
-        let fault = self.dice.roll();
+        let drawn = self.dice.roll();
+        // Only charges are declined by chance.
+        let fault = drawn.filter(|fault| {
+            *fault != Fault::Declined || command.operation() == Operation::Authorize
+        });
         match fault {
-            Some(Fault::Unavailable) => return Err(injected_unavailable()),
-            Some(Fault::UnknownBefore) => return Err(lost()),
-            Some(Fault::UnknownAfter) | None => {}
+            Some(Fault::Unavailable) => {
+                self.note(&command, Fault::Unavailable).await?;
+                return Err(injected_unavailable());
+            }
+            Some(Fault::UnknownBefore) => {
+                self.note(&command, Fault::UnknownBefore).await?;
+                return Err(lost());
+            }
+            Some(Fault::Late) => {
+                self.hold_up(&command).await?;
+                return Err(lost());
+            }
+            Some(Fault::UnknownAfter | Fault::Slow | Fault::Declined) | None => {}
         }
+        let occasion = Occasion {
+            asked: command.operation() == Operation::Authorize,
+            fault: fault.map(|fault| (&command, fault)),
+            arrival: None,
+        };
         let decided = self
-            .transact(charge_reference, reference, asked, decide)
+            .transact(charge_reference, reference, occasion, |book| {
+                decide(book, fault == Some(Fault::Declined))
+            })
             .await?;
+        if fault == Some(Fault::Slow) {
+            tokio::time::sleep(self.slow).await;
+        }
         if fault == Some(Fault::UnknownAfter) {
             Err(lost())
         } else {
@@ -148,11 +187,61 @@ impl Simulator {
         }
     }
 
+    /// Notes a fault of a command that has no effect.
+    async fn note(&self, command: &Command, fault: Fault) -> Result<(), ProviderError> {
+        let mut write = self.journal.begin().await.map_err(unavailable)?;
+        store::note_fault(&mut write, command, fault, self.clock.now_us())
+            .await
+            .map_err(unavailable)?;
+        write.commit().await.map_err(unavailable)
+    }
+
+    /// Keeps a command until it arrives.
+    async fn hold_up(&self, command: &Command) -> Result<(), ProviderError> {
+        let mut write = self.journal.begin().await.map_err(unavailable)?;
+        let now_us = self.clock.now_us();
+        store::note_fault(&mut write, command, Fault::Late, now_us)
+            .await
+            .map_err(unavailable)?;
+        store::hold_up(&mut write, command, now_us + self.terms.late_effect_us)
+            .await
+            .map_err(unavailable)?;
+        write.commit().await.map_err(unavailable)
+    }
+
+    /// Carries out a command that was held up. Nobody is told how it went.
+    async fn arrive(&self, sequence: i64, command: &Command) -> Result<(), ProviderError> {
+        let occasion = Occasion {
+            asked: false,
+            fault: None,
+            arrival: Some(sequence),
+        };
+        let done = self.transact(
+            command.charge_reference(),
+            command.reference(),
+            occasion,
+            |book| {
+                let append = match command {
+                    Command::Authorize(request) => book.authorize(request, false)?.append,
+                    Command::Capture(request) => book.capture(request)?.append,
+                    Command::Void(request) => book.void(request)?.append,
+                    Command::Refund(request) => book.refund(request)?.append,
+                };
+                Ok(Step { append, answer: () })
+            },
+        );
+        match done.await {
+            // That it is wrong by now is an end, too.
+            Ok(_) | Err(ProviderError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn transact<T>(
         &self,
         charge_reference: &str,
         reference: &str,
-        asked: bool,
+        occasion: Occasion<'_>,
         decide: impl FnOnce(Book<'_>) -> Result<Step<T>, ProviderError> + Send,
     ) -> Result<Decided<T>, ProviderError> {
         let mut write = self.journal.begin().await.map_err(unavailable)?;
@@ -165,7 +254,7 @@ impl Simulator {
             terms: &self.terms,
             now_us,
         };
-        let settled = book.settle(charge_reference, asked);
+        let settled = book.settle(charge_reference, occasion.asked);
         if let Some(entry) = &settled {
             self.record(&mut write, entry).await.map_err(unavailable)?;
             entries.push(entry.clone());
@@ -183,8 +272,19 @@ impl Simulator {
         {
             self.record(&mut write, entry).await.map_err(unavailable)?;
         }
+        if let Some((command, fault)) = occasion.fault {
+            store::note_fault(&mut write, command, fault, now_us)
+                .await
+                .map_err(unavailable)?;
+        }
+        if let Some(sequence) = occasion.arrival {
+            store::arrived(&mut write, sequence)
+                .await
+                .map_err(unavailable)?;
+        }
         let appended = step.as_ref().is_ok_and(|step| step.append.is_some());
-        if appended || settled.is_some() {
+        let noted = occasion.fault.is_some() || occasion.arrival.is_some();
+        if appended || settled.is_some() || noted {
             write
                 .commit()
                 .await
@@ -215,6 +315,24 @@ impl Simulator {
     }
 }
 
+/// What belongs to a transaction beside what is decided in it.
+#[derive(Clone, Copy, Default)]
+struct Occasion<'a> {
+    /// Whether the answer is how the charge stands.
+    asked: bool,
+    /// What is done to the command on purpose, to be noted with its effect.
+    fault: Option<(&'a Command, Fault)>,
+    /// The place of a request that has arrived with this.
+    arrival: Option<i64>,
+}
+
+/// A look-up.
+const ASKED: Occasion<'static> = Occasion {
+    asked: true,
+    fault: None,
+    arrival: None,
+};
+
 /// An answer, and whether it was made just now.
 struct Decided<T> {
     answer: T,
@@ -235,13 +353,20 @@ impl Provider for Simulator {
         bounded("reference", &request.reference, REFERENCE_CHARACTERS_MAX)?;
         bounded("order_ref", &request.order_ref, ORDER_REF_CHARACTERS_MAX)?;
         let script = token::script(&request.payment_method);
-        if script == Some(Script::TimeoutBefore) && self.interrupt(&request.reference).await? {
+        let command = Command::Authorize(request.clone());
+        let held_up = matches!(script, Some(Script::TimeoutBefore | Script::Late));
+        if held_up && self.interrupt(&request.reference).await? {
+            if script == Some(Script::Late) {
+                self.hold_up(&command).await?;
+            }
             return Err(lost());
         }
-        let reference = &request.reference;
         let decided = self
-            .command(reference, reference, true, |book| book.authorize(request))
+            .command(command, |book, declined| book.authorize(request, declined))
             .await?;
+        if script == Some(Script::Slow) {
+            tokio::time::sleep(self.slow).await;
+        }
         if decided.new && script == Some(Script::TimeoutAfter) {
             return Err(lost());
         }
@@ -249,33 +374,21 @@ impl Provider for Simulator {
     }
 
     async fn capture(&self, request: &Capture) -> Result<Settlement, ProviderError> {
-        self.command(
-            &request.charge_reference,
-            &request.reference,
-            false,
-            |book| book.capture(request),
-        )
-        .await
-        .map(|decided| decided.answer)
+        let command = Command::Capture(request.clone());
+        let decided = self.command(command, |book, _| book.capture(request));
+        Ok(decided.await?.answer)
     }
 
     async fn void(&self, request: &Void) -> Result<Settlement, ProviderError> {
-        let reference = &request.charge_reference;
-        let decided = self
-            .command(reference, reference, false, |book| book.void(request))
-            .await?;
-        Ok(decided.answer)
+        let command = Command::Void(request.clone());
+        let decided = self.command(command, |book, _| book.void(request));
+        Ok(decided.await?.answer)
     }
 
     async fn refund(&self, request: &Refund) -> Result<Settlement, ProviderError> {
-        self.command(
-            &request.charge_reference,
-            &request.reference,
-            false,
-            |book| book.refund(request),
-        )
-        .await
-        .map(|decided| decided.answer)
+        let command = Command::Refund(request.clone());
+        let decided = self.command(command, |book, _| book.refund(request));
+        Ok(decided.await?.answer)
     }
 
     async fn look_up_charge(
@@ -287,7 +400,7 @@ impl Provider for Simulator {
             return Err(injected_unavailable());
         }
         let decided = self
-            .transact(reference, reference, true, |book| {
+            .transact(reference, reference, ASKED, |book| {
                 Ok(Step { append: None, answer: book.charge_outcome(reference) })
             })
             .await
@@ -307,7 +420,8 @@ impl Provider for Simulator {
         let entry = store::newest_settlement(self.journal.reader(), reference)
             .await
             .map_err(unavailable)?;
-        Ok(entry.as_ref().map(book::settlement))
+        let shown = entry.filter(|entry| self.terms.shows(entry, self.clock.now_us()));
+        Ok(shown.as_ref().map(book::settlement))
     }
 
     fn verify_webhook(

@@ -1,8 +1,10 @@
 //! The simulator's journal in SQLite: a file of its own, which shares no transaction with payment's
 //! database. All SQL of the simulator is here.
 
-use super::book::{Entry, Operation, Outcome};
-use super::webhook::Queued;
+use super::book::{Command, Entry, Operation, Outcome};
+use super::fault::{Fault, WebhookFault};
+use super::webhook::{Delivered, Planned, Queued};
+use crate::provider::{Authorize, Capture, Refund, Void};
 use kernel::{Currency, Money};
 use mesh_store::{OpenError, Reads, Sqlite, SqliteConfig};
 use sqlx::migrate::Migrator;
@@ -134,19 +136,141 @@ pub(super) async fn interrupt(
     Ok(noted.rows_affected() == 1)
 }
 
-/// Puts a webhook at the end of the queue.
-pub(super) async fn queue_webhook(
+/// Notes a fault that was brought about.
+pub(super) async fn note_fault(
     connection: &mut SqliteConnection,
-    event_id: &str,
-    body: &[u8],
+    command: &Command,
+    fault: Fault,
+    now_us: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO faults (recorded_at_us, operation, reference, fault) VALUES (?, ?, ?, ?)",
+    )
+    .bind(now_us)
+    .bind(operation_name(command.operation()))
+    .bind(command.reference())
+    .bind(fault.name())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Keeps a request that is held up until it arrives.
+pub(super) async fn hold_up(
+    connection: &mut SqliteConnection,
+    command: &Command,
     due_at_us: i64,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO webhooks (event_id, body, due_at_us) VALUES (?, ?, ?)")
-        .bind(event_id)
-        .bind(body)
-        .bind(due_at_us)
+    let (order_ref, payment_method, amount, at_once, last) = match command {
+        Command::Authorize(request) => (
+            request.order_ref.as_str(),
+            request.payment_method.as_str(),
+            Some(request.amount),
+            request.capture,
+            false,
+        ),
+        Command::Capture(request) => ("", "", Some(request.amount), false, request.last),
+        Command::Void(_) => ("", "", None, false, false),
+        Command::Refund(request) => ("", "", Some(request.amount), false, false),
+    };
+    sqlx::query(
+        "INSERT INTO arrivals (due_at_us, operation, reference, charge_reference, order_ref, \
+             payment_method, currency_code, amount_minor, at_once, last) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(due_at_us)
+    .bind(operation_name(command.operation()))
+    .bind(command.reference())
+    .bind(command.charge_reference())
+    .bind(order_ref)
+    .bind(payment_method)
+    .bind(amount.map_or("", |amount| amount.currency().code()))
+    .bind(amount.map_or(0, Money::amount_minor))
+    .bind(at_once)
+    .bind(last)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Requests that arrive by now, with their places, in the order in which they do.
+pub(super) async fn arrivals(
+    pool: &SqlitePool,
+    now_us: i64,
+) -> Result<Vec<(i64, Command)>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT sequence, operation, reference, charge_reference, order_ref, payment_method, \
+             currency_code, amount_minor, at_once, last \
+         FROM arrivals WHERE due_at_us <= ? ORDER BY due_at_us, sequence LIMIT ?",
+    )
+    .bind(now_us)
+    .bind(ROWS_MAX)
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get("sequence")?, arrival(row)?)))
+        .collect()
+}
+
+fn arrival(row: &SqliteRow) -> Result<Command, sqlx::Error> {
+    let reference = row.try_get("reference")?;
+    let charge_reference = row.try_get("charge_reference")?;
+    let operation = named(row, "operation", OPERATIONS, operation_name)?;
+    if operation == Operation::Void {
+        return Ok(Command::Void(Void { charge_reference }));
+    }
+    let amount = amount(row)?;
+    Ok(match operation {
+        Operation::Authorize => Command::Authorize(Authorize {
+            reference,
+            payment_reference: String::new(), // The journal has no customers either.
+            amount,
+            payment_method: row.try_get("payment_method")?,
+            order_ref: row.try_get("order_ref")?,
+            capture: row.try_get("at_once")?,
+        }),
+        Operation::Capture => Command::Capture(Capture {
+            reference,
+            charge_reference,
+            amount,
+            last: row.try_get("last")?,
+        }),
+        Operation::Void | Operation::Refund => Command::Refund(Refund {
+            reference,
+            charge_reference,
+            amount,
+        }),
+    })
+}
+
+/// A request has arrived.
+pub(super) async fn arrived(
+    connection: &mut SqliteConnection,
+    sequence: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM arrivals WHERE sequence = ?")
+        .bind(sequence)
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+/// Puts a webhook at the end of the queue, or notes that it is lost.
+pub(super) async fn queue_webhook(
+    connection: &mut SqliteConnection,
+    webhook: &Planned,
+) -> Result<(), sqlx::Error> {
+    let lost = webhook.fault == Some(WebhookFault::Lost);
+    sqlx::query(
+        "INSERT INTO webhooks (event_id, body, due_at_us, fault, outcome) VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(&webhook.event_id)
+    .bind(&webhook.body)
+    .bind(webhook.due_at_us)
+    .bind(webhook.fault.map_or("none", WebhookFault::name))
+    .bind(if lost { "lost" } else { "waiting" })
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -156,8 +280,8 @@ pub(super) async fn due_webhooks(
     now_us: i64,
 ) -> Result<Vec<Queued>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT sequence, body, failures FROM webhooks WHERE due_at_us <= ? \
-         ORDER BY due_at_us, sequence LIMIT ?",
+        "SELECT sequence, body, failures, fault FROM webhooks \
+         WHERE outcome = 'waiting' AND due_at_us <= ? ORDER BY due_at_us, sequence LIMIT ?",
     )
     .bind(now_us)
     .bind(ROWS_MAX)
@@ -169,17 +293,24 @@ pub(super) async fn due_webhooks(
                 sequence: row.try_get("sequence")?,
                 body: row.try_get("body")?,
                 failures: row.try_get("failures")?,
+                forged: row.try_get::<&str, _>("fault")? == WebhookFault::Forged.name(),
             })
         })
         .collect()
 }
 
-/// Takes a webhook from the queue.
-pub(super) async fn remove_webhook(
+/// Takes a webhook from the queue, with what became of it.
+pub(super) async fn end_webhook(
     connection: &mut SqliteConnection,
     sequence: i64,
+    delivered: Delivered,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM webhooks WHERE sequence = ?")
+    let outcome = match delivered {
+        Delivered::Accepted => "accepted",
+        Delivered::Refused => "refused",
+    };
+    sqlx::query("UPDATE webhooks SET outcome = ? WHERE sequence = ?")
+        .bind(outcome)
         .bind(sequence)
         .execute(connection)
         .await?;
@@ -201,10 +332,7 @@ pub(super) async fn postpone_webhook(
 }
 
 fn entry(row: &SqliteRow) -> Result<Entry, sqlx::Error> {
-    let currency: &str = row.try_get("currency_code")?;
-    let currency = Currency::parse(currency).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    let amount = Money::new(currency, row.try_get("amount_minor")?)
-        .map_err(|error| sqlx::Error::Decode(error.into()))?;
+    let amount = amount(row)?;
     Ok(Entry {
         recorded_at_us: row.try_get("recorded_at_us")?,
         operation: named(row, "operation", OPERATIONS, operation_name)?,
@@ -220,6 +348,13 @@ fn entry(row: &SqliteRow) -> Result<Entry, sqlx::Error> {
         expires_at_us: row.try_get("expires_at_us")?,
         due_at_us: row.try_get("due_at_us")?,
     })
+}
+
+fn amount(row: &SqliteRow) -> Result<Money, sqlx::Error> {
+    let currency: &str = row.try_get("currency_code")?;
+    let currency = Currency::parse(currency).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    Money::new(currency, row.try_get("amount_minor")?)
+        .map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 fn named<T: Copy>(

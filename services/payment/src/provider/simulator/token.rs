@@ -1,5 +1,6 @@
 //! The tokens that the simulator accepts as means of payment, each a scenario of its own.
 
+use super::fault::WebhookFault;
 use crate::provider::Decline;
 
 /// What a token makes happen.
@@ -24,14 +25,56 @@ pub(super) enum Script {
     WebhookDuplicate,
     /// Pending; then the webhook of the outcome before the one that says "pending".
     WebhookReordered,
+    /// Pending; then a webhook that somebody else has signed, before the true one.
+    WebhookForged,
+    /// Pending; then no webhook.
+    WebhookLost,
+    /// The first request is held up on its way in: no answer, and its effect comes later.
+    Late,
+    /// The answers take their time.
+    Slow,
     /// Authorises; captures are declined.
     DeclineCapture,
     /// Charges; refunds are declined.
     DeclineRefund,
 }
 
+impl Script {
+    /// Whether what becomes of the charge is told by a webhook in any case.
+    pub(super) fn announces(self) -> bool {
+        match self {
+            Self::Authenticate
+            | Self::Authenticated(_)
+            | Self::WebhookLate
+            | Self::WebhookDuplicate
+            | Self::WebhookReordered
+            | Self::WebhookForged
+            | Self::WebhookLost
+            | Self::Late => true,
+            Self::Succeed
+            | Self::Decline(_)
+            | Self::TimeoutBefore
+            | Self::TimeoutAfter
+            | Self::Slow
+            | Self::DeclineCapture
+            | Self::DeclineRefund => false,
+        }
+    }
+
+    /// What is done to that webhook.
+    pub(super) fn webhook_fault(self) -> Option<WebhookFault> {
+        match self {
+            Self::WebhookDuplicate => Some(WebhookFault::Duplicated),
+            Self::WebhookReordered => Some(WebhookFault::Reordered),
+            Self::WebhookForged => Some(WebhookFault::Forged),
+            Self::WebhookLost => Some(WebhookFault::Lost),
+            _ => None,
+        }
+    }
+}
+
 /// Every token. The list in docs and tests is made from it.
-pub(super) const TOKENS: [(&str, Script); 14] = [
+pub(super) const TOKENS: [(&str, Script); 18] = [
     ("pm_card_visa", Script::Succeed),
     ("pm_card_mastercard", Script::Succeed),
     ("pm_card_declined", Script::Decline(CARD_DECLINED)),
@@ -47,6 +90,10 @@ pub(super) const TOKENS: [(&str, Script); 14] = [
     ("pm_card_webhook_late", Script::WebhookLate),
     ("pm_card_webhook_duplicate", Script::WebhookDuplicate),
     ("pm_card_webhook_reordered", Script::WebhookReordered),
+    ("pm_card_webhook_forged", Script::WebhookForged),
+    ("pm_card_webhook_lost", Script::WebhookLost),
+    ("pm_card_late", Script::Late),
+    ("pm_card_slow", Script::Slow),
     ("pm_card_capture_declined", Script::DeclineCapture),
     ("pm_card_refund_declined", Script::DeclineRefund),
 ];

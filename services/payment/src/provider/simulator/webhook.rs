@@ -2,9 +2,11 @@
 //!
 //! A webhook carries the header `simulator-signature: t=SECONDS,v1=HEX`, where HEX is the
 //! HMAC-SHA256 of `SECONDS.BODY` under the shared secret (the scheme that Stripe made common).
-//! Deliberately missing: webhooks for what is answered at once. Only charges that were pending, or
-//! that waited for the customer, are announced.
+//! Unless `simulator.webhooks_of_all` says so, what is answered at once has no webhook: only charges that
+//! were pending, or that waited for the customer, are announced.
 
+use super::book::{Entry, Operation};
+use super::fault::WebhookFault;
 use crate::provider::{WebhookError, WebhookEvent};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -47,6 +49,25 @@ pub(super) struct Queued {
     pub(super) sequence: i64,
     pub(super) body: Vec<u8>,
     pub(super) failures: u32,
+    /// It is signed by somebody else, and nobody takes it.
+    pub(super) forged: bool,
+}
+
+/// A webhook that is put into the queue.
+#[derive(Debug, Clone)]
+pub(super) struct Planned {
+    pub(super) event_id: String,
+    pub(super) body: Vec<u8>,
+    pub(super) due_at_us: i64,
+    /// What is done to it on purpose.
+    pub(super) fault: Option<WebhookFault>,
+}
+
+/// What became of a webhook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivered {
+    Accepted,
+    Refused,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,13 +79,18 @@ struct Event {
     created_at: String,
 }
 
-/// The body of an event about a charge; `outcome` as in the journal.
-pub(super) fn body(event_id: &str, outcome: &str, reference: &str, now_us: i64) -> Vec<u8> {
+/// The body of an event about an entry; `outcome` as in the journal.
+pub(super) fn body(event_id: &str, outcome: &str, entry: &Entry) -> Vec<u8> {
+    let subject = match entry.operation {
+        Operation::Authorize | Operation::Void => "charge",
+        Operation::Capture => "capture",
+        Operation::Refund => "refund",
+    };
     let event = Event {
         id: event_id.to_owned(),
-        kind: format!("charge.{outcome}"),
-        reference: reference.to_owned(),
-        created_at: day::to_rfc3339(now_us),
+        kind: format!("{subject}.{outcome}"),
+        reference: entry.reference.clone(),
+        created_at: day::to_rfc3339(entry.recorded_at_us),
     };
     serde_json::to_vec(&event).expect("a struct of strings is JSON")
 }
@@ -174,7 +200,9 @@ mod tests {
     const SECRET: &[u8] = b"secret";
 
     fn webhook() -> Webhook {
-        sign(SECRET, body("evt_1", "captured", "att_1", NOW_US), NOW_US)
+        let body =
+            br#"{"id":"evt_1","type":"charge.captured","reference":"att_1","created_at":""}"#;
+        sign(SECRET, body.to_vec(), NOW_US)
     }
 
     fn header(value: &str) -> HeaderMap {

@@ -21,4 +21,5 @@ mod replicas;
 mod routing;
 mod sequences;
 mod table;
+mod unknown;
 pub(crate) mod world;

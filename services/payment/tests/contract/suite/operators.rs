@@ -19,8 +19,7 @@ use tonic::{Code, Request};
 const AWAY: Faults = Faults {
     seed: 1,
     unavailable: 1.0,
-    unknown_before: 0.0,
-    unknown_after: 0.0,
+    ..Faults::NONE
 };
 const LOST: Faults = Faults {
     unavailable: 0.0,

@@ -347,6 +347,7 @@ async fn a_provider_that_fails_most_of_the_time_charges_nobody_twice() {
             unavailable: 0.25,
             unknown_before: 0.2,
             unknown_after: 0.2,
+            ..Faults::NONE
         };
         world.simulator.set_faults(faults);
         let mut bought = Vec::new();

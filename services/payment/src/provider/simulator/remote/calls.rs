@@ -64,6 +64,7 @@ enum Call {
     Void,
     Refund,
     Authenticate,
+    SetFaults,
     Charge(String),
     Settlement(String),
     Transactions(Option<String>),
@@ -164,6 +165,14 @@ impl Calls {
                 let decided = simulator.authenticate(&reference, ok).await?;
                 json(&messages::Decided { decided })
             }
+            Call::SetFaults => {
+                let wanted = parse::<messages::Misfortune>(&body)?;
+                wanted.commands.validate("commands")?;
+                wanted.webhooks.validate("webhooks")?;
+                simulator.set_faults(wanted.commands);
+                simulator.set_webhook_faults(wanted.webhooks);
+                json(&wanted)
+            }
             Call::Charge(reference) => charge(simulator.look_up_charge(&reference).await?),
             Call::Settlement(reference) => {
                 settlement(simulator.look_up_settlement(&reference).await?)
@@ -212,6 +221,7 @@ impl Call {
             Self::Void => "void",
             Self::Refund => "refund",
             Self::Authenticate => "authenticate",
+            Self::SetFaults => "set_faults",
             Self::Charge(_) => "look_up_charge",
             Self::Settlement(_) => "look_up_settlement",
             Self::Transactions(_) => "transactions",
@@ -228,6 +238,7 @@ fn route(method: &Method, uri: &Uri) -> Option<Call> {
         ("POST", ["voids"]) => Call::Void,
         ("POST", ["refunds"]) => Call::Refund,
         ("POST", ["authentications"]) => Call::Authenticate,
+        ("PUT", ["faults"]) => Call::SetFaults,
         ("GET", ["charges", reference]) => Call::Charge(decoded(reference)),
         ("GET", ["settlements", reference]) => Call::Settlement(decoded(reference)),
         ("GET", ["transactions"]) => {

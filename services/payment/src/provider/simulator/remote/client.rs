@@ -6,7 +6,7 @@
 use super::connect::{HttpClient, http_client, http_url};
 use super::{UNAUTHENTICATED, UNAVAILABLE, messages};
 use crate::provider::https::{asked, chain};
-use crate::provider::simulator::{NAME, SimulatorConfig, webhook};
+use crate::provider::simulator::{Faults, SimulatorConfig, WebhookFaults, webhook};
 use crate::provider::{
     Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, Refund, Settlement,
     TransactionPage, Void, WebhookError, WebhookEvent,
@@ -51,6 +51,7 @@ impl Default for RemoteConfig {
 
 /// The simulator in another process; see the module.
 pub struct RemoteSimulator {
+    name: String,
     client: HttpClient,
     base: String,
     authorization: HeaderValue,
@@ -61,20 +62,26 @@ pub struct RemoteSimulator {
 }
 
 impl RemoteSimulator {
-    /// Connects to nothing yet: it starts while the simulator is away. Of `simulator` it takes what
-    /// the other side can do, and the secret of its webhooks.
-    pub fn new(config: &RemoteConfig, simulator: &SimulatorConfig) -> Result<Self, Invalid> {
-        let url = http_url("simulator_remote.url", &config.url)?;
+    /// The provider of this name. Connects to nothing yet: it starts while the simulator is away. Of
+    /// `simulator` it takes what the other side can do, and the secret of its webhooks. Errors name the key
+    /// within the configuration of one simulator, such as `remote.url`.
+    pub fn new(
+        name: &str,
+        config: &RemoteConfig,
+        simulator: &SimulatorConfig,
+    ) -> Result<Self, Invalid> {
+        let url = http_url("remote.url", &config.url)?;
         if simulator.webhook_secret.is_empty() {
             let reason = "must be the secret of the simulator in the other process";
             return Err(Invalid::new("simulator.webhook_secret", reason));
         }
         let bearer = format!("Bearer {}", config.key.expose());
         let mut authorization = HeaderValue::try_from(bearer)
-            .map_err(|_| Invalid::new("simulator_remote.key", "is no header value"))?;
+            .map_err(|_| Invalid::new("remote.key", "is no header value"))?;
         authorization.set_sensitive(true);
         let connect_timeout = Duration::from_millis(config.connect_timeout_ms.into());
         Ok(Self {
+            name: name.to_owned(),
             client: http_client(connect_timeout),
             base: url.to_string().trim_end_matches('/').to_owned(),
             authorization,
@@ -90,6 +97,18 @@ impl RemoteSimulator {
         let body = messages::Authentication { reference, ok };
         let answer: messages::Decided = self.command("authentications", &body).await?;
         Ok(answer.decided)
+    }
+
+    /// Tells the other side what is to go wrong from now on.
+    pub async fn set_faults(
+        &self,
+        commands: Faults,
+        webhooks: WebhookFaults,
+    ) -> Result<(), ProviderError> {
+        let body = messages::Misfortune { commands, webhooks };
+        let body = serde_json::to_vec(&body).expect("numbers are JSON");
+        let _: messages::Misfortune = self.call(Method::PUT, "faults", body.into()).await?;
+        Ok(())
     }
 
     async fn command<T: DeserializeOwned>(
@@ -191,7 +210,7 @@ fn answered<T>(answer: Option<T>) -> Result<T, ProviderError> {
 #[async_trait]
 impl Provider for RemoteSimulator {
     fn name(&self) -> &str {
-        NAME
+        &self.name
     }
 
     fn capabilities(&self) -> Capabilities {

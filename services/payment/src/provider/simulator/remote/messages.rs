@@ -1,5 +1,6 @@
 //! The protocol's bodies, and how they are made of the provider's own types and back.
 
+use crate::provider::simulator::{Faults, WebhookFaults};
 use crate::provider::{self, ChargeOutcome, Decline};
 use kernel::{Currency, Invalid};
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,14 @@ pub(super) struct Decided {
     pub(super) decided: bool,
 }
 
+/// What goes wrong on purpose from now on.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Misfortune {
+    pub(super) commands: Faults,
+    pub(super) webhooks: WebhookFaults,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Charged {
     #[serde(deserialize_with = "Option::deserialize")] // Null says something, absence nothing.
@@ -104,6 +113,7 @@ pub(super) struct Capabilities {
     void: bool,
     authorization_ttl_us: i64,
     idempotency_window_us: i64,
+    look_up_lag_us: i64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -317,6 +327,7 @@ impl From<provider::Capabilities> for Capabilities {
             void: capabilities.void,
             authorization_ttl_us: capabilities.authorization_ttl_us,
             idempotency_window_us: capabilities.idempotency_window_us,
+            look_up_lag_us: capabilities.look_up_lag_us,
         }
     }
 }
@@ -329,7 +340,7 @@ impl From<Capabilities> for provider::Capabilities {
             void: capabilities.void,
             authorization_ttl_us: capabilities.authorization_ttl_us,
             idempotency_window_us: capabilities.idempotency_window_us,
-            look_up_lag_us: 0, // It answers from its journal.
+            look_up_lag_us: capabilities.look_up_lag_us,
         }
     }
 }

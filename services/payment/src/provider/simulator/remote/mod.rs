@@ -3,16 +3,18 @@
 //! HTTP/1.1 with `Authorization: Bearer KEY`. Bodies are JSON objects in `snake_case`; times are
 //! microseconds since the Unix epoch; an amount is `{"currency_code": "USD", "amount_minor": 199}`.
 //! References are the caller's own and idempotency keys at the same time: the same one with the same
-//! parameters is carried out once and answered the same each time.
+//! parameters is carried out once and answered the same each time, as long as it is remembered. The same is
+//! written for whoever speaks it in `docs/simulator.md`.
 //!
 //! | call | takes | answers |
 //! |---|---|---|
-//! | `GET /v1/capabilities` | | `manual_capture`, `partial_capture`, `void`, `authorization_ttl_us`, `idempotency_window_us` |
+//! | `GET /v1/capabilities` | | `manual_capture`, `partial_capture`, `void`, `authorization_ttl_us`, `idempotency_window_us`, `look_up_lag_us` |
 //! | `POST /v1/charges` | `reference`, `amount`, `payment_method`, `order_ref`, `capture` | `charge` |
 //! | `POST /v1/captures` | `reference`, `charge_reference`, `amount`, `last` | `settlement` |
 //! | `POST /v1/voids` | `charge_reference` | `settlement` |
 //! | `POST /v1/refunds` | `reference`, `charge_reference`, `amount` | `settlement` |
 //! | `POST /v1/authentications` | `reference`, `ok`: what the customer did | `decided`: whether it was waited for |
+//! | `PUT /v1/faults` | `commands`, `webhooks`: what goes wrong from now on, with a `seed` each | the same |
 //! | `GET /v1/charges/{reference}` | | `charge`, null where it never arrived |
 //! | `GET /v1/settlements/{reference}` | of a capture or refund | `settlement`, null where it never arrived |
 //! | `GET /v1/transactions?from=` | the `next` of an earlier page | `transactions[]`, `next`, null at the end |

@@ -4,7 +4,7 @@ use super::calls::{Calls, LostAnswers};
 use super::connect::http_url;
 use super::post::Post;
 use super::server;
-use crate::provider::simulator::{Simulator, SimulatorConfig};
+use crate::provider::simulator::{Simulator, SimulatorConfig, WebhookSender};
 use anyhow::{Context as _, ensure};
 use mesh_runtime::admin::{self, Readiness};
 use mesh_runtime::config::Secret;
@@ -69,6 +69,7 @@ impl Default for ProcessConfig {
 impl ProcessConfig {
     /// Refuses what contradicts itself.
     pub fn validate(&self) -> anyhow::Result<()> {
+        self.simulator.validate()?;
         if !self.webhook_url.is_empty() {
             http_url("webhook_url", &self.webhook_url)?;
             ensure!(
@@ -121,16 +122,22 @@ pub async fn run(
         admin::Pages::none(),
         until_drained,
     ));
-    if !config.webhook_url.is_empty() {
-        let post = Post::to(&config.webhook_url)?;
-        let (sending, until_stop) = (simulator.clone(), shutdown.clone());
-        background.spawn(async move { sending.run(&post, until_stop).await });
-    }
+    let post = match config.webhook_url.as_str() {
+        "" => None,
+        url => Some(Post::to(url)?),
+    };
+    let (working, until_stop) = (simulator.clone(), shutdown.clone());
+    background.spawn(async move {
+        let sender = post.as_ref().map(|post| post as &dyn WebhookSender);
+        working.run(sender, until_stop).await;
+    });
     let stopping = shutdown.clone();
     background.spawn(async move {
         stopping.cancelled().await;
         readiness.stop();
     });
+    let (faults, webhook_faults) = (config.simulator.faults, config.simulator.webhook_faults);
+    tracing::info!(?faults, ?webhook_faults, "what goes wrong on purpose");
     tracing::info!(%address, "simulator is listening");
     server::serve(listener, calls, shutdown).await;
     admin_stop.cancel();

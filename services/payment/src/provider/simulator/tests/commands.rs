@@ -383,6 +383,7 @@ async fn under_faults_every_charge_happens_once_when_it_is_resolved_as_documente
         unavailable: 0.1,
         unknown_before: 0.15,
         unknown_after: 0.15,
+        ..Faults::NONE
     };
     let bench = Bench::with(SimulatorConfig {
         one_step: true,

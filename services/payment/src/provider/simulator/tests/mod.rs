@@ -1,5 +1,6 @@
 //! The simulator against a journal on disk: the bench that its tests share.
 
+mod adversary;
 mod commands;
 mod scenarios;
 
