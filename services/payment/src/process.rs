@@ -1,8 +1,8 @@
 //! The service as a process of its own: what `chassis` has to know of it, and the simulator, which is its provider here
 //! or where `simulator_remote` says.
 
-use crate::provider::simulator::{self, RemoteSimulator, Simulator};
 use crate::provider;
+use crate::provider::simulator::{self, RemoteSimulator, Simulator};
 use crate::saga::Providers;
 use crate::webhook::DirectWebhooks;
 use crate::{Config, DRAIN, Parts, Service, answers, store};

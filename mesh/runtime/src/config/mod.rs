@@ -72,14 +72,22 @@ impl fmt::Display for KeyErrors {
 }
 
 /// A configuration that was read.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Loaded<C> {
     /// What to run with.
     pub config: C,
     toml: String,
     from: Origin,
-    /// What was given, without the defaults.
+    /// What was given, without the defaults; secrets are readable in it.
     given: Figment,
+}
+
+impl<C: fmt::Debug> fmt::Debug for Loaded<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Loaded");
+        shown.field("config", &self.config);
+        shown.field("from", &self.from).finish_non_exhaustive()
+    }
 }
 
 /// Where a configuration was read from.

@@ -195,7 +195,7 @@ pub(super) async fn hold_up(
 
 /// Requests that arrive by now, with their places, in the order in which they do.
 pub(super) async fn arrivals(
-    pool: &SqlitePool,
+    reads: Reads<'_, sqlx::Sqlite>,
     now_us: i64,
 ) -> Result<Vec<(i64, Command)>, sqlx::Error> {
     let rows = sqlx::query(
@@ -205,7 +205,7 @@ pub(super) async fn arrivals(
     )
     .bind(now_us)
     .bind(ROWS_MAX)
-    .fetch_all(pool)
+    .fetch_all(reads)
     .await?;
     rows.iter()
         .map(|row| Ok((row.try_get("sequence")?, arrival(row)?)))
