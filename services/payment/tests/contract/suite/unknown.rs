@@ -85,7 +85,7 @@ async fn a_charge_is_sent_again_only_while_the_provider_remembers_its_key() {
     let sent_at_us = sent_again.attempts[0].asked.sent_at_us.unwrap();
     assert!(sent_at_us > sent_again.attempts[0].created_at_us);
     assert_eq!(sent_again.state, State::Processing);
-    world.pass(&process, 30).await;
+    world.pass(&process, 60).await; // The next look-up falls into it.
     let given_back = process.payment(&payment.id).await;
     assert_eq!(
         given_back.state,
@@ -234,7 +234,7 @@ async fn a_reversal_whose_answer_is_lost_is_found_although_its_key_is_forgotten(
     let payment = process.create(&world, buy).await.unwrap();
     process.cancel(&world, &payment.id).await.unwrap();
     world.simulator.set_faults(AFTER);
-    world.pass(&process, 4).await;
+    world.pass(&process, 3).await; // Until it is charged.
     let taken_and_given_back = process.payment(&payment.id).await;
     assert_eq!(
         taken_and_given_back.attempts[0].state,

@@ -113,6 +113,7 @@ pub(super) struct Capabilities {
     void: bool,
     authorization_ttl_us: i64,
     idempotency_window_us: i64,
+    #[serde(default)] // A simulator of an earlier release has none, and says nothing of it.
     look_up_lag_us: i64,
 }
 
