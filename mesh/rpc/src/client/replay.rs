@@ -23,7 +23,7 @@ pub(super) struct Message {
     uri: Uri,
     headers: HeaderMap,
     call: Call,
-    message: Bytes,
+    body: Bytes,
 }
 
 impl Copy {
@@ -57,7 +57,7 @@ impl Copy {
 }
 
 impl Message {
-    fn of(mut parts: Parts, message: Bytes) -> Self {
+    fn of(mut parts: Parts, body: Bytes) -> Self {
         Self {
             call: parts
                 .extensions
@@ -66,12 +66,12 @@ impl Message {
             method: parts.method,
             uri: parts.uri,
             headers: parts.headers,
-            message,
+            body,
         }
     }
 
     pub(super) fn again(&self) -> Request<Body> {
-        let mut request = Request::new(Body::new(Full::new(self.message.clone())));
+        let mut request = Request::new(Body::new(Full::new(self.body.clone())));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
