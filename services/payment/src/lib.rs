@@ -253,14 +253,13 @@ pub async fn verify_audit(config: &ServiceConfig, known: Option<Head>) -> anyhow
         }
     };
     let pending = log.pending().await?;
-    let mut text = format!(
-        "{head}\n{} records, whole; {} wait for their places",
+    let oldest = pending.oldest_us.map_or_else(String::new, |oldest_us| {
+        format!(", the oldest since {}", kernel::day::to_rfc3339(oldest_us))
+    });
+    Ok(format!(
+        "{head}\n{} records, whole; {} wait for their places{oldest}",
         head.number, pending.records
-    );
-    if let Some(oldest_us) = pending.oldest_us {
-        text += &format!(", the oldest since {}", kernel::day::to_rfc3339(oldest_us));
-    }
-    Ok(text)
+    ))
 }
 
 /// Whether the database answers: a check for readiness.

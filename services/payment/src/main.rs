@@ -72,5 +72,10 @@ async fn main() -> anyhow::Result<()> {
         fault_points: args.faults.fault_points(),
         fault_deliveries: Faults::default(), // It takes no events.
     };
-    chassis::run::<payment::Program>(loaded, task, proto::FILE_DESCRIPTOR_SET).await
+    Box::pin(chassis::run::<payment::Program>(
+        loaded,
+        task,
+        proto::FILE_DESCRIPTOR_SET,
+    ))
+    .await
 }

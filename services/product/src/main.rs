@@ -41,5 +41,10 @@ async fn main() -> anyhow::Result<()> {
         fault_points: args.faults.fault_points(),
         fault_deliveries: args.fault_deliveries.unwrap_or_default(),
     };
-    chassis::run::<Service>(loaded, task, proto::FILE_DESCRIPTOR_SET).await
+    Box::pin(chassis::run::<Service>(
+        loaded,
+        task,
+        proto::FILE_DESCRIPTOR_SET,
+    ))
+    .await
 }

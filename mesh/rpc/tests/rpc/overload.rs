@@ -104,7 +104,8 @@ async fn at_five_times_the_load_the_server_works_on_and_serves_what_is_critical(
         due(began, number, load_per_s).await;
     }
     let outcomes = calls.join_all().await;
-    let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = f64::from(u32::try_from(cores).expect("fewer than 2^32"));
     let cpu_percent = 100.0 * (cpu_s() - cpu_before_s) / began.elapsed().as_secs_f64() / cores;
     let measured = || {
         let in_time = |outcome: &&Outcome| (from..until).contains(&outcome.ended);

@@ -214,7 +214,7 @@ impl Payment {
                 | SettlementAnswer::Unavailable,
             )
             | (AttemptState::Reversing, SettlementAnswer::Pending | SettlementAnswer::Unknown) => {
-                put_off(&mut attempt.reversal.progress, turn)
+                put_off(&mut attempt.reversal.progress, turn);
             }
             (
                 AttemptState::Reserving

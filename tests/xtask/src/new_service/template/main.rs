@@ -8,5 +8,5 @@ use mesh_runtime::config;
 async fn main() -> anyhow::Result<()> {
     let args = chassis::Args::parse();
     let loaded = config::load::<chassis::Process>(&args.common, "WIDGET", args.overrides())?;
-    chassis::run::<Opened<widget::Service>>(loaded, args.into(), proto::FILE_DESCRIPTOR_SET).await
+    Box::pin(chassis::run::<Opened<widget::Service>>(loaded, args.into(), proto::FILE_DESCRIPTOR_SET)).await
 }
