@@ -298,28 +298,28 @@ async fn what_is_wrong_is_named_and_what_is_expected_is_the_whole() {
     let api = api(&world.process());
     let cases: [(&str, Change); 10] = [
         ("discounts[0].title", |request| {
-            request.discounts[0].title.clear()
+            request.discounts[0].title.clear();
         }),
         ("discounts[0].title", |request| {
-            request.discounts[0].title = "4111 1111 1111 1111".into()
+            request.discounts[0].title = "4111 1111 1111 1111".into();
         }),
         ("discounts[0].rate_ppm", |request| {
-            request.discounts[0].size = None
+            request.discounts[0].size = None;
         }),
         ("discounts[0].rate_ppm", |request| {
-            request.discounts[0].size = Some(pb::charge_line::Size::RatePpm(1_000_001))
+            request.discounts[0].size = Some(pb::charge_line::Size::RatePpm(1_000_001));
         }),
         ("discounts", |request| {
-            request.discounts[0].size = Some(pb::charge_line::Size::AmountMinor(101))
+            request.discounts[0].size = Some(pb::charge_line::Size::AmountMinor(101));
         }),
         ("discounts", |request| {
-            request.discounts = vec![request.discounts[0].clone(); 11]
+            request.discounts = vec![request.discounts[0].clone(); 11];
         }),
         ("taxes[0].amount_minor", |request| {
-            request.taxes[0].size = Some(pb::charge_line::Size::AmountMinor(0))
+            request.taxes[0].size = Some(pb::charge_line::Size::AmountMinor(0));
         }),
         ("taxes[0].amount", |request| {
-            request.taxes[0].amount = Some(pbm::Money::default())
+            request.taxes[0].amount = Some(pbm::Money::default());
         }),
         ("shipping.amount.currency_code", |request| {
             request
@@ -332,7 +332,7 @@ async fn what_is_wrong_is_named_and_what_is_expected_is_the_whole() {
                 .currency_code = "EUR".into();
         }),
         ("shipping.amount", |request| {
-            request.shipping.as_mut().unwrap().amount = None
+            request.shipping.as_mut().unwrap().amount = None;
         }),
     ];
     as_client("shop", async {
