@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
     task::JoinSet,
     time::timeout,
@@ -86,9 +86,10 @@ async fn a_dead_endpoint_costs_no_call() {
     for (kind, costs) in [(Kind::Plain, true), (Kind::Mesh, false)] {
         let service = TestService::new(|_, _| async { Ok(one("fine")) });
         let live = Kind::Plain.serve(service, Terms::default()).await;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let dead = listener.local_addr().unwrap();
-        drop(listener);
+        // Bound and not listening: it refuses, and nobody else gets the port meanwhile.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let dead = socket.local_addr().unwrap();
         let client = kind.client(&[dead, live.address]);
         let calls = stream::iter(0..400).map(|_| client.unary("Post", ""));
         let outcomes = calls.buffer_unordered(8);
