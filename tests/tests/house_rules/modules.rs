@@ -42,6 +42,10 @@ const MORE_BORDERS: [(&str, &str); 15] = [
     ),
     ("services/payment/src/commands.rs", "waits for the saga"),
     (
+        "services/payment/src/sealer.rs",
+        "gives records their places by the clock",
+    ),
+    (
         "services/payment/src/worker.rs",
         "looks for work by the clock",
     ),

@@ -160,7 +160,7 @@ impl World {
             let worked = process.worker.run_once().await.unwrap();
             let due = process
                 .store
-                .due(self.clock.now_us() + 3_600 * SECOND_US, 1)
+                .due(self.clock.now_us() + 3_600 * SECOND_US, 1_000)
                 .await;
             if worked == 0 && self.idle(&due.unwrap()).await {
                 return;
@@ -168,23 +168,25 @@ impl World {
         }
     }
 
-    /// Whether a payment that is due within the hour only waits to run out.
+    /// Whether payments that are due within the hour only wait to run out, or for a late success of what was given up.
     async fn idle(&self, due: &[PaymentId]) -> bool {
-        let Some(id) = due.first() else { return true };
-        let payment = self.storage.store().payment(*id).await.unwrap().unwrap();
-        payment.state != payment::state::State::Processing
-            && payment
-                .refunds
-                .iter()
-                .all(|refund| refund.state != payment::refund::RefundState::Pending)
-            && payment
-                .captures
-                .iter()
-                .all(|c| c.state != payment::capture::CaptureState::Pending)
-            && !payment.stock_is_owed()
-            && payment
-                .closing
-                .is_none_or(|_| payment.state == payment::state::State::Canceled)
+        for id in due {
+            let payment = self.storage.store().payment(*id).await.unwrap().unwrap();
+            let is_open = payment.state == payment::state::State::Processing
+                || payment.stock_is_owed()
+                || payment
+                    .refunds
+                    .iter()
+                    .any(|refund| refund.state == payment::refund::RefundState::Pending)
+                || payment
+                    .captures
+                    .iter()
+                    .any(|c| c.state == payment::capture::CaptureState::Pending);
+            if is_open {
+                return false;
+            }
+        }
+        true
     }
 }
 
