@@ -189,10 +189,12 @@ where
 }
 
 fn filter(config: &TelemetryConfig) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(&config.filter).map_err(|source| TelemetryError::Filter {
+    let filter = EnvFilter::try_new(&config.filter).map_err(|source| TelemetryError::Filter {
         filter: config.filter.clone(),
         source,
-    })
+    })?;
+    // The spans for collectors say nothing to whoever reads the log: their ids are numbers there.
+    Ok(filter.add_directive("mesh::span=off".parse().expect("a directive")))
 }
 
 #[cfg(test)]
