@@ -33,7 +33,8 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 pub(crate) struct RequestId(pub(crate) String);
 
 impl RequestId {
-    /// The client's own, where it can stand in a header and a log line; else a new one.
+    /// The client's own, where it can stand in a header and a log line; else a new one. A number that could be a card's
+    /// can not: the id is in every line about the request.
     fn of(headers: &http::HeaderMap) -> Self {
         let own = headers
             .get(REQUEST_ID)
@@ -41,9 +42,26 @@ impl RequestId {
             .filter(|id| {
                 (1..=REQUEST_ID_CHARS_MAX).contains(&id.len())
                     && id.bytes().all(|b| b.is_ascii_graphic())
+                    && !could_hold_a_card_number(id)
             });
         Self(own.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned))
     }
+}
+
+/// Whether 13 to 19 digits with the check digit of cards (ISO/IEC 7812-1, Luhn) stand in an id, with or without dashes in
+/// between. UUIDs, whose groups of digits may look so, are none.
+fn could_hold_a_card_number(id: &str) -> bool {
+    let luhn = |digits: &[u8]| {
+        let place = |(place, digit): (usize, &u8)| match (place % 2, u32::from(digit - b'0')) {
+            (0, digit) => digit,
+            (_, digit) => digit * 2 / 10 + digit * 2 % 10,
+        };
+        digits.iter().rev().enumerate().map(place).sum::<u32>() % 10 == 0
+    };
+    let runs = id.split(|character: char| !character.is_ascii_digit() && character != '-');
+    let mut runs = runs.map(|run| run.bytes().filter(u8::is_ascii_digit).collect::<Vec<u8>>());
+    Uuid::try_parse(id).is_err()
+        && runs.any(|digits| (13..=19).contains(&digits.len()) && luhn(&digits))
 }
 
 /// Around everything: the request's id in and out, the guard of an edge without keys, security headers.
@@ -332,6 +350,36 @@ impl Call<'_> {
         match socket {
             Some(upgrade) => Ok(socket::answer(upgrade, stream)),
             None => stream.respond(format).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_the_clients_own_unless_it_could_be_a_card_number() {
+        let id_of = |value: &str| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_str(value).unwrap());
+            RequestId::of(&headers).0
+        };
+        for own in [
+            "req-1",
+            "01934567-8901-7123-8456-789012345678",
+            "4242424242424241",
+            "1700000000000000123456",
+        ] {
+            assert_eq!(id_of(own), own);
+        }
+        for card in [
+            "4242424242424242",
+            "card=4242-4242-4242-4242;",
+            "378734493671000",
+            "4222222222222",
+        ] {
+            assert!(Uuid::try_parse(&id_of(card)).is_ok(), "{card}");
         }
     }
 }
