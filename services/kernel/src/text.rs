@@ -41,11 +41,12 @@ pub fn bounded_lines(field: &str, value: &str, min: usize, max: usize) -> Result
     printable(field, value, &['\n', '\r', '\t'])
 }
 
-/// The key of a command: at most 200 characters of printable ASCII; empty means none.
+/// The key of a command: at most 200 characters of printable ASCII without a card number, since it is kept; empty means
+/// none.
 pub fn request_id(value: &str) -> Result<(), Invalid> {
     length("request_id", value, 0, REQUEST_ID_CHARACTERS_MAX)?;
     if value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-        return Ok(());
+        return refuse_card_number("request_id", value);
     }
     Err(Invalid::new(
         "request_id",
@@ -289,7 +290,7 @@ mod tests {
     fn request_ids_are_printable_ascii() {
         assert_eq!(request_id(""), Ok(()));
         assert_eq!(request_id(&"~".repeat(200)), Ok(()));
-        for text in ["\n", "é", &"a".repeat(201)] {
+        for text in ["\n", "é", &"a".repeat(201), "4242424242424242"] {
             assert_eq!(request_id(text).unwrap_err().field, "request_id");
         }
     }

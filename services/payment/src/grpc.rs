@@ -75,7 +75,7 @@ fn command(
     request_id: String,
     request: &impl Message,
 ) -> Result<Command, Error> {
-    requests::request_id(&request_id)?;
+    kernel::text::request_id(&request_id)?;
     Ok(Command {
         viewer: viewer(),
         principal: CallContext::current().principal().name().to_owned(),

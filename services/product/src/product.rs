@@ -7,7 +7,7 @@ mod rules;
 
 use std::collections::{BTreeMap, HashSet};
 
-use kernel::{Invalid, Money, ProductId, text};
+use kernel::{Invalid, Money, ProductId};
 
 use crate::error::Error;
 
@@ -408,7 +408,7 @@ impl Variant {
     }
 
     fn check(&self, at: &str, invalid: &mut Invalids) {
-        invalid.take(text::sku(&format!("{at}.sku"), &self.sku));
+        invalid.take(check_sku(&format!("{at}.sku"), &self.sku));
         invalid.take(check_barcode(&format!("{at}.barcode"), &self.barcode));
         invalid.take(check_weight(
             &format!("{at}.weight_grams"),

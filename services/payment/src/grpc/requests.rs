@@ -211,12 +211,6 @@ pub(crate) fn lines(field: &str, lines: &[pb::LineQuantity]) -> Result<Vec<(Stri
         .collect()
 }
 
-/// The caller's key.
-pub(crate) fn request_id(value: &str) -> Result<(), Error> {
-    text::request_id(value)?;
-    Ok(text::refuse_card_number("request_id", value)?)
-}
-
 /// A payment's id.
 pub(crate) fn payment_id(field: &str, value: &str) -> Result<PaymentId, Error> {
     Ok(PaymentId::parse(value).map_err(|error| error.at(field))?)

@@ -1,5 +1,7 @@
 //! The limits of a product's fields, and the checks of single values: the same for a call, which names
 //! fields, and for a file, which names columns.
+//!
+//! No text may hold what seems to be a payment card's number: the catalogue is public. Numbers of goods may.
 
 use std::collections::HashSet;
 
@@ -32,22 +34,49 @@ pub fn check_title(field: &str, value: &str) -> Result<(), Invalid> {
     if value.trim().is_empty() {
         return Err(Invalid::new(field, "must not consist of blanks"));
     }
-    Ok(())
+    text::refuse_card_number(field, value)
 }
 
 /// A description in HTML.
 pub fn check_description(field: &str, value: &str) -> Result<(), Invalid> {
-    text::bounded_lines(field, value, 0, DESCRIPTION_CHARACTERS_MAX)
+    text::bounded_lines(field, value, 0, DESCRIPTION_CHARACTERS_MAX)?;
+    text::refuse_card_number(field, value)
 }
 
 /// A name that may be left out.
 pub fn check_name(field: &str, value: &str) -> Result<(), Invalid> {
-    text::bounded(field, value, 0, NAME_CHARACTERS_MAX)
+    text::bounded(field, value, 0, NAME_CHARACTERS_MAX)?;
+    text::refuse_card_number(field, value)
+}
+
+/// A stock keeping unit ([`text::sku`]); often it is the number of the goods.
+pub fn check_sku(field: &str, value: &str) -> Result<(), Invalid> {
+    text::sku(field, value)?;
+    refuse_card_number_but_gtin(field, value)
 }
 
 /// A barcode, or none.
 pub fn check_barcode(field: &str, value: &str) -> Result<(), Invalid> {
-    text::bounded(field, value, 0, BARCODE_CHARACTERS_MAX)
+    text::bounded(field, value, 0, BARCODE_CHARACTERS_MAX)?;
+    refuse_card_number_but_gtin(field, value)
+}
+
+fn refuse_card_number_but_gtin(field: &str, value: &str) -> Result<(), Invalid> {
+    if is_gtin(value) {
+        return Ok(());
+    }
+    text::refuse_card_number(field, value)
+}
+
+/// Whether it is a number of goods as long as a card's, GTIN-13 (EAN) or GTIN-14, by its check digit: the digits from the
+/// right, weighted 1 and 3 in turn, add up to a multiple of ten (GS1 General Specifications, section 7.9).
+fn is_gtin(value: &str) -> bool {
+    let digits: Option<Vec<u32>> = value.chars().map(|c| c.to_digit(10)).collect();
+    digits.is_some_and(|digits| {
+        let weighted = digits.iter().rev().zip([1, 3].iter().cycle());
+        matches!(digits.len(), 13 | 14)
+            && weighted.map(|(digit, weight)| digit * weight).sum::<u32>() % 10 == 0
+    })
 }
 
 /// A weight in grams.
@@ -101,7 +130,7 @@ pub fn check_tags(field: &str, tags: &[String]) -> Result<(), Invalid> {
 pub fn check_handle(field: &str, value: &str) -> Result<(), Invalid> {
     text::bounded(field, value, 1, NAME_CHARACTERS_MAX)?;
     if value.chars().all(in_handle) {
-        return Ok(());
+        return text::refuse_card_number(field, value);
     }
     Err(Invalid::new(
         field,
@@ -140,4 +169,44 @@ pub fn handles(title: &str, id: ProductId) -> impl Iterator<Item = String> {
     std::iter::once(base)
         .chain(numbered)
         .chain(std::iter::once(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A card of 16 digits, and one of 13 whose last digit is no check digit of an EAN.
+    const CARDS: [&str; 2] = ["4000056655665556", "4222222222222"];
+
+    #[test]
+    fn no_text_holds_a_card_number() {
+        for check in [
+            check_title,
+            check_description,
+            check_name,
+            check_handle,
+            check_sku,
+            check_barcode,
+        ] {
+            for card in CARDS {
+                let refused = check("product.text", card).unwrap_err().to_string();
+                assert!(refused.starts_with("product.text: "), "{refused}");
+                assert!(!refused.contains(card), "{refused}");
+            }
+        }
+        let tags = ["tea".to_owned(), CARDS[0].to_owned()];
+        let refused = check_tags("tags", &tags).unwrap_err().to_string();
+        assert!(refused.starts_with("tags[1]: "), "{refused}");
+    }
+
+    #[test]
+    fn a_number_of_goods_is_none() {
+        // The first has the check digit of a card too.
+        for gtin in ["4006381333924", "4006381333931", "04006381333931"] {
+            assert!(is_gtin(gtin), "{gtin}");
+            assert_eq!(check_sku("sku", gtin), Ok(()));
+            assert_eq!(check_barcode("barcode", gtin), Ok(()));
+        }
+        assert!(!is_gtin("4006381333930") && !is_gtin("40063813339x1") && !is_gtin(""));
+    }
 }

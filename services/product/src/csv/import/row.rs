@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kernel::{Currency, Invalid, Money, text};
+use kernel::{Currency, Invalid, Money};
 
 use super::{Fields, Layout, VariantRow};
 use crate::{
@@ -99,7 +99,7 @@ impl Row<'_> {
         names: &[String],
     ) -> Result<VariantRow, Invalid> {
         let sku = self.cell(Known::Sku).unwrap_or_default();
-        text::sku(Known::Sku.name(), sku)?;
+        product::check_sku(Known::Sku.name(), sku)?;
         let price = match self.filled(Known::Price) {
             None => None,
             Some(decimal) => {
