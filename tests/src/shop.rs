@@ -409,6 +409,7 @@ impl Shop {
             events: Metrics::register(&registry)?,
             providers: [(simulator::NAME.to_owned(), provider)].into(),
             clock: self.clock.clone(),
+            reconciliations: payment::reconciler::Metrics::unregistered()?,
             fault_points: FaultPoints::default(),
         };
         let config = payment::ServiceConfig {

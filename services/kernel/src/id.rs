@@ -72,6 +72,8 @@ id_type!(
 id_type!(CaptureId, "cap", "A capture's id.");
 id_type!(RefundId, "re", "A refund's id.");
 id_type!(TransactionId, "txn", "A ledger transaction's id.");
+id_type!(ReconciliationId, "rec", "A reconciliation's id.");
+id_type!(DiscrepancyId, "dsc", "A discrepancy's id.");
 
 /// Why a text is not an id of the kind asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -38,7 +38,8 @@ pub struct Request {
 }
 
 impl Request {
-    fn key(&self) -> Option<Key> {
+    /// The key, where the caller gave one.
+    pub(crate) fn key(&self) -> Option<Key> {
         (!self.request_id.is_empty()).then(|| Key {
             principal: self.principal.clone(),
             method: self.method.to_owned(),

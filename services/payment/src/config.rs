@@ -99,6 +99,8 @@ pub struct ServiceConfig {
     pub stripe: StripeConfig,
     /// Toss Payments, where it is the provider of something.
     pub toss: TossConfig,
+    /// Comparing providers' lists with the books.
+    pub reconcile: ReconcileConfig,
     /// How often the worker looks for payments to go on with, in milliseconds.
     pub worker_poll_ms: u64,
     /// How many payments the worker carries out at the same time.
@@ -141,6 +143,7 @@ impl Default for ServiceConfig {
             circuit: CircuitConfig::default(),
             stripe: StripeConfig::default(),
             toss: TossConfig::default(),
+            reconcile: ReconcileConfig::default(),
             worker_poll_ms: 200,
             worker_tasks_max: 16,
             answers_keep_h: 48,
@@ -303,6 +306,83 @@ impl SagaConfig {
     /// How long the provider may take.
     pub fn provider_timeout(&self) -> Duration {
         Duration::from_millis(self.provider_timeout_ms.into())
+    }
+}
+
+/// Comparing providers' lists with the books.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReconcileConfig {
+    /// How often the lists of each provider are compared with the books, in seconds; 0: only when somebody asks for it.
+    pub every_s: u32,
+    /// What is younger is not yet a discrepancy, in seconds; at least as long as a provider's look-ups lag behind.
+    pub grace_s: u32,
+    /// How far before the end of the last comparison the next one begins, in seconds: a provider may book late.
+    pub overlap_s: u32,
+    /// How many of our own entries are compared at once.
+    pub page_max: u32,
+    /// How often it is looked whether a comparison is asked for or due, in milliseconds.
+    pub poll_ms: u64,
+    /// How long one page's lease lasts, in milliseconds; longer than a provider may take for it.
+    pub lease_ms: u32,
+    /// How long a provider may take for a page, in milliseconds.
+    pub timeout_ms: u32,
+    /// The pause before a page that a provider did not give is asked for again, in milliseconds.
+    pub retry_ms: u32,
+    /// How often in a row a page is asked for before the comparison is given up.
+    pub tries_max: u32,
+}
+
+impl Default for ReconcileConfig {
+    fn default() -> Self {
+        Self {
+            every_s: 3_600,
+            grace_s: 3_600,
+            overlap_s: 3 * 24 * 3_600,
+            page_max: 500,
+            poll_ms: 1_000,
+            lease_ms: 300_000,
+            timeout_ms: 30_000,
+            retry_ms: 60_000,
+            tries_max: 10,
+        }
+    }
+}
+
+impl ReconcileConfig {
+    /// How often, in microseconds; 0: never.
+    pub fn every_us(&self) -> i64 {
+        seconds(self.every_s)
+    }
+
+    /// What is not yet a discrepancy, in microseconds.
+    pub fn grace_us(&self) -> i64 {
+        seconds(self.grace_s)
+    }
+
+    /// The overlap in microseconds.
+    pub fn overlap_us(&self) -> i64 {
+        seconds(self.overlap_s)
+    }
+
+    /// The lease in microseconds.
+    pub fn lease_us(&self) -> i64 {
+        milliseconds(self.lease_ms)
+    }
+
+    /// The pause in microseconds.
+    pub fn retry_us(&self) -> i64 {
+        milliseconds(self.retry_ms)
+    }
+
+    /// How often it is looked.
+    pub fn poll(&self) -> Duration {
+        Duration::from_millis(self.poll_ms.max(1))
+    }
+
+    /// How long a provider may take.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms.into())
     }
 }
 

@@ -36,6 +36,18 @@ pub enum Error {
     /// There is no such webhook, or it names nothing of ours.
     #[error("webhook {0:?} not found, or it is about no payment")]
     WebhookNotFound(String),
+    /// There is no such reconciliation.
+    #[error("reconciliation {0:?} not found")]
+    ReconciliationNotFound(String),
+    /// There is no such discrepancy.
+    #[error("discrepancy {0:?} not found")]
+    DiscrepancyNotFound(String),
+    /// What was to be recorded is dated in a period that is closed.
+    #[error("the period is closed: nothing is recorded in it any more")]
+    PeriodClosed,
+    /// A day that is not over cannot be closed.
+    #[error("the day {0} is not over")]
+    DayNotOver(String),
     /// An item cannot be bought: no such SKU, not sold, or without a price in the currency.
     #[error("{field}: {reason}")]
     NotSold {
@@ -82,8 +94,15 @@ pub enum Error {
     Corrupt(&'static str),
 }
 
+/// What the triggers of both databases say of an entry that is dated in a closed period.
+const PERIOD_CLOSED: &str = "the period is closed";
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
+        let database = error.as_database_error();
+        if database.is_some_and(|error| error.message().contains(PERIOD_CLOSED)) {
+            return Self::PeriodClosed;
+        }
         Self::Database(Arc::new(error))
     }
 }
@@ -127,6 +146,20 @@ impl From<Error> for Status {
                 id,
                 message,
             ),
+            Error::ReconciliationNotFound(id) => not_found(
+                "RECONCILIATION_NOT_FOUND",
+                "commerce.payment.v1.Reconciliation",
+                id,
+                message,
+            ),
+            Error::DiscrepancyNotFound(id) => not_found(
+                "DISCREPANCY_NOT_FOUND",
+                "commerce.payment.v1.Discrepancy",
+                id,
+                message,
+            ),
+            Error::PeriodClosed => precondition("PERIOD_CLOSED", "ledger", message),
+            Error::DayNotOver(_) => precondition("DAY_NOT_OVER", "day", message),
             Error::NotSold { field, sku, reason } => {
                 let mut details = info("SKU_NOT_FOUND", [("sku", sku.as_str())]);
                 details.set_resource_info("commerce.product.v1.Variant", &sku, "", &reason);
@@ -229,6 +262,12 @@ fn rejected(rejection: Rejection, message: String) -> Status {
             retry_us,
         } => limited(currency, window_s, left, retry_us, message),
     }
+}
+
+fn precondition(reason: &str, subject: &str, message: String) -> Status {
+    let mut details = info(reason, []);
+    details.add_precondition_failure_violation(reason, subject, message.clone());
+    Status::with_error_details(Code::FailedPrecondition, message, details)
 }
 
 /// RESOURCE_EXHAUSTED with the time until it is worth repeating, if it ever is.

@@ -1,9 +1,12 @@
 //! The service as the contract has it: requests in, domain asked, answers out. No decisions.
 
+mod books;
 mod operators;
 mod requests;
 pub mod watch;
 
+pub use books::Pieces;
+pub(crate) use books::{csv, end_of_day, last_day};
 pub use operators::Operators;
 
 use crate::commands::{Answer, Commands, Request as Command};
@@ -100,6 +103,7 @@ fn answered<M: Message + Default>(answer: Answer) -> Result<Response<M>, Status>
 #[tonic::async_trait]
 impl PaymentService for Grpc {
     type WatchPaymentsStream = Changes;
+    type ExportLedgerStream = Pieces;
 
     async fn create_payment(
         &self,
@@ -375,6 +379,85 @@ impl PaymentService for Grpc {
             transactions,
             next_page_token,
         }))
+    }
+
+    async fn start_reconciliation(
+        &self,
+        request: Request<pb::StartReconciliationRequest>,
+    ) -> Result<Response<pb::StartReconciliationResponse>, Status> {
+        let mut request = request.into_inner();
+        let key = std::mem::take(&mut request.request_id);
+        let command = command(method::START_RECONCILIATION, key, &request)?;
+        let saga = self.commands.saga();
+        if !saga.providers().contains_key(&request.provider) {
+            return Err(Error::ProviderNotFound(request.provider).into());
+        }
+        let now_us = saga.now_us();
+        answered(self.operators.start(command, &request.provider, now_us).await?)
+    }
+
+    async fn get_reconciliation(
+        &self,
+        request: Request<pb::GetReconciliationRequest>,
+    ) -> Result<Response<pb::GetReconciliationResponse>, Status> {
+        Ok(Response::new(self.operators.reconciliation(&request.get_ref().id).await?))
+    }
+
+    async fn list_reconciliations(
+        &self,
+        request: Request<pb::ListReconciliationsRequest>,
+    ) -> Result<Response<pb::ListReconciliationsResponse>, Status> {
+        Ok(Response::new(self.operators.reconciliations(request.into_inner()).await?))
+    }
+
+    async fn list_discrepancies(
+        &self,
+        request: Request<pb::ListDiscrepanciesRequest>,
+    ) -> Result<Response<pb::ListDiscrepanciesResponse>, Status> {
+        Ok(Response::new(self.operators.discrepancies(request.into_inner()).await?))
+    }
+
+    async fn resolve_discrepancy(
+        &self,
+        request: Request<pb::ResolveDiscrepancyRequest>,
+    ) -> Result<Response<pb::ResolveDiscrepancyResponse>, Status> {
+        let mut request = request.into_inner();
+        let key = std::mem::take(&mut request.request_id);
+        let command = command(method::RESOLVE_DISCREPANCY, key, &request)?;
+        let now_us = self.commands.saga().now_us();
+        answered(self.operators.resolve(command, request, now_us).await?)
+    }
+
+    async fn list_ledger_balances(
+        &self,
+        request: Request<pb::ListLedgerBalancesRequest>,
+    ) -> Result<Response<pb::ListLedgerBalancesResponse>, Status> {
+        Ok(Response::new(self.operators.balances(request.into_inner()).await?))
+    }
+
+    async fn get_trial_balance(
+        &self,
+        request: Request<pb::GetTrialBalanceRequest>,
+    ) -> Result<Response<pb::GetTrialBalanceResponse>, Status> {
+        Ok(Response::new(self.operators.trial(request.into_inner()).await?))
+    }
+
+    async fn export_ledger(
+        &self,
+        request: Request<pb::ExportLedgerRequest>,
+    ) -> Result<Response<Pieces>, Status> {
+        Ok(Response::new(self.operators.export(request.get_ref())?))
+    }
+
+    async fn close_period(
+        &self,
+        request: Request<pb::ClosePeriodRequest>,
+    ) -> Result<Response<pb::ClosePeriodResponse>, Status> {
+        let mut request = request.into_inner();
+        let key = std::mem::take(&mut request.request_id);
+        let command = command(method::CLOSE_PERIOD, key, &request)?;
+        let now_us = self.commands.saga().now_us();
+        answered(self.operators.close(command, request, now_us).await?)
     }
 }
 

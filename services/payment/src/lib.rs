@@ -1,5 +1,5 @@
 //! The payment service: payments, attempts, captures and refunds carried out as one persisted saga,
-//! the double-entry ledger, sales from snapshots, idempotency, provider webhooks.
+//! the double-entry ledger and its reconciliation with providers, sales from snapshots, idempotency, webhooks.
 //!
 //! Read in this order: `state.rs` (the table), `payment.rs` (commands), `step` (what to ask the
 //! world next), `record` (what its answers mean), `saga.rs` (asks and records), `store/` (one
@@ -10,6 +10,7 @@
 
 pub mod attempt;
 pub mod audit;
+pub mod books;
 pub mod capture;
 pub mod catalogue;
 pub mod charges;
@@ -22,10 +23,13 @@ pub mod grpc;
 pub mod ledger;
 pub mod limits;
 pub mod money;
+pub mod office;
 pub mod payment;
 pub mod policy;
 mod process;
 pub mod provider;
+pub mod reconcile;
+pub mod reconciler;
 pub mod record;
 pub mod refund;
 pub mod rejection;
@@ -50,6 +54,7 @@ use crate::commands::Commands;
 use crate::grpc::watch;
 use crate::grpc::{Grpc, Operators};
 use crate::limits::Limits;
+use crate::reconciler::Reconciler;
 use crate::saga::{Providers, Saga};
 use crate::sealer::Sealer;
 use crate::store::Store;
@@ -83,6 +88,8 @@ pub struct Parts {
     pub providers: Providers,
     /// The time.
     pub clock: Clock,
+    /// What reconciliations show of themselves.
+    pub reconciliations: reconciler::Metrics,
     /// Where the process is to die, in tests.
     pub fault_points: FaultPoints,
 }
@@ -114,6 +121,10 @@ impl Service {
         ensure!(
             config.saga.lease_ms > config.saga.provider_timeout_ms,
             "saga.lease_ms must be longer than saga.provider_timeout_ms"
+        );
+        ensure!(
+            config.reconcile.lease_ms > config.reconcile.timeout_ms,
+            "reconcile.lease_ms must be longer than reconcile.timeout_ms"
         );
         let database = Database::open(&config, parts.fault_points.clone()).await?;
         let (references, clock) = (database.references(), &parts.clock);
@@ -179,6 +190,8 @@ impl Service {
         let operators = Operators {
             desk: self.database.desk(),
             audit: self.database.audit(),
+            reconciliations: self.database.reconciliations(),
+            books: self.database.books(),
             escalate_us: self.config.saga.escalate_us(),
         };
         let api = Grpc::new(self.store.clone(), self.commands.clone(), operators, limits);
@@ -190,6 +203,8 @@ impl Service {
         let worker = self.worker();
         let until_drain = draining.clone();
         background.spawn(async move { worker.run(until_drain).await });
+        let (reconciler, until_drain) = (self.reconciler(), draining.clone());
+        background.spawn(async move { reconciler.run(until_drain).await });
         let sealer = self.sealer();
         let relay = self.relay();
         let relay_stop = CancellationToken::new();
@@ -225,6 +240,16 @@ impl Service {
             every: Duration::from_millis(self.config.audit_seal_ms.max(1)),
             batch_max: self.config.audit_seal_max.max(1),
         }
+    }
+
+    /// Who compares providers' lists with the books; [`Service::run`] runs one of its own.
+    pub fn reconciler(&self) -> Reconciler {
+        Reconciler::new(
+            self.database.reconciliations(),
+            self.commands.clone(),
+            self.config.reconcile.clone(),
+            self.parts.reconciliations.clone(),
+        )
     }
 
     fn relay(&self) -> Relay {

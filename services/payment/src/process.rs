@@ -3,6 +3,7 @@
 
 use crate::provider;
 use crate::provider::simulator::{self, RemoteSimulator, Simulator};
+use crate::reconciler::Metrics;
 use crate::saga::Providers;
 use crate::webhook::DirectWebhooks;
 use crate::{Config, DRAIN, Parts, Service, answers, store};
@@ -10,6 +11,7 @@ use anyhow::{Context as _, ensure};
 use chassis::{Check, Common};
 use mesh_events::Subscription;
 use mesh_runtime::{Clock, shutdown};
+use prometheus::Registry;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,7 @@ pub struct Program {
     service: Service,
     /// Where it runs in this process.
     simulator: Option<Arc<Simulator>>,
+    metrics: Metrics,
 }
 
 impl chassis::Program for Program {
@@ -46,16 +49,26 @@ impl chassis::Program for Program {
 
     async fn open(config: Config, parts: chassis::Parts) -> anyhow::Result<Self> {
         let (providers, simulator) = simulators(&config, &parts.clock).await?;
+        let metrics = Metrics::unregistered()?;
         let parts = Parts {
             mesh: parts.mesh,
             bus: parts.bus,
             events: parts.event_metrics,
             providers,
             clock: parts.clock,
+            reconciliations: metrics.clone(),
             fault_points: parts.fault_points,
         };
         let service = Service::open(config.service, parts).await?;
-        Ok(Self { service, simulator })
+        Ok(Self {
+            service,
+            simulator,
+            metrics,
+        })
+    }
+
+    fn register(&self, registry: &Registry) -> anyhow::Result<()> {
+        Ok(self.metrics.register_in(registry)?)
     }
 
     fn ready(&self) -> Check {

@@ -290,10 +290,7 @@ impl Saga {
                 .step(payment, &lease, report.as_ref(), pauses, false)
                 .await
             {
-                Err(Error::Database(error))
-                    if tries < RECORD_TRIES_MAX
-                        && mesh_store::retry(&error) != mesh_store::Retry::Never =>
-                {
+                Err(error) if tries < RECORD_TRIES_MAX && is_passing(&error) => {
                     tries += 1;
                     tokio::time::sleep(RECORD_PAUSE * tries).await;
                 }
@@ -359,6 +356,15 @@ impl Saga {
                 }
             }
         }
+    }
+}
+
+/// Whether the same step can be recorded a moment later. Where the books were closed in between, it is dated anew then.
+fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::Database(error) => mesh_store::retry(error) != mesh_store::Retry::Never,
+        Error::PeriodClosed => true,
+        _ => false,
     }
 }
 

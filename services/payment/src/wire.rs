@@ -36,6 +36,13 @@ pub mod method {
     pub const REPLAY_WEBHOOK: &str = "/commerce.payment.v1.PaymentService/ReplayWebhook";
     /// LookUpPayment.
     pub const LOOK_UP_PAYMENT: &str = "/commerce.payment.v1.PaymentService/LookUpPayment";
+    /// StartReconciliation.
+    pub const START_RECONCILIATION: &str =
+        "/commerce.payment.v1.PaymentService/StartReconciliation";
+    /// ResolveDiscrepancy.
+    pub const RESOLVE_DISCREPANCY: &str = "/commerce.payment.v1.PaymentService/ResolveDiscrepancy";
+    /// ClosePeriod.
+    pub const CLOSE_PERIOD: &str = "/commerce.payment.v1.PaymentService/ClosePeriod";
 }
 
 /// The answer to a command as it is stored: the bytes of the method's response.
@@ -446,21 +453,21 @@ fn state(state: State) -> pb::payment::State {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "message fields are options")]
-fn minor(currency: Currency, amount_minor: i64) -> Option<pbm::Money> {
+pub(crate) fn minor(currency: Currency, amount_minor: i64) -> Option<pbm::Money> {
     Some(pbm::Money {
         currency_code: currency.code().to_owned(),
         amount_minor,
     })
 }
 
-fn money(money: Money) -> pbm::Money {
+pub(crate) fn money(money: Money) -> pbm::Money {
     pbm::Money {
         currency_code: money.currency().code().to_owned(),
         amount_minor: money.amount_minor(),
     }
 }
 
-fn timestamp(at_us: i64) -> prost_types::Timestamp {
+pub(crate) fn timestamp(at_us: i64) -> prost_types::Timestamp {
     let (seconds, nanos) = kernel::day::to_seconds_nanos(at_us);
     prost_types::Timestamp { seconds, nanos }
 }

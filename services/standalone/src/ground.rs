@@ -26,6 +26,7 @@ pub(crate) struct Ground {
     /// Cancelled when a part ends without having been told to.
     pub(crate) ended: CancellationToken,
     event_metrics: mesh_events::Metrics,
+    reconciliations: payment::reconciler::Metrics,
 }
 
 /// A service that runs.
@@ -62,6 +63,8 @@ impl Ground {
             Simulator::open(&config.simulator, &config.simulator_journal, clock.clone())
                 .await
                 .context("the simulator's journal")?;
+        let reconciliations = payment::reconciler::Metrics::unregistered()?;
+        reconciliations.register_in(registry)?;
         Ok(Self {
             config,
             clock,
@@ -70,6 +73,7 @@ impl Ground {
             simulator: Arc::new(simulator),
             ended: CancellationToken::new(),
             event_metrics: mesh_events::Metrics::register(registry)?,
+            reconciliations,
         })
     }
 
@@ -100,6 +104,7 @@ impl Ground {
             events: self.event_metrics.clone(),
             providers: Providers::from([(simulator::NAME.to_owned(), provider)]),
             clock: self.clock.clone(),
+            reconciliations: self.reconciliations.clone(),
             fault_points: FaultPoints::default(),
         };
         let service = payment::Service::open(self.config.payment.clone(), parts).await?;

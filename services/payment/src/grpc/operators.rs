@@ -2,7 +2,7 @@
 
 use super::{next_page, requests};
 use crate::error::Error;
-use crate::store::{AuditLog, AuditQuery, Desk, WebhooksQuery};
+use crate::store::{AuditLog, AuditQuery, Books, Desk, Reconciliations, WebhooksQuery};
 use crate::wire;
 use kernel::PaymentId;
 use proto::commerce::payment::v1 as pb;
@@ -15,6 +15,10 @@ pub struct Operators {
     pub desk: Arc<dyn Desk>,
     /// Who did what.
     pub audit: Arc<dyn AuditLog>,
+    /// Comparisons with providers.
+    pub reconciliations: Arc<dyn Reconciliations>,
+    /// The books.
+    pub books: Arc<dyn Books>,
     /// After what time an unknown outcome waits for a person.
     pub escalate_us: i64,
 }

@@ -372,6 +372,21 @@ pub(crate) fn sales(request: &pb::SummarizeSalesRequest) -> Result<SalesQuery, E
     })
 }
 
+/// Some days as times, the end no part of them; to the end of time where none is given.
+pub(crate) fn days(from: &str, to: &str) -> Result<(i64, i64), Error> {
+    let from_us = start_of_day("from", from)?.unwrap_or(0);
+    let to_us = start_of_day("to", to)?.unwrap_or(i64::MAX);
+    if to_us < from_us {
+        return Err(Invalid::new("to", "must not be before `from`").into());
+    }
+    Ok((from_us, to_us))
+}
+
+/// What a person says of something.
+pub(crate) fn note(field: &str, value: &str) -> Result<(), Error> {
+    free_text(field, value, 1, REASON_CHARACTERS_MAX)
+}
+
 /// A currency, where one is given.
 pub(crate) fn optional_currency(code: &str) -> Result<Option<Currency>, Error> {
     if code.is_empty() {

@@ -6,7 +6,7 @@
 
 use super::{
     Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, Refund, Settlement,
-    TransactionPage, Void, WebhookError, WebhookEvent,
+    SettlementPage, TransactionPage, Void, WebhookError, WebhookEvent,
 };
 use async_trait::async_trait;
 use http::HeaderMap;
@@ -213,6 +213,14 @@ impl Provider for Guarded {
 
     async fn transactions(&self, from: Option<&str>) -> Result<TransactionPage, ProviderError> {
         self.call(self.inner.transactions(from)).await
+    }
+
+    async fn settlements(&self, from: Option<&str>) -> Result<SettlementPage, ProviderError> {
+        self.call(self.inner.settlements(from)).await
+    }
+
+    fn since(&self, at_us: i64) -> String {
+        self.inner.since(at_us)
     }
 }
 

@@ -249,6 +249,54 @@ pub struct TransactionPage {
     pub next: Option<String>,
 }
 
+/// One line of what a provider keeps for itself or pays out; for the books.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettlementLine {
+    /// The provider's own id of it; fees and payouts have ids of their own each.
+    pub id: String,
+    /// What it is.
+    pub kind: SettlementKind,
+    /// Our reference of what a fee is for, as [`Transaction::reference`] has it; empty: of nothing in particular, or a
+    /// payout.
+    pub reference: String,
+    /// The provider's id of the payout that it belongs to; empty: not known yet.
+    pub payout: String,
+    /// How much. A fee that was given back, and a payout that was collected from us, are negative; never zero.
+    pub amount: Money,
+    /// The day that a payout arrives on, `YYYY-MM-DD`; empty: a fee.
+    pub arrival_day: String,
+    /// When it was booked.
+    pub booked_at_us: i64,
+}
+
+/// What a line of a settlement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettlementKind {
+    /// What the provider keeps.
+    Fee,
+    /// What goes to our bank.
+    Payout,
+}
+
+impl SettlementKind {
+    /// The name in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fee => "fee",
+            Self::Payout => "payout",
+        }
+    }
+}
+
+/// Some lines of settlements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettlementPage {
+    /// At most as many as the provider gives at once.
+    pub lines: Vec<SettlementLine>,
+    /// Where the next page begins; absent when this one reached the end.
+    pub next: Option<String>,
+}
+
 /// Moves money. Shared as `Arc<dyn Provider>`.
 #[async_trait]
 pub trait Provider: Send + Sync {
@@ -296,4 +344,11 @@ pub trait Provider: Send + Sync {
 
     /// Its books from the beginning, or from where a page said that the next one begins.
     async fn transactions(&self, from: Option<&str>) -> Result<TransactionPage, ProviderError>;
+
+    /// What it kept and paid out, likewise.
+    async fn settlements(&self, from: Option<&str>) -> Result<SettlementPage, ProviderError>;
+
+    /// The place in both lists before which nothing is needed that was booked since a time: where to read on from when
+    /// all before it was read.
+    fn since(&self, at_us: i64) -> String;
 }

@@ -1,6 +1,6 @@
 //! The database that is configured: PostgreSQL where it has a URL, else a SQLite file.
 
-use super::{AuditLog, Desk, PostgresStore, SqliteStore, Store, postgres, sqlite};
+use super::{AuditLog, Books, Desk, PostgresStore, Reconciliations, SqliteStore, Store, postgres, sqlite};
 use crate::config::{ServiceConfig, SharedConfig};
 use crate::provider::References;
 use anyhow::{Context as _, ensure};
@@ -82,6 +82,26 @@ impl Database {
         }
     }
 
+    /// What reconciliation needs.
+    pub(crate) fn reconciliations(&self) -> Arc<dyn Reconciliations> {
+        match self {
+            Self::Sqlite(sqlite) => Arc::new(SqliteStore::new(sqlite.clone())),
+            Self::Postgres(postgres, shared) => {
+                Arc::new(PostgresStore::new(postgres.clone(), shared))
+            }
+        }
+    }
+
+    /// The books, for the accountant.
+    pub(crate) fn books(&self) -> Arc<dyn Books> {
+        match self {
+            Self::Sqlite(sqlite) => Arc::new(SqliteStore::new(sqlite.clone())),
+            Self::Postgres(postgres, shared) => {
+                Arc::new(PostgresStore::new(postgres.clone(), shared))
+            }
+        }
+    }
+
     /// Events that wait to be published.
     pub(crate) fn outbox(&self) -> Arc<dyn Outbox> {
         match self {
@@ -112,18 +132,23 @@ impl Database {
 
 /// Who did what in the configured database, for whoever only reads it; it may be in use. A file must be there.
 pub(crate) async fn audit(config: &ServiceConfig) -> anyhow::Result<Arc<dyn AuditLog>> {
+    Ok(beside(config).await?.audit())
+}
+
+/// The configured database, for whoever looks into it while the service may be using it. A file must be there.
+pub(crate) async fn beside(config: &ServiceConfig) -> anyhow::Result<Database> {
     if !config.postgres.url.is_empty() {
         let postgres = Postgres::connect(&config.postgres, &postgres::MIGRATIONS)
             .await
             .context("the database of payments")?;
-        return Ok(Arc::new(PostgresStore::new(postgres, &config.shared)));
+        return Ok(Database::Postgres(postgres, config.shared.clone()));
     }
     let path = &config.database.path;
     ensure!(path.exists(), "there is no database at {}", path.display());
     let sqlite = Sqlite::open(&config.database, &sqlite::MIGRATIONS)
         .await
         .context("the database of payments")?;
-    Ok(Arc::new(SqliteStore::new(sqlite)))
+    Ok(Database::Sqlite(sqlite))
 }
 
 /// Brings the schema up, and gives the role that the service runs under its rights; empty: none.

@@ -5,10 +5,12 @@
 //! books, sales, history, log of changes, stored answers) is written with it or not at all.
 
 pub mod audit;
+pub mod books;
 pub(crate) mod database;
 pub mod desk;
 mod outcome;
 pub mod postgres;
+pub mod reconcile;
 pub mod sqlite;
 
 use crate::error::Error;
@@ -23,9 +25,11 @@ use kernel::{Currency, PaymentId, RefundId};
 use mesh_store::idempotency::{Claim, Key};
 
 pub use audit::{AuditLog, AuditQuery, Pending};
+pub use books::Books;
 pub use database::migrate;
 pub use desk::{Desk, StoredWebhook, WebhooksQuery};
 pub use postgres::PostgresStore;
+pub use reconcile::Reconciliations;
 pub use sqlite::SqliteStore;
 
 /// Whose payments a caller may see.

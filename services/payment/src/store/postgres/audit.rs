@@ -72,6 +72,23 @@ pub(super) fn record(payment: Uuid, record: &Record) -> Value {
     })
 }
 
+/// Writes who did what is no change of a payment.
+pub(super) async fn add(connection: &mut PgConnection, record: &Record) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO audit_pending (id, at_us, principal, method, object, outcome) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(record.id)
+    .bind(record.at_us)
+    .bind(&record.principal)
+    .bind(&record.method)
+    .bind(&record.object)
+    .bind(&record.outcome)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 #[async_trait]
 impl AuditLog for PostgresStore {
     async fn seal(&self, limit: u32) -> Result<usize, Error> {

@@ -17,10 +17,12 @@
 //! an upgrade in place; in a cluster restored from a dump they begin anew, and watchers have to as well.
 
 mod audit;
+mod books;
 mod create;
 mod lists;
 mod providers;
 mod recent;
+mod reconcile;
 mod rows;
 mod write;
 
@@ -67,6 +69,8 @@ pub fn schema(role: &str) -> Schema<'_> {
             "ledger_postings",
             "payment_history",
             "audit_log",
+            "settlement_lines",
+            "ledger_periods",
         ],
     }
 }

@@ -260,7 +260,7 @@ fn answers(payment: &Payment, now_us: i64) -> Vec<Value> {
     of_payment.into_iter().chain(of_refunds).collect()
 }
 
-fn entry(entry: &Transaction) -> Value {
+pub(super) fn entry(entry: &Transaction) -> Value {
     json!({
         "id": entry.id().uuid().to_string(),
         "kind": entry.source().kind(),
@@ -279,6 +279,15 @@ fn postings(entry: &Transaction) -> impl Iterator<Item = Value> {
             "currency": posting.amount.currency().code(),
             "amount_minor": posting.amount.amount_minor(),
         })
+    })
+}
+
+/// Postings with the stripe of each balance that they change; of entries that belong to no payment.
+pub(super) fn striped_postings(entry: &Transaction) -> impl Iterator<Item = Value> {
+    let stripe = u64::try_from(entry.source().uuid().as_u128() % STRIPES).expect("below 64");
+    postings(entry).map(move |mut posting| {
+        posting["stripe"] = json!(stripe);
+        posting
     })
 }
 

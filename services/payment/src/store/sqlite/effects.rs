@@ -47,7 +47,10 @@ pub(super) async fn write(
     write_change(connection, before, after, now_us).await
 }
 
-async fn write_entry(connection: &mut SqliteConnection, entry: &Transaction) -> Result<(), Error> {
+pub(super) async fn write_entry(
+    connection: &mut SqliteConnection,
+    entry: &Transaction,
+) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO ledger_transactions (id, kind, payment_id, source_id, recorded_at_us) \
          VALUES (?, ?, ?, ?, ?)",

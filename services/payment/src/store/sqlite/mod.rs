@@ -2,9 +2,11 @@
 //! reads cannot change under it.
 
 mod audit;
+mod books;
 mod effects;
 mod lists;
 mod providers;
+mod reconcile;
 mod rows;
 
 use super::outcome::{self, decided, opened};

@@ -10,7 +10,7 @@ use payment::error::Error;
 use payment::payment::{Item, Payment};
 use payment::provider::{
     Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, Refund, Settlement,
-    TransactionPage, Void, WebhookError, WebhookEvent,
+    SettlementPage, TransactionPage, Void, WebhookError, WebhookEvent,
 };
 use payment::record::{ReserveAnswer, StockAnswer};
 use payment::sales::{SalesQuery, SalesRow};
@@ -224,6 +224,14 @@ impl Provider for Fused<dyn Provider> {
 
     async fn transactions(&self, from: Option<&str>) -> Result<TransactionPage, ProviderError> {
         self.fuse.around(self.inner.transactions(from)).await
+    }
+
+    async fn settlements(&self, from: Option<&str>) -> Result<SettlementPage, ProviderError> {
+        self.fuse.around(self.inner.settlements(from)).await
+    }
+
+    fn since(&self, at_us: i64) -> String {
+        self.inner.since(at_us)
     }
 }
 

@@ -13,7 +13,7 @@ use payment::payment::Payment;
 use payment::policy::Rules;
 use payment::provider::{
     Authorize, Capabilities, Capture, ChargeOutcome, Decline, Provider, ProviderError, Refund,
-    Settlement, TransactionPage, Void, WebhookError, WebhookEvent,
+    Settlement, SettlementPage, TransactionPage, Void, WebhookError, WebhookEvent,
 };
 use payment::rejection::Rejection;
 use payment::step::{Call, Next};
@@ -228,5 +228,16 @@ impl Provider for MemoryProvider {
             transactions: Vec::new(),
             next: None,
         })
+    }
+
+    async fn settlements(&self, _: Option<&str>) -> Result<SettlementPage, ProviderError> {
+        Ok(SettlementPage {
+            lines: Vec::new(),
+            next: None,
+        })
+    }
+
+    fn since(&self, _: i64) -> String {
+        String::new()
     }
 }

@@ -1,0 +1,124 @@
+//! The books as an accountant reads them, in PostgreSQL. A period is closed alone: whoever adds to the books shares a
+//! lock that the closing waits for (migration 12).
+
+use super::super::LedgerAccount;
+use super::super::books::{
+    self, BALANCES, BalancesQuery, Books, CLOSE, CLOSED_UNTIL, Closing, DayBalance, DayRow,
+    PostingRow, PostingsQuery, TRIAL,
+};
+use super::super::reconcile::Answering;
+use super::reconcile::{claimed, complete, fresh};
+use super::{PostgresStore, audit, lists};
+use crate::audit::Record;
+use crate::commands::Answer;
+use crate::error::Error;
+use async_trait::async_trait;
+use kernel::{Currency, PaymentId, TransactionId};
+use mesh_store::idempotency::Key;
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use sqlx::types::Uuid;
+
+#[async_trait]
+impl Books for PostgresStore {
+    async fn balances(&self, query: &BalancesQuery) -> Result<Vec<DayBalance>, Error> {
+        let (day, account, code) = query.beyond();
+        let rows: Vec<DayRow> = sqlx::query_as(BALANCES)
+            .bind(query.from_us)
+            .bind(query.to_us)
+            .bind(query.currency.map(Currency::code))
+            .bind(day)
+            .bind(account)
+            .bind(code)
+            .bind(query.limit)
+            .fetch_all(self.postgres.reads())
+            .await?;
+        rows.into_iter().map(books::day_balance).collect()
+    }
+
+    async fn trial(&self, until_us: i64) -> Result<Vec<LedgerAccount>, Error> {
+        let rows = sqlx::query_as(TRIAL).bind(until_us);
+        let rows: Vec<(String, String, i64)> = rows.fetch_all(self.postgres.reads()).await?;
+        rows.into_iter().map(books::account).collect()
+    }
+
+    async fn postings(&self, query: &PostingsQuery) -> Result<Vec<PostingRow>, Error> {
+        let after = query.after.as_ref();
+        let after = after.map(|(at_us, id, line)| {
+            let id = TransactionId::parse(id).map_err(|_| Error::Corrupt("cursor"))?;
+            Ok::<_, Error>((*at_us, id.uuid(), *line))
+        });
+        let beginning = (query.from_us, Uuid::nil(), -1);
+        let (at_us, id, line) = after.transpose()?.unwrap_or(beginning);
+        let rows = sqlx::query(
+            "SELECT t.recorded_at_us, t.id, t.kind, t.payment_id, t.source_id, p.line::bigint AS line, p.account, \
+                 p.currency, p.amount_minor \
+             FROM ledger_transactions t JOIN ledger_postings p ON p.transaction_id = t.id \
+             WHERE t.recorded_at_us >= $1 AND t.recorded_at_us < $2 \
+                 AND (t.recorded_at_us, t.id, p.line::bigint) > ($1, $3, $4) \
+             ORDER BY t.recorded_at_us, t.id, p.line LIMIT $5",
+        )
+        .bind(at_us)
+        .bind(query.to_us)
+        .bind(id)
+        .bind(line)
+        .bind(query.limit)
+        .fetch_all(self.postgres.reads())
+        .await?;
+        rows.iter().map(posting).collect()
+    }
+
+    async fn closed_until(&self) -> Result<Option<i64>, Error> {
+        let closed = sqlx::query_scalar(CLOSED_UNTIL);
+        Ok(closed.fetch_one(self.postgres.reads()).await?)
+    }
+
+    async fn close(
+        &self,
+        key: Option<&Key>,
+        closing: &Closing,
+        record: &Record,
+        answer: Answering<'_, i64>,
+    ) -> Result<Answer, Error> {
+        let mut write = self.postgres.begin().await?;
+        if let Some(known) = claimed(&mut write, key, &record.object, closing.now_us).await? {
+            return Ok(known);
+        }
+        sqlx::query("SELECT pg_advisory_xact_lock(ledger_closing())")
+            .execute(&mut *write)
+            .await?;
+        let closed = sqlx::query(CLOSE)
+            .bind(closing.until_us)
+            .bind(closing.now_us)
+            .bind(&closing.by)
+            .execute(&mut *write)
+            .await?;
+        if closed.rows_affected() == 1 {
+            audit::add(&mut write, record).await?;
+        }
+        let until_us: i64 = sqlx::query_scalar(CLOSED_UNTIL).fetch_one(&mut *write).await?;
+        let bytes = answer(&until_us);
+        complete(&mut write, key, &bytes, closing.now_us).await?;
+        write.commit().await?;
+        Ok(fresh(bytes))
+    }
+}
+
+fn posting(row: &PgRow) -> Result<PostingRow, Error> {
+    let unreadable = |_| Error::Corrupt("id");
+    let payment: Option<Uuid> = row.try_get("payment_id")?;
+    let payment = payment.map(PaymentId::from_uuid).transpose().map_err(unreadable)?;
+    let kind: String = row.try_get("kind")?;
+    let id = TransactionId::from_uuid(row.try_get("id")?).map_err(unreadable)?;
+    Ok(PostingRow {
+        recorded_at_us: row.try_get("recorded_at_us")?,
+        transaction_id: id.to_string(),
+        payment_id: payment.map_or_else(String::new, |payment| payment.to_string()),
+        source_id: lists::source_id(&kind, row.try_get("source_id")?)?,
+        kind,
+        line: row.try_get("line")?,
+        account: row.try_get("account")?,
+        currency: books::currency(row.try_get("currency")?)?,
+        amount_minor: row.try_get("amount_minor")?,
+    })
+}

@@ -1,0 +1,580 @@
+//! What reconciliation needs, in PostgreSQL. Leases run by the clock of the database.
+
+use super::super::reconcile::rows::{
+    self, COMPARED_UNTIL, DISCREPANCIES, DISCREPANCY, DiscrepancyRow, FIND, GONE, LAST_REQUESTED,
+    LineRow, OPEN, OPEN_COUNTS, OPEN_RUN, REQUEST, RESOLVE, RUN, RUNS, RunRow, SCHEDULE,
+    SettlementRow,
+};
+use super::super::reconcile::{
+    Answering, Booking, DiscrepanciesQuery, EntriesPage, EntriesQuery, OpenCount, Outcome,
+    Reconciliations, Resolution, RunLease, RunsQuery, Touched,
+};
+use super::{PostgresStore, audit, write};
+use crate::audit::Record;
+use crate::commands::Answer;
+use crate::error::Error;
+use crate::provider::SettlementLine;
+use crate::reconcile::{Booked, Case, Discrepancy, Finding, Kind, Line, Phase, Run, Status};
+use async_trait::async_trait;
+use kernel::{
+    AttemptId, CaptureId, DiscrepancyId, PaymentId, ReconciliationId, RefundId, TransactionId,
+};
+use mesh_store::idempotency::{Claim, Key};
+use mesh_store::postgres::idempotency;
+use serde_json::{Value, json};
+use sqlx::types::Uuid;
+use sqlx::{PgConnection, Row as _};
+use std::collections::HashMap;
+
+const PROGRESS: &str = "UPDATE reconciliations SET state = $2, phase = $3, place = $4, \
+    since_us = $5, until_us = $6, started_at_us = $7, finished_at_us = $8, lines = $9, found = $10, resolved = $11, \
+    booked = $12, tries = $13, error = $14, lease_owner = $15, lease_until_us = mesh_now_us() + $16 \
+    WHERE id = $1 AND lease_owner = $17";
+
+#[async_trait]
+impl Reconciliations for PostgresStore {
+    async fn request(
+        &self,
+        key: Option<&Key>,
+        new: &Run,
+        record: &Record,
+        answer: Answering<'_, Run>,
+    ) -> Result<Answer, Error> {
+        let mut write = self.postgres.begin().await?;
+        if let Some(known) = claimed(&mut write, key, &new.id.to_string(), new.requested_at_us).await? {
+            return Ok(known);
+        }
+        let asked = sqlx::query(REQUEST)
+            .bind(new.id.to_string())
+            .bind(&new.provider)
+            .bind(Phase::Transactions.name())
+            .bind(&new.requested_by)
+            .bind(new.requested_at_us)
+            .execute(&mut *write)
+            .await?;
+        let open: Option<RunRow> = sqlx::query_as(OPEN_RUN)
+            .bind(&new.provider)
+            .fetch_optional(&mut *write)
+            .await?;
+        let open = open.ok_or(Error::Interrupted)?; // It has ended since it stood in the way.
+        if asked.rows_affected() == 1 {
+            audit::add(&mut write, record).await?;
+        }
+        let bytes = answer(&open.read()?);
+        complete(&mut write, key, &bytes, new.requested_at_us).await?;
+        write.commit().await?;
+        Ok(fresh(bytes))
+    }
+
+    async fn schedule(&self, new: &Run, record: &Record, not_since_us: i64) -> Result<bool, Error> {
+        let mut write = self.postgres.begin().await?;
+        let asked = sqlx::query(SCHEDULE)
+            .bind(new.id.to_string())
+            .bind(&new.provider)
+            .bind(Phase::Transactions.name())
+            .bind(&new.requested_by)
+            .bind(new.requested_at_us)
+            .bind(not_since_us)
+            .execute(&mut *write)
+            .await?;
+        if asked.rows_affected() == 0 {
+            return Ok(false);
+        }
+        audit::add(&mut write, record).await?;
+        write.commit().await?;
+        Ok(true)
+    }
+
+    async fn take(&self, lease: &RunLease) -> Result<Option<Run>, Error> {
+        let run: Option<RunRow> = sqlx::query_as(
+            "UPDATE reconciliations SET lease_owner = $1, lease_until_us = mesh_now_us() + $2 \
+             WHERE id = (SELECT id FROM reconciliations WHERE state IN ('requested', 'running') \
+                 AND lease_until_us <= mesh_now_us() ORDER BY requested_at_us LIMIT 1 FOR UPDATE SKIP LOCKED) \
+             RETURNING *",
+        )
+        .bind(&lease.owner)
+        .bind(lease.lasts_us)
+        .fetch_optional(self.postgres.pool())
+        .await?;
+        run.map(RunRow::read).transpose()
+    }
+
+    async fn compared_until(&self, provider: &str) -> Result<Option<i64>, Error> {
+        let until = sqlx::query_scalar(COMPARED_UNTIL).bind(provider);
+        Ok(until.fetch_one(self.postgres.reads()).await?)
+    }
+
+    async fn last_requested(&self, provider: &str) -> Result<Option<i64>, Error> {
+        let last = sqlx::query_scalar(LAST_REQUESTED).bind(provider);
+        Ok(last.fetch_one(self.postgres.reads()).await?)
+    }
+
+    async fn keep(&self, provider: &str, lines: &[Line]) -> Result<Touched, Error> {
+        let mut write = self.postgres.begin().await?;
+        let found = payments_of(&mut write, provider, lines).await?;
+        let kept: Vec<LineRow> = lines
+            .iter()
+            .map(|line| LineRow::of(line, rows::payment_of(line, &found)))
+            .collect();
+        sqlx::query(
+            "INSERT INTO statement_lines (provider, provider_id, kind, reference, charge_reference, order_ref, \
+                 currency, amount_minor, booked_at_us, payment_id) \
+             SELECT $1, provider_id, kind, reference, charge_reference, order_ref, currency, amount_minor, \
+                 booked_at_us, payment_id \
+             FROM jsonb_populate_recordset(NULL::statement_lines, $2) ON CONFLICT DO NOTHING",
+        )
+        .bind(provider)
+        .bind(document(&kept))
+        .execute(&mut *write)
+        .await?;
+        let touched = touched(&mut write, provider, lines, &found).await?;
+        write.commit().await?;
+        Ok(touched)
+    }
+
+    async fn look_again(&self, provider: &str, ids: &[String]) -> Result<Touched, Error> {
+        let mut write = self.postgres.begin().await?;
+        let lines: Vec<LineRow> = sqlx::query_as(
+            "SELECT * FROM statement_lines WHERE provider = $1 AND payment_id IS NULL AND provider_id = ANY ($2)",
+        )
+        .bind(provider)
+        .bind(ids)
+        .fetch_all(&mut *write)
+        .await?;
+        let lines = lines.into_iter().map(LineRow::read).collect::<Result<Vec<_>, _>>()?;
+        let found = payments_of(&mut write, provider, &lines).await?;
+        for line in &lines {
+            let Some(payment) = rows::payment_of(line, &found) else { continue };
+            sqlx::query("UPDATE statement_lines SET payment_id = $1 WHERE provider = $2 AND provider_id = $3")
+                .bind(payment.to_string())
+                .bind(provider)
+                .bind(&line.id)
+                .execute(&mut *write)
+                .await?;
+        }
+        let touched = touched(&mut write, provider, &lines, &found).await?;
+        write.commit().await?;
+        Ok(touched)
+    }
+
+    async fn entries(&self, query: &EntriesQuery) -> Result<EntriesPage, Error> {
+        let after = query.after.as_ref();
+        let after = after.map(|(at_us, id)| Ok((*at_us, TransactionId::parse(id)?.uuid())));
+        let after = after.transpose().map_err(|_: kernel::InvalidId| Error::Corrupt("cursor"))?;
+        let (at_us, id) = after.unwrap_or((query.since_us, Uuid::nil()));
+        let rows: Vec<(i64, Uuid, Uuid)> = sqlx::query_as(
+            "SELECT t.recorded_at_us, t.id, t.payment_id FROM ledger_transactions t \
+             JOIN payments p ON p.id = t.payment_id AND p.provider = $1 \
+             WHERE (t.recorded_at_us, t.id) > ($2, $3) AND t.recorded_at_us <= $4 \
+                 AND t.kind IN ('capture', 'refund') \
+             ORDER BY t.recorded_at_us, t.id LIMIT $5",
+        )
+        .bind(&query.provider)
+        .bind(at_us)
+        .bind(id)
+        .bind(query.until_us)
+        .bind(query.limit)
+        .fetch_all(self.postgres.reads())
+        .await?;
+        let last = rows.last().map(|(at_us, id, _)| {
+            let id = TransactionId::from_uuid(*id).map_err(|_| Error::Corrupt("id"))?;
+            Ok::<_, Error>((*at_us, id.to_string()))
+        });
+        let payments = rows.iter().map(|(_, _, payment)| payment_id(*payment));
+        let mut payments = payments.collect::<Result<Vec<_>, _>>()?;
+        payments.sort_unstable();
+        payments.dedup();
+        Ok(EntriesPage {
+            payments,
+            last: last.transpose()?,
+        })
+    }
+
+    async fn cases(&self, provider: &str, payments: &[PaymentId]) -> Result<Vec<Case>, Error> {
+        let mut connection = self.postgres.reads().acquire().await?;
+        cases(&mut connection, provider, payments).await
+    }
+
+    async fn book(
+        &self,
+        provider: &str,
+        bookings: &[Booking],
+        now_us: i64,
+    ) -> Result<(i64, Vec<SettlementLine>), Error> {
+        let mut write = self.postgres.begin().await?;
+        let ids: Vec<&str> = bookings.iter().map(|booking| booking.line.id.as_str()).collect();
+        let known: Vec<SettlementRow> = sqlx::query_as(
+            "SELECT * FROM settlement_lines WHERE provider = $1 AND provider_id = ANY ($2)",
+        )
+        .bind(provider)
+        .bind(ids)
+        .fetch_all(&mut *write)
+        .await?;
+        let known = known.into_iter().map(SettlementRow::read).collect::<Result<Vec<_>, _>>()?;
+        let earlier = |line: &SettlementLine| {
+            known.iter().find(|known| known.id == line.id && known.kind == line.kind)
+        };
+        let changed = bookings.iter().filter_map(|booking| {
+            let earlier = earlier(&booking.line)?;
+            (earlier.amount != booking.line.amount).then(|| earlier.clone())
+        });
+        let changed = changed.collect();
+        let new: Vec<&Booking> = bookings
+            .iter()
+            .filter(|booking| earlier(&booking.line).is_none())
+            .collect();
+        let booked = if new.is_empty() {
+            0
+        } else {
+            sqlx::query_scalar(include_str!("book.sql"))
+                .bind(booking_document(provider, &new, now_us))
+                .fetch_one(&mut *write)
+                .await?
+        };
+        write.commit().await?;
+        Ok((booked, changed))
+    }
+
+    async fn open(&self, provider: &str, after: &str, limit: i64) -> Result<Vec<Discrepancy>, Error> {
+        let rows: Vec<DiscrepancyRow> = sqlx::query_as(OPEN)
+            .bind(provider)
+            .bind(after)
+            .bind(limit)
+            .fetch_all(self.postgres.reads())
+            .await?;
+        rows.into_iter().map(DiscrepancyRow::read).collect()
+    }
+
+    async fn record(
+        &self,
+        run: &mut Run,
+        outcome: &Outcome,
+        lease: &RunLease,
+        hold: bool,
+    ) -> Result<bool, Error> {
+        let mut write = self.postgres.begin().await?;
+        let mut progress = run.clone();
+        for finding in &outcome.findings {
+            progress.found += i64::from(find(&mut write, run, finding, lease.now_us).await?);
+        }
+        for id in &outcome.gone {
+            let gone = sqlx::query(GONE).bind(id.to_string()).bind(lease.now_us);
+            let gone = gone.execute(&mut *write).await?.rows_affected();
+            progress.resolved += i64::from(gone == 1);
+        }
+        let kept = sqlx::query(PROGRESS)
+            .bind(run.id.to_string())
+            .bind(run.state.name())
+            .bind(run.phase.name())
+            .bind(&run.place)
+            .bind(run.since_us)
+            .bind(run.until_us)
+            .bind(run.started_at_us)
+            .bind(run.finished_at_us)
+            .bind(run.lines)
+            .bind(progress.found)
+            .bind(progress.resolved)
+            .bind(run.booked)
+            .bind(run.tries)
+            .bind(&run.error)
+            .bind(hold.then_some(&lease.owner))
+            .bind(lease.lasts_us)
+            .bind(&lease.owner)
+            .execute(&mut *write)
+            .await?;
+        if kept.rows_affected() == 0 {
+            return Ok(false);
+        }
+        write.commit().await?;
+        *run = progress;
+        Ok(true)
+    }
+
+    async fn run(&self, id: ReconciliationId) -> Result<Option<Run>, Error> {
+        let row: Option<RunRow> = sqlx::query_as(RUN)
+            .bind(id.to_string())
+            .fetch_optional(self.postgres.reads())
+            .await?;
+        row.map(RunRow::read).transpose()
+    }
+
+    async fn runs(&self, query: &RunsQuery) -> Result<Vec<Run>, Error> {
+        let (at_us, id) = query.after.clone().unwrap_or((i64::MAX, String::new()));
+        let rows: Vec<RunRow> = sqlx::query_as(RUNS)
+            .bind(&query.provider)
+            .bind(at_us)
+            .bind(id)
+            .bind(query.limit)
+            .fetch_all(self.postgres.reads())
+            .await?;
+        rows.into_iter().map(RunRow::read).collect()
+    }
+
+    async fn discrepancies(&self, query: &DiscrepanciesQuery) -> Result<Vec<Discrepancy>, Error> {
+        let (at_us, id) = query.after.clone().unwrap_or((i64::MAX, String::new()));
+        let rows: Vec<DiscrepancyRow> = sqlx::query_as(DISCREPANCIES)
+            .bind(&query.provider)
+            .bind(query.kind.map(Kind::name))
+            .bind(query.status.map(Status::name))
+            .bind(at_us)
+            .bind(id)
+            .bind(query.limit)
+            .fetch_all(self.postgres.reads())
+            .await?;
+        rows.into_iter().map(DiscrepancyRow::read).collect()
+    }
+
+    async fn resolve(
+        &self,
+        key: Option<&Key>,
+        resolution: &Resolution,
+        record: &Record,
+        answer: Answering<'_, Discrepancy>,
+    ) -> Result<Answer, Error> {
+        let (id, now_us) = (resolution.id.to_string(), resolution.now_us);
+        let mut write = self.postgres.begin().await?;
+        if let Some(known) = claimed(&mut write, key, &id, now_us).await? {
+            return Ok(known);
+        }
+        let resolved = sqlx::query(RESOLVE)
+            .bind(&id)
+            .bind(now_us)
+            .bind(&resolution.by)
+            .bind(&resolution.note)
+            .execute(&mut *write)
+            .await?;
+        let row: Option<DiscrepancyRow> = sqlx::query_as(DISCREPANCY)
+            .bind(&id)
+            .fetch_optional(&mut *write)
+            .await?;
+        let row = row.ok_or(Error::DiscrepancyNotFound(id))?;
+        if resolved.rows_affected() == 1 {
+            audit::add(&mut write, record).await?;
+        }
+        let bytes = answer(&row.read()?);
+        complete(&mut write, key, &bytes, now_us).await?;
+        write.commit().await?;
+        Ok(fresh(bytes))
+    }
+
+    async fn open_counts(&self) -> Result<Vec<OpenCount>, Error> {
+        let rows: Vec<(String, String, i64)> =
+            sqlx::query_as(OPEN_COUNTS).fetch_all(self.postgres.reads()).await?;
+        rows.into_iter()
+            .map(|(provider, kind, count)| {
+                Ok(OpenCount {
+                    provider,
+                    kind: Kind::parse(&kind).ok_or(Error::Corrupt("kind"))?,
+                    count,
+                })
+            })
+            .collect()
+    }
+}
+
+/// What a claimed key is answered with; nothing where it is new.
+pub(super) async fn claimed(
+    connection: &mut PgConnection,
+    key: Option<&Key>,
+    reference: &str,
+    now_us: i64,
+) -> Result<Option<Answer>, Error> {
+    let Some(key) = key else { return Ok(None) };
+    match idempotency::claim(connection, key, reference, now_us).await? {
+        Claim::New => Ok(None),
+        Claim::Replay(bytes) => Ok(Some(Answer { bytes, replayed: true })),
+        Claim::InFlight { .. } => Err(Error::InFlight),
+        Claim::Reused => Err(Error::KeyReused),
+    }
+}
+
+/// Keeps the answer of a claimed key.
+pub(super) async fn complete(
+    connection: &mut PgConnection,
+    key: Option<&Key>,
+    answer: &[u8],
+    now_us: i64,
+) -> Result<(), Error> {
+    if let Some(key) = key {
+        idempotency::complete(connection, key, answer, now_us).await?;
+    }
+    Ok(())
+}
+
+pub(super) fn fresh(bytes: Vec<u8>) -> Answer {
+    Answer {
+        bytes,
+        replayed: false,
+    }
+}
+
+fn document(rows: &[LineRow]) -> Value {
+    serde_json::to_value(rows).expect("texts and numbers are JSON")
+}
+
+/// What `book.sql` takes.
+fn booking_document(provider: &str, bookings: &[&Booking], now_us: i64) -> Value {
+    let line = |booking: &&Booking| {
+        let row = SettlementRow::of(&booking.line);
+        let mut row = serde_json::to_value(row).expect("texts and numbers are JSON");
+        row["id"] = json!(booking.id.uuid().to_string());
+        row["provider"] = json!(provider);
+        row["recorded_at_us"] = json!(now_us);
+        row
+    };
+    let postings = bookings.iter().flat_map(|booking| write::striped_postings(&booking.entry));
+    json!({
+        "lines": bookings.iter().map(line).collect::<Vec<_>>(),
+        "entries": bookings.iter().map(|booking| write::entry(&booking.entry)).collect::<Vec<_>>(),
+        "postings": postings.collect::<Vec<_>>(),
+    })
+}
+
+/// Keeps a finding; says whether it is new or open again.
+async fn find(
+    connection: &mut PgConnection,
+    run: &Run,
+    finding: &Finding,
+    now_us: i64,
+) -> Result<bool, Error> {
+    let found = sqlx::query(FIND)
+        .bind(DiscrepancyId::generate(now_us).to_string())
+        .bind(&run.provider)
+        .bind(finding.kind.name())
+        .bind(&finding.subject)
+        .bind(finding.payment.map(|payment| payment.to_string()))
+        .bind(&finding.our_reference)
+        .bind(&finding.provider_id)
+        .bind(finding.ours.map(|ours| ours.currency().code()))
+        .bind(finding.ours.map(kernel::Money::amount_minor))
+        .bind(finding.theirs.map(|theirs| theirs.currency().code()))
+        .bind(finding.theirs.map(kernel::Money::amount_minor))
+        .bind(finding.booked_at_us)
+        .bind(finding.safe)
+        .bind(run.id.to_string())
+        .bind(now_us)
+        .execute(connection)
+        .await?;
+    Ok(found.rows_affected() == 1)
+}
+
+/// The UUID in a reference of ours, whatever it names.
+fn uuid_of(reference: &str) -> Option<Uuid> {
+    AttemptId::parse(reference)
+        .map(AttemptId::uuid)
+        .or_else(|_| CaptureId::parse(reference).map(CaptureId::uuid))
+        .or_else(|_| RefundId::parse(reference).map(RefundId::uuid))
+        .or_else(|_| PaymentId::parse(reference).map(PaymentId::uuid))
+        .ok()
+}
+
+/// The payments that lines name, by the references that name them.
+async fn payments_of(
+    connection: &mut PgConnection,
+    provider: &str,
+    lines: &[Line],
+) -> Result<HashMap<String, PaymentId>, Error> {
+    let named: HashMap<Uuid, &str> = rows::references(lines)
+        .into_iter()
+        .filter_map(|reference| Some((uuid_of(reference)?, reference)))
+        .collect();
+    let ids: Vec<Uuid> = named.keys().copied().collect();
+    let found: Vec<(Uuid, Uuid)> = sqlx::query_as(
+        "WITH part AS (SELECT id, payment_id FROM attempts WHERE id = ANY ($1) \
+             UNION ALL SELECT id, payment_id FROM captures WHERE id = ANY ($1) \
+             UNION ALL SELECT id, payment_id FROM refunds WHERE id = ANY ($1) \
+             UNION ALL SELECT id, id FROM payments WHERE id = ANY ($1)) \
+         SELECT part.id, part.payment_id FROM part \
+         JOIN payments p ON p.id = part.payment_id AND p.provider = $2",
+    )
+    .bind(ids)
+    .bind(provider)
+    .fetch_all(connection)
+    .await?;
+    found
+        .into_iter()
+        .filter_map(|(id, payment)| Some((*named.get(&id)?, payment)))
+        .map(|(reference, payment)| Ok((reference.to_owned(), payment_id(payment)?)))
+        .collect()
+}
+
+async fn touched(
+    connection: &mut PgConnection,
+    provider: &str,
+    lines: &[Line],
+    found: &HashMap<String, PaymentId>,
+) -> Result<Touched, Error> {
+    let mut payments = Vec::new();
+    let mut strangers = Vec::new();
+    for line in lines {
+        match rows::payment_of(line, found) {
+            Some(payment) => payments.push(payment),
+            None => strangers.push(line.clone()),
+        }
+    }
+    payments.sort_unstable();
+    payments.dedup();
+    Ok(Touched {
+        cases: cases(connection, provider, &payments).await?,
+        strangers,
+    })
+}
+
+async fn cases(
+    connection: &mut PgConnection,
+    provider: &str,
+    payments: &[PaymentId],
+) -> Result<Vec<Case>, Error> {
+    let uuids: Vec<Uuid> = payments.iter().map(|payment| payment.uuid()).collect();
+    let texts: Vec<String> = payments.iter().map(ToString::to_string).collect();
+    let rows = sqlx::query(concat!(include_str!("load.sql"), "WHERE p.id = ANY ($1)"))
+        .bind(&uuids)
+        .fetch_all(&mut *connection)
+        .await?;
+    let lines: Vec<LineRow> = sqlx::query_as(
+        "SELECT * FROM statement_lines WHERE provider = $1 AND payment_id = ANY ($2)",
+    )
+    .bind(provider)
+    .bind(texts)
+    .fetch_all(&mut *connection)
+    .await?;
+    let booked = sqlx::query(
+        "SELECT t.payment_id, t.kind, t.source_id, p.currency, sum(p.amount_minor)::bigint AS amount_minor \
+         FROM ledger_transactions t JOIN ledger_postings p ON p.transaction_id = t.id AND p.account = $1 \
+         WHERE t.kind IN ('capture', 'refund') AND t.payment_id = ANY ($2) \
+         GROUP BY t.payment_id, t.kind, t.source_id, p.currency",
+    )
+    .bind(format!("assets:provider:{provider}"))
+    .bind(&uuids)
+    .fetch_all(connection)
+    .await?;
+    let mut cases: HashMap<PaymentId, Case> = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let payment = super::rows::loaded(row)?.payment;
+        cases.insert(payment.id, Case::of(payment));
+    }
+    for mut line in lines {
+        let payment = PaymentId::parse(&line.payment_id.take().unwrap_or_default());
+        if let Some(case) = payment.ok().and_then(|payment| cases.get_mut(&payment)) {
+            case.lines.push(line.read()?);
+        }
+    }
+    for row in &booked {
+        let unreadable = |_| Error::Corrupt("source_id");
+        let source: Uuid = row.try_get("source_id")?;
+        let source = match row.try_get("kind")? {
+            "refund" => RefundId::from_uuid(source).map_err(unreadable)?.to_string(),
+            _ => CaptureId::from_uuid(source).map_err(unreadable)?.to_string(),
+        };
+        let amount_minor: i64 = row.try_get("amount_minor")?;
+        let amount = rows::money(row.try_get("currency")?, amount_minor.saturating_abs())?;
+        if let Some(case) = cases.get_mut(&payment_id(row.try_get("payment_id")?)?) {
+            case.booked.push(Booked { source, amount });
+        }
+    }
+    Ok(cases.into_values().collect())
+}
+
+fn payment_id(uuid: Uuid) -> Result<PaymentId, Error> {
+    PaymentId::from_uuid(uuid).map_err(|_| Error::Corrupt("payment_id"))
+}
