@@ -17,8 +17,8 @@ mod currency;
 
 pub use currency::{Currency, UnknownCurrency};
 pub use id::{
-    AttemptId, CaptureId, DiscrepancyId, InvalidId, PaymentId, ProductId, ReconciliationId,
-    RefundId, ReservationId, TransactionId,
+    AttemptId, CaptureId, DiscrepancyId, DisputeId, InvalidId, PaymentId, ProductId,
+    ReconciliationId, RefundId, ReservationId, SettlementId, TransactionId,
 };
 pub use money::{AMOUNT_MINOR_MAX, Money, MoneyError, allocate};
 pub use text::Invalid;

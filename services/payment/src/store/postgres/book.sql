@@ -9,8 +9,8 @@ kept AS (
     ON CONFLICT DO NOTHING
     RETURNING id),
 entered AS (
-    INSERT INTO ledger_transactions (id, kind, source_id, recorded_at_us)
-    SELECT e.id, e.kind, e.source_id, e.recorded_at_us
+    INSERT INTO ledger_transactions (id, kind, payment_id, source_id, recorded_at_us)
+    SELECT e.id, e.kind, e.payment_id, e.source_id, e.recorded_at_us
     FROM kept JOIN jsonb_populate_recordset(NULL::ledger_transactions, $1 -> 'entries') e ON e.source_id = kept.id
     RETURNING id),
 posting AS (

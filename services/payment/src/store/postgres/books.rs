@@ -8,10 +8,11 @@ use super::super::books::{
 };
 use super::super::reconcile::Answering;
 use super::reconcile::{claimed, complete, fresh};
-use super::{PostgresStore, audit, lists};
+use super::{PostgresStore, audit};
 use crate::audit::Record;
 use crate::commands::Answer;
 use crate::error::Error;
+use crate::ledger::Source;
 use async_trait::async_trait;
 use kernel::{Currency, PaymentId, TransactionId};
 use mesh_store::idempotency::Key;
@@ -109,12 +110,14 @@ fn posting(row: &PgRow) -> Result<PostingRow, Error> {
     let payment: Option<Uuid> = row.try_get("payment_id")?;
     let payment = payment.map(PaymentId::from_uuid).transpose().map_err(unreadable)?;
     let kind: String = row.try_get("kind")?;
+    let source = Source::from_uuid(&kind, row.try_get("source_id")?).map_err(unreadable)?;
+    let source = source.ok_or(Error::Corrupt("kind"))?;
     let id = TransactionId::from_uuid(row.try_get("id")?).map_err(unreadable)?;
     Ok(PostingRow {
         recorded_at_us: row.try_get("recorded_at_us")?,
         transaction_id: id.to_string(),
         payment_id: payment.map_or_else(String::new, |payment| payment.to_string()),
-        source_id: lists::source_id(&kind, row.try_get("source_id")?)?,
+        source_id: source.to_string(),
         kind,
         line: row.try_get("line")?,
         account: row.try_get("account")?,

@@ -13,6 +13,7 @@ use super::{PostgresStore, audit, write};
 use crate::audit::Record;
 use crate::commands::Answer;
 use crate::error::Error;
+use crate::ledger::Source;
 use crate::provider::SettlementLine;
 use crate::reconcile::{Booked, Case, Discrepancy, Finding, Kind, Line, Phase, Run, Status};
 use async_trait::async_trait;
@@ -560,12 +561,8 @@ async fn cases(
         }
     }
     for row in &booked {
-        let unreadable = |_| Error::Corrupt("source_id");
-        let source: Uuid = row.try_get("source_id")?;
-        let source = match row.try_get("kind")? {
-            "refund" => RefundId::from_uuid(source).map_err(unreadable)?.to_string(),
-            _ => CaptureId::from_uuid(source).map_err(unreadable)?.to_string(),
-        };
+        let source = Source::from_uuid(row.try_get("kind")?, row.try_get("source_id")?);
+        let source = source.ok().flatten().ok_or(Error::Corrupt("source"))?.to_string();
         let amount_minor: i64 = row.try_get("amount_minor")?;
         let amount = rows::money(row.try_get("currency")?, amount_minor.saturating_abs())?;
         if let Some(case) = cases.get_mut(&payment_id(row.try_get("payment_id")?)?) {
