@@ -34,7 +34,10 @@ impl TrialBalance {
 pub fn trial_balances(accounts: Vec<LedgerAccount>) -> Vec<TrialBalance> {
     let mut balances: Vec<TrialBalance> = Vec::new();
     for account in accounts {
-        if balances.last().is_none_or(|last| last.currency != account.currency) {
+        if balances
+            .last()
+            .is_none_or(|last| last.currency != account.currency)
+        {
             balances.push(TrialBalance {
                 currency: account.currency,
                 accounts: Vec::new(),
@@ -105,9 +108,20 @@ mod tests {
         let balances = trial_balances(accounts);
         let sums: Vec<_> = balances
             .iter()
-            .map(|of| (of.currency.code(), of.debits_minor, of.credits_minor, of.sum_minor()))
+            .map(|of| {
+                (
+                    of.currency.code(),
+                    of.debits_minor,
+                    of.credits_minor,
+                    of.sum_minor(),
+                )
+            })
             .collect();
-        assert_eq!(sums, [("KRW", 500, 500, 0), ("USD", 300, 301, -1)], "one cent is missing");
+        assert_eq!(
+            sums,
+            [("KRW", 500, 500, 0), ("USD", 300, 301, -1)],
+            "one cent is missing"
+        );
         assert_eq!(balances[1].accounts.len(), 3);
         assert_eq!(trial_balances(Vec::new()), []);
     }

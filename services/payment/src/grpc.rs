@@ -393,28 +393,38 @@ impl PaymentService for Grpc {
             return Err(Error::ProviderNotFound(request.provider).into());
         }
         let now_us = saga.now_us();
-        answered(self.operators.start(command, &request.provider, now_us).await?)
+        answered(
+            self.operators
+                .start(command, &request.provider, now_us)
+                .await?,
+        )
     }
 
     async fn get_reconciliation(
         &self,
         request: Request<pb::GetReconciliationRequest>,
     ) -> Result<Response<pb::GetReconciliationResponse>, Status> {
-        Ok(Response::new(self.operators.reconciliation(&request.get_ref().id).await?))
+        Ok(Response::new(
+            self.operators.reconciliation(&request.get_ref().id).await?,
+        ))
     }
 
     async fn list_reconciliations(
         &self,
         request: Request<pb::ListReconciliationsRequest>,
     ) -> Result<Response<pb::ListReconciliationsResponse>, Status> {
-        Ok(Response::new(self.operators.reconciliations(request.into_inner()).await?))
+        Ok(Response::new(
+            self.operators.reconciliations(request.into_inner()).await?,
+        ))
     }
 
     async fn list_discrepancies(
         &self,
         request: Request<pb::ListDiscrepanciesRequest>,
     ) -> Result<Response<pb::ListDiscrepanciesResponse>, Status> {
-        Ok(Response::new(self.operators.discrepancies(request.into_inner()).await?))
+        Ok(Response::new(
+            self.operators.discrepancies(request.into_inner()).await?,
+        ))
     }
 
     async fn resolve_discrepancy(
@@ -432,14 +442,18 @@ impl PaymentService for Grpc {
         &self,
         request: Request<pb::ListLedgerBalancesRequest>,
     ) -> Result<Response<pb::ListLedgerBalancesResponse>, Status> {
-        Ok(Response::new(self.operators.balances(request.into_inner()).await?))
+        Ok(Response::new(
+            self.operators.balances(request.into_inner()).await?,
+        ))
     }
 
     async fn get_trial_balance(
         &self,
         request: Request<pb::GetTrialBalanceRequest>,
     ) -> Result<Response<pb::GetTrialBalanceResponse>, Status> {
-        Ok(Response::new(self.operators.trial(request.into_inner()).await?))
+        Ok(Response::new(
+            self.operators.trial(request.into_inner()).await?,
+        ))
     }
 
     async fn export_ledger(

@@ -46,11 +46,20 @@ impl Office {
 
     /// Writes the books of some days as CSV, from the first day on and without the last one.
     pub async fn export(&self, from: &str, to: &str, into: &mut dyn Write) -> anyhow::Result<()> {
-        let from_us = if from.is_empty() { 0 } else { day::parse_start("from", from)? };
-        let to_us = if to.is_empty() { i64::MAX } else { day::parse_start("to", to)? };
+        let from_us = if from.is_empty() {
+            0
+        } else {
+            day::parse_start("from", from)?
+        };
+        let to_us = if to.is_empty() {
+            i64::MAX
+        } else {
+            day::parse_start("to", to)?
+        };
         let mut pieces = csv(self.database.books(), from_us, to_us);
         while let Some(piece) = pieces.next().await? {
-            into.write_all(piece.as_bytes()).context("writing the books")?;
+            into.write_all(piece.as_bytes())
+                .context("writing the books")?;
         }
         into.flush().context("writing the books")
     }
@@ -65,11 +74,20 @@ impl Office {
         for balance in books::trial_balances(self.database.books().trial(until_us).await?) {
             let shown = |amount_minor| shown(Money::new(balance.currency, amount_minor).ok());
             for account in &balance.accounts {
-                writeln!(text, "{:40} {:>24}", account.account, shown(account.balance_minor))?;
+                writeln!(
+                    text,
+                    "{:40} {:>24}",
+                    account.account,
+                    shown(account.balance_minor)
+                )?;
             }
             let (debits, credits) = (shown(balance.debits_minor), shown(balance.credits_minor));
             let sum = shown(balance.sum_minor());
-            writeln!(text, "{:40} {sum:>24}  debits {debits}, credits {credits}\n", "sum")?;
+            writeln!(
+                text,
+                "{:40} {sum:>24}  debits {debits}, credits {credits}\n",
+                "sum"
+            )?;
         }
         let closed = self.database.books().closed_until().await?;
         let closed = closed.map_or_else(|| "none".to_owned(), last_day);
@@ -81,24 +99,47 @@ impl Office {
     pub async fn close(&self, day: &str, by: &str) -> anyhow::Result<String> {
         let until_us = end_of_day(day, self.now_us)?;
         let object = format!("ledger:{}", last_day(until_us));
-        let record = Record::new(by, method::CLOSE_PERIOD, object, "period closed".to_owned(), self.now_us);
+        let record = Record::new(
+            by,
+            method::CLOSE_PERIOD,
+            object,
+            "period closed".to_owned(),
+            self.now_us,
+        );
         let closing = Closing {
             until_us,
             by: by.to_owned(),
             now_us: self.now_us,
         };
         let answer = |until_us: &i64| last_day(*until_us).into_bytes();
-        let closed = self.database.books().close(None, &closing, &record, &answer).await?;
-        Ok(format!("closed through {}\n", String::from_utf8_lossy(&closed.bytes)))
+        let closed = self
+            .database
+            .books()
+            .close(None, &closing, &record, &answer)
+            .await?;
+        Ok(format!(
+            "closed through {}\n",
+            String::from_utf8_lossy(&closed.bytes)
+        ))
     }
 
     /// Asks for a reconciliation.
     pub async fn reconcile(&self, provider: &str, by: &str) -> anyhow::Result<String> {
         let run = Run::new(provider, by, self.now_us);
         let object = run.id.to_string();
-        let record = Record::new(by, method::START_RECONCILIATION, object, requested(&run), self.now_us);
+        let record = Record::new(
+            by,
+            method::START_RECONCILIATION,
+            object,
+            requested(&run),
+            self.now_us,
+        );
         let answer = |run: &Run| line_of_run(run).into_bytes();
-        let asked = self.database.reconciliations().request(None, &run, &record, &answer).await?;
+        let asked = self
+            .database
+            .reconciliations()
+            .request(None, &run, &record, &answer)
+            .await?;
         Ok(String::from_utf8_lossy(&asked.bytes).into_owned())
     }
 
@@ -118,7 +159,9 @@ impl Office {
         let kind = shown.kind.map(|name| {
             Kind::parse(&name).with_context(|| format!("{name:?} is no kind of discrepancy"))
         });
-        let status = shown.status.unwrap_or_else(|| Status::Open.name().to_owned());
+        let status = shown
+            .status
+            .unwrap_or_else(|| Status::Open.name().to_owned());
         let status = Status::parse(&status).with_context(|| format!("{status:?} is no status"))?;
         let query = DiscrepanciesQuery {
             provider: shown.provider,
@@ -127,7 +170,11 @@ impl Office {
             after: None,
             limit: ROWS_MAX,
         };
-        let found = self.database.reconciliations().discrepancies(&query).await?;
+        let found = self
+            .database
+            .reconciliations()
+            .discrepancies(&query)
+            .await?;
         Ok(found.iter().map(line_of_discrepancy).collect())
     }
 
@@ -141,7 +188,13 @@ impl Office {
             now_us: self.now_us,
         };
         let outcome = "discrepancy resolved".to_owned();
-        let record = Record::new(by, method::RESOLVE_DISCREPANCY, id.to_owned(), outcome, self.now_us);
+        let record = Record::new(
+            by,
+            method::RESOLVE_DISCREPANCY,
+            id.to_owned(),
+            outcome,
+            self.now_us,
+        );
         let answer = |found: &Discrepancy| line_of_discrepancy(found).into_bytes();
         let store = self.database.reconciliations();
         let resolved = store.resolve(None, &resolution, &record, &answer).await?;
@@ -168,7 +221,9 @@ fn line_of_run(run: &Run) -> String {
 
 fn line_of_discrepancy(found: &Discrepancy) -> String {
     let finding = &found.finding;
-    let payment = finding.payment.map_or_else(|| "no payment".to_owned(), |id| id.to_string());
+    let payment = finding
+        .payment
+        .map_or_else(|| "no payment".to_owned(), |id| id.to_string());
     let told = match found.status {
         Status::Open => finding.kind.next_step(finding.safe),
         Status::ResolvedItself => "resolved itself",
@@ -182,7 +237,11 @@ fn line_of_discrepancy(found: &Discrepancy) -> String {
         finding.our_reference,
         shown(finding.ours),
         shown(finding.theirs),
-        if finding.provider_id.is_empty() { "nothing" } else { &finding.provider_id },
+        if finding.provider_id.is_empty() {
+            "nothing"
+        } else {
+            &finding.provider_id
+        },
         day::to_rfc3339(finding.booked_at_us),
     )
 }

@@ -11,15 +11,14 @@ use crate::error::Error;
 use crate::ledger::Transaction;
 use crate::provider::{Provider, ProviderError, SettlementKind, SettlementLine};
 use crate::reconcile::{Case, Discrepancy, Finding, Kind, Phase, Run, RunState, compare, stranger};
-use crate::store::reconcile::{Booking, EntriesQuery, Outcome, Reconciliations, RunLease};
 use crate::store::Viewer;
+use crate::store::reconcile::{Booking, EntriesQuery, Outcome, Reconciliations, RunLease};
 use crate::wire::method;
 use kernel::{Money, PaymentId, SettlementId};
 use mesh::{CallContext, Principal};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -130,8 +129,18 @@ impl Reconciler {
                 continue;
             }
             let run = Run::new(provider, SCHEDULE, now_us);
-            let record = Record::new(audit::SERVICE, SCHEDULE, run.id.to_string(), requested(&run), now_us);
-            asked += usize::from(self.store.schedule(&run, &record, now_us - every_us).await?);
+            let record = Record::new(
+                audit::SERVICE,
+                SCHEDULE,
+                run.id.to_string(),
+                requested(&run),
+                now_us,
+            );
+            asked += usize::from(
+                self.store
+                    .schedule(&run, &record, now_us - every_us)
+                    .await?,
+            );
         }
         Ok(asked)
     }
@@ -141,7 +150,9 @@ impl Reconciler {
         while !shutdown.is_cancelled() {
             let owner = kernel::id::uuid_at(self.now_us()).to_string();
             let lease = self.lease(owner, self.config.lease_us());
-            let Some(run) = self.store.take(&lease).await? else { break };
+            let Some(run) = self.store.take(&lease).await? else {
+                break;
+            };
             runs += 1;
             self.carry_out(run, &lease.owner, shutdown).await?;
         }
@@ -166,14 +177,24 @@ impl Reconciler {
         let last_until_us = self.store.compared_until(&run.provider).await?;
         let lag_us = provider.capabilities().look_up_lag_us;
         let grace_us = self.config.grace_us().max(lag_us);
-        run.begin(last_until_us, self.config.overlap_us(), grace_us, self.now_us());
+        run.begin(
+            last_until_us,
+            self.config.overlap_us(),
+            grace_us,
+            self.now_us(),
+        );
         while !shutdown.is_cancelled() {
             let page = self.page(&*provider, &mut run).await?;
             let (outcome, next) = match page {
                 Ok(page) => page,
                 Err(error) => {
                     let for_good = matches!(error, ProviderError::Refused { .. });
-                    run.fail(error.to_string(), self.config.tries_max, for_good, self.now_us());
+                    run.fail(
+                        error.to_string(),
+                        self.config.tries_max,
+                        for_good,
+                        self.now_us(),
+                    );
                     return self.end(run, owner).await;
                 }
             };
@@ -183,20 +204,29 @@ impl Reconciler {
                 self.told(&run);
             }
             let lease = self.lease(owner.to_owned(), self.config.lease_us());
-            let kept = self.store.record(&mut run, &outcome, &lease, !ended).await?;
+            let kept = self
+                .store
+                .record(&mut run, &outcome, &lease, !ended)
+                .await?;
             if ended || !kept {
                 return Ok(());
             }
         }
         let lease = self.lease(owner.to_owned(), 0); // Whoever comes next need not wait.
-        self.store.record(&mut run, &Outcome::default(), &lease, false).await.map(drop)
+        self.store
+            .record(&mut run, &Outcome::default(), &lease, false)
+            .await
+            .map(drop)
     }
 
     /// Gives a run back that has failed, or is to be tried again later.
     async fn end(&self, mut run: Run, owner: &str) -> Result<(), Error> {
         self.told(&run);
         let lease = self.lease(owner.to_owned(), self.config.retry_us());
-        self.store.record(&mut run, &Outcome::default(), &lease, false).await.map(drop)
+        self.store
+            .record(&mut run, &Outcome::default(), &lease, false)
+            .await
+            .map(drop)
     }
 
     fn told(&self, run: &Run) {
@@ -206,7 +236,10 @@ impl Reconciler {
             RunState::Requested | RunState::Running => "waits",
         };
         let (id, provider) = (run.id, run.provider.as_str());
-        self.metrics.runs.with_label_values(&[provider, outcome]).inc();
+        self.metrics
+            .runs
+            .with_label_values(&[provider, outcome])
+            .inc();
         if run.error.is_empty() {
             info!(reconciliation.id = %id, provider, outcome, "reconciliation");
         } else {
@@ -221,22 +254,40 @@ impl Reconciler {
         run: &mut Run,
     ) -> Result<Result<(Outcome, Option<String>), ProviderError>, Error> {
         Ok(match run.phase {
-            Phase::Transactions => match self.ask(provider.transactions(Some(&place(provider, run)))).await {
+            Phase::Transactions => match self
+                .ask(provider.transactions(Some(&place(provider, run))))
+                .await
+            {
                 Ok(page) => {
                     let touched = self.store.keep(&run.provider, &page.transactions).await?;
                     run.lines += i64::try_from(page.transactions.len()).unwrap_or(i64::MAX);
                     let mut findings = compared(&touched.cases, run.until_us);
                     let strangers = touched.strangers.iter();
                     findings.extend(strangers.filter_map(|line| stranger(line, run.until_us)));
-                    Ok((Outcome { findings, gone: Vec::new() }, page.next))
+                    Ok((
+                        Outcome {
+                            findings,
+                            gone: Vec::new(),
+                        },
+                        page.next,
+                    ))
                 }
                 Err(error) => Err(error),
             },
             Phase::Entries => Ok(self.entries(run).await?),
-            Phase::Settlements => match self.ask(provider.settlements(Some(&place(provider, run)))).await {
+            Phase::Settlements => match self
+                .ask(provider.settlements(Some(&place(provider, run))))
+                .await
+            {
                 Ok(page) => {
                     let findings = self.settle(run, page.lines).await?;
-                    Ok((Outcome { findings, gone: Vec::new() }, page.next))
+                    Ok((
+                        Outcome {
+                            findings,
+                            gone: Vec::new(),
+                        },
+                        page.next,
+                    ))
                 }
                 Err(error) => Err(error),
             },
@@ -267,18 +318,32 @@ impl Reconciler {
         let cases = self.store.cases(&run.provider, &page.payments).await?;
         let findings = compared(&cases, run.until_us);
         let next = page.last.map(|(at_us, id)| format!("{at_us} {id}"));
-        Ok((Outcome { findings, gone: Vec::new() }, next))
+        Ok((
+            Outcome {
+                findings,
+                gone: Vec::new(),
+            },
+            next,
+        ))
     }
 
     /// Books what was not booked yet; what was booked with another amount is a discrepancy.
-    async fn settle(&self, run: &mut Run, lines: Vec<SettlementLine>) -> Result<Vec<Finding>, Error> {
+    async fn settle(
+        &self,
+        run: &mut Run,
+        lines: Vec<SettlementLine>,
+    ) -> Result<Vec<Finding>, Error> {
         let now_us = self.now_us();
         let mut bookings = Vec::with_capacity(lines.len());
         for line in lines {
             let id = SettlementId::generate(now_us);
             let entry = match line.kind {
-                SettlementKind::Fee => Transaction::of_fee(None, id, &run.provider, line.amount, now_us),
-                SettlementKind::Payout => Transaction::of_payout(id, &run.provider, line.amount, now_us),
+                SettlementKind::Fee => {
+                    Transaction::of_fee(None, id, &run.provider, line.amount, now_us)
+                }
+                SettlementKind::Payout => {
+                    Transaction::of_payout(id, &run.provider, line.amount, now_us)
+                }
             };
             match entry {
                 Ok(entry) => bookings.push(Booking { id, line, entry }),
@@ -301,7 +366,8 @@ impl Reconciler {
     async fn open(&self, run: &Run) -> Result<(Outcome, Option<String>), Error> {
         let open = self.store.open(&run.provider, &run.place, OPEN_MAX).await?;
         let next = open.last().map(|last| last.id.to_string());
-        let payments: BTreeSet<PaymentId> = open.iter().filter_map(|one| one.finding.payment).collect();
+        let payments: BTreeSet<PaymentId> =
+            open.iter().filter_map(|one| one.finding.payment).collect();
         let safe = open.iter().filter(|one| one.finding.safe);
         let safe: BTreeSet<PaymentId> = safe.filter_map(|one| one.finding.payment).collect();
         for payment in safe {
@@ -317,7 +383,12 @@ impl Reconciler {
             .collect();
         let touched = self.store.look_again(&run.provider, &unknown).await?;
         findings.extend(compared(&touched.cases, run.until_us));
-        findings.extend(touched.strangers.iter().filter_map(|line| stranger(line, run.until_us)));
+        findings.extend(
+            touched
+                .strangers
+                .iter()
+                .filter_map(|line| stranger(line, run.until_us)),
+        );
         let gone = gone(&open, &findings);
         Ok((Outcome { findings, gone }, next))
     }
@@ -344,10 +415,14 @@ impl Reconciler {
             for kind in Kind::ALL {
                 let count = counts.get(&(provider.clone(), kind)).copied().unwrap_or(0);
                 let open = &self.metrics.open;
-                open.with_label_values(&[provider.as_str(), kind.name()]).set(count);
+                open.with_label_values(&[provider.as_str(), kind.name()])
+                    .set(count);
             }
             if let Some(until_us) = self.store.compared_until(provider).await? {
-                let until = self.metrics.compared_until.with_label_values(&[provider.as_str()]);
+                let until = self
+                    .metrics
+                    .compared_until
+                    .with_label_values(&[provider.as_str()]);
                 until.set(until_us / 1_000_000);
             }
         }
@@ -386,7 +461,10 @@ fn parse_after(place: &str) -> Option<(i64, String)> {
 }
 
 fn compared(cases: &[Case], until_us: i64) -> Vec<Finding> {
-    cases.iter().flat_map(|case| compare(case, until_us)).collect()
+    cases
+        .iter()
+        .flat_map(|case| compare(case, until_us))
+        .collect()
 }
 
 /// Those that are found no more. A fee or payout that was booked otherwise stays booked so, and open.
@@ -399,12 +477,17 @@ fn gone(open: &[Discrepancy], findings: &[Finding]) -> Vec<kernel::DiscrepancyId
         let finding = &one.finding;
         found.contains(&(finding.kind, finding.subject.as_str())) || is_settlement(finding)
     };
-    open.iter().filter(|one| !stays(one)).map(|one| one.id).collect()
+    open.iter()
+        .filter(|one| !stays(one))
+        .map(|one| one.id)
+        .collect()
 }
 
 fn is_settlement(finding: &Finding) -> bool {
     let kinds = [SettlementKind::Fee, SettlementKind::Payout];
-    kinds.iter().any(|kind| finding.subject == settlement_subject(*kind, &finding.provider_id))
+    kinds
+        .iter()
+        .any(|kind| finding.subject == settlement_subject(*kind, &finding.provider_id))
 }
 
 /// Apart from the subjects of transactions, whose ids may be the same.
@@ -415,7 +498,11 @@ fn settlement_subject(kind: SettlementKind, id: &str) -> String {
 fn settled_otherwise(earlier: &SettlementLine, line: &SettlementLine) -> Finding {
     let same: fn(Money, Money) -> bool = |one, other| one.currency() == other.currency();
     Finding {
-        kind: if same(earlier.amount, line.amount) { Kind::Amount } else { Kind::Currency },
+        kind: if same(earlier.amount, line.amount) {
+            Kind::Amount
+        } else {
+            Kind::Currency
+        },
         subject: settlement_subject(line.kind, &line.id),
         payment: None,
         our_reference: line.reference.clone(),

@@ -22,7 +22,7 @@ const BORDERS: [&str; 9] = [
 ];
 
 /// Further ones, and why they are no domain.
-const MORE_BORDERS: [(&str, &str); 16] = [
+const MORE_BORDERS: [(&str, &str); 18] = [
     (
         "services/product/src/wire.rs",
         "makes messages of the contract",
@@ -41,6 +41,14 @@ const MORE_BORDERS: [(&str, &str); 16] = [
         "carries out what step.rs decides",
     ),
     ("services/payment/src/commands.rs", "waits for the saga"),
+    (
+        "services/payment/src/reconciler.rs",
+        "asks providers for their lists by the clock",
+    ),
+    (
+        "services/payment/src/office.rs",
+        "opens the database for whoever sits at the command line",
+    ),
     (
         "services/payment/src/sealer.rs",
         "gives records their places by the clock",

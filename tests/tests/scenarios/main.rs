@@ -8,6 +8,7 @@ mod captures;
 mod catalogue;
 mod grpc;
 mod history;
+mod ledger_history;
 mod outages;
 mod planted_bugs;
 mod provider;

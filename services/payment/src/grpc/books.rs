@@ -29,19 +29,35 @@ const POSTINGS_MAX: i64 = 1_000;
 pub type Pieces = Pin<Box<dyn Stream<Item = Result<pb::ExportLedgerResponse, GrpcStatus>> + Send>>;
 
 impl Operators {
-    pub(super) async fn start(&self, command: Command, provider: &str, now_us: i64) -> Result<Answer, Error> {
+    pub(super) async fn start(
+        &self,
+        command: Command,
+        provider: &str,
+        now_us: i64,
+    ) -> Result<Answer, Error> {
         let run = Run::new(provider, &command.principal, now_us);
         let object = run.id.to_string();
-        let record = Record::new(&command.principal, command.method, object, requested(&run), now_us);
+        let record = Record::new(
+            &command.principal,
+            command.method,
+            object,
+            requested(&run),
+            now_us,
+        );
         let answer = |run: &Run| {
             let reconciliation = Some(reconciliation(run));
             pb::StartReconciliationResponse { reconciliation }.encode_to_vec()
         };
         let store = &self.reconciliations;
-        store.request(command.key().as_ref(), &run, &record, &answer).await
+        store
+            .request(command.key().as_ref(), &run, &record, &answer)
+            .await
     }
 
-    pub(super) async fn reconciliation(&self, id: &str) -> Result<pb::GetReconciliationResponse, Error> {
+    pub(super) async fn reconciliation(
+        &self,
+        id: &str,
+    ) -> Result<pb::GetReconciliationResponse, Error> {
         let parsed = ReconciliationId::parse(id).map_err(|error| error.at("id"))?;
         let run = self.reconciliations.run(parsed).await?;
         let run = run.ok_or_else(|| Error::ReconciliationNotFound(id.to_owned()))?;
@@ -105,7 +121,13 @@ impl Operators {
         let id = DiscrepancyId::parse(&request.id).map_err(|error| error.at("id"))?;
         requests::note("note", &request.note)?;
         let outcome = "discrepancy resolved".to_owned();
-        let record = Record::new(&command.principal, command.method, request.id, outcome, now_us);
+        let record = Record::new(
+            &command.principal,
+            command.method,
+            request.id,
+            outcome,
+            now_us,
+        );
         let resolution = Resolution {
             id,
             by: command.principal.clone(),
@@ -117,7 +139,9 @@ impl Operators {
             pb::ResolveDiscrepancyResponse { discrepancy }.encode_to_vec()
         };
         let store = &self.reconciliations;
-        store.resolve(command.key().as_ref(), &resolution, &record, &answer).await
+        store
+            .resolve(command.key().as_ref(), &resolution, &record, &answer)
+            .await
     }
 
     pub(super) async fn balances(
@@ -136,7 +160,11 @@ impl Operators {
         let mut balances = self.books.balances(&query).await?;
         let next_page_token = next_page(&mut balances, query.limit, |last| {
             let code = last.currency.code().to_owned();
-            let keys = [Key::Integer(last.day_us), Key::Text(last.account.clone()), Key::Text(code)];
+            let keys = [
+                Key::Integer(last.day_us),
+                Key::Text(last.account.clone()),
+                Key::Text(code),
+            ];
             cursor::encode(&arguments, &keys)
         });
         Ok(pb::ListLedgerBalancesResponse {
@@ -145,7 +173,10 @@ impl Operators {
         })
     }
 
-    pub(super) async fn trial(&self, request: pb::GetTrialBalanceRequest) -> Result<pb::GetTrialBalanceResponse, Error> {
+    pub(super) async fn trial(
+        &self,
+        request: pb::GetTrialBalanceRequest,
+    ) -> Result<pb::GetTrialBalanceResponse, Error> {
         let until_us = match request.day.as_str() {
             "" => i64::MAX,
             text => day::parse_start("day", text)?.saturating_add(day::DAY_US),
@@ -154,7 +185,10 @@ impl Operators {
         let closed_until_us = self.books.closed_until().await?;
         Ok(pb::GetTrialBalanceResponse {
             day: request.day,
-            balances: books::trial_balances(accounts).into_iter().map(trial).collect(),
+            balances: books::trial_balances(accounts)
+                .into_iter()
+                .map(trial)
+                .collect(),
             closed_through: closed_until_us.map_or_else(String::new, last_day),
         })
     }
@@ -162,14 +196,17 @@ impl Operators {
     pub(super) fn export(&self, request: &pb::ExportLedgerRequest) -> Result<Pieces, Error> {
         let (from_us, to_us) = requests::days(&request.from, &request.to)?;
         let pieces = csv(self.books.clone(), from_us, to_us);
-        Ok(Box::pin(stream::unfold(Some(pieces), |pieces| async move {
-            let mut pieces = pieces?;
-            match pieces.next().await {
-                Ok(Some(text)) => Some((Ok(piece(text)), Some(pieces))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error.into()), None)),
-            }
-        })))
+        Ok(Box::pin(stream::unfold(
+            Some(pieces),
+            |pieces| async move {
+                let mut pieces = pieces?;
+                match pieces.next().await {
+                    Ok(Some(text)) => Some((Ok(piece(text)), Some(pieces))),
+                    Ok(None) => None,
+                    Err(error) => Some((Err(error.into()), None)),
+                }
+            },
+        )))
     }
 
     pub(super) async fn close(
@@ -191,7 +228,9 @@ impl Operators {
             let closed_through = last_day(*until_us);
             pb::ClosePeriodResponse { closed_through }.encode_to_vec()
         };
-        self.books.close(command.key().as_ref(), &closing, &record, &answer).await
+        self.books
+            .close(command.key().as_ref(), &closing, &record, &answer)
+            .await
     }
 }
 
@@ -243,7 +282,9 @@ impl Csv {
         }
         let rows = self.books.postings(&self.query).await?;
         self.ended = i64::try_from(rows.len()).is_ok_and(|count| count < POSTINGS_MAX);
-        let Some(last) = rows.last() else { return Ok(None) };
+        let Some(last) = rows.last() else {
+            return Ok(None);
+        };
         self.query.after = Some((last.recorded_at_us, last.transaction_id.clone(), last.line));
         Ok(Some(rows.iter().map(books::csv_line).collect()))
     }
@@ -266,7 +307,11 @@ fn after_balance(token: &str, arguments: &[&str]) -> Result<Option<(i64, String,
     if token.is_empty() {
         return Ok(None);
     }
-    let keys = cursor::decode(token, arguments, &[KeyKind::Integer, KeyKind::Text, KeyKind::Text])?;
+    let keys = cursor::decode(
+        token,
+        arguments,
+        &[KeyKind::Integer, KeyKind::Text, KeyKind::Text],
+    )?;
     match <[Key; 3]>::try_from(keys) {
         Ok([Key::Integer(day_us), Key::Text(account), Key::Text(code)]) => {
             Ok(Some((day_us, account, code)))
@@ -343,7 +388,9 @@ fn discrepancy(found: &Discrepancy) -> pb::Discrepancy {
             Status::Resolved => pb::discrepancy::Status::Resolved,
         }
         .into(),
-        payment_id: finding.payment.map_or_else(String::new, |id| id.to_string()),
+        payment_id: finding
+            .payment
+            .map_or_else(String::new, |id| id.to_string()),
         our_reference: finding.our_reference.clone(),
         provider_id: finding.provider_id.clone(),
         our_amount: finding.ours.map(wire::money),
@@ -375,6 +422,10 @@ fn trial(balance: TrialBalance) -> pb::TrialBalance {
         debits: wire::minor(currency, balance.debits_minor),
         credits: wire::minor(currency, balance.credits_minor),
         sum: wire::minor(currency, balance.sum_minor()),
-        accounts: balance.accounts.into_iter().map(wire::ledger_account).collect(),
+        accounts: balance
+            .accounts
+            .into_iter()
+            .map(wire::ledger_account)
+            .collect(),
     }
 }

@@ -144,9 +144,10 @@ impl<'a> Sheet<'a> {
             line.kind == TransactionKind::Capture
                 && line.amount == amount
                 && (line.charge_reference == attempt || line.charge_reference == payment)
-                && !self.ours.iter().any(|ours| {
-                    ours.reference == line.reference && ours.stand == Stand::Settled
-                })
+                && !self
+                    .ours
+                    .iter()
+                    .any(|ours| ours.reference == line.reference && ours.stand == Stand::Settled)
         });
         if let Some(taken) = taken {
             self.lines.remove(taken.max(back));
@@ -331,3 +332,6 @@ fn ours<'a>(case: &Case) -> Vec<Ours<'a>> {
     });
     captures.chain(refunds).collect()
 }
+
+#[cfg(test)]
+mod tests;

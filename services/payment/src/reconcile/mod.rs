@@ -309,14 +309,21 @@ impl Run {
 
     /// Begins, where it has not begun: compares what was booked from where the last one ended, less an overlap, up to
     /// what is old enough. Nothing else moves these limits, so that one that is gone on with compares the same.
-    pub fn begin(&mut self, last_until_us: Option<i64>, overlap_us: i64, grace_us: i64, now_us: i64) {
+    pub fn begin(
+        &mut self,
+        last_until_us: Option<i64>,
+        overlap_us: i64,
+        grace_us: i64,
+        now_us: i64,
+    ) {
         if self.started_at_us.is_some() {
             return;
         }
         self.state = RunState::Running;
         self.started_at_us = Some(now_us);
         self.until_us = now_us.saturating_sub(grace_us);
-        self.since_us = last_until_us.map_or(0, |until_us| until_us.saturating_sub(overlap_us).max(0));
+        self.since_us =
+            last_until_us.map_or(0, |until_us| until_us.saturating_sub(overlap_us).max(0));
     }
 
     /// A page is done: the next one begins at `next`, or the next phase, or it has ended.
@@ -378,7 +385,10 @@ mod tests {
         run.begin(Some(1_900), 50, 100, 9_000);
         assert_eq!((run.since_us, run.until_us), (0, 1_900), "it has begun");
         run.advance(Some("page 2".to_owned()), 2_001);
-        assert_eq!((run.phase, run.place.as_str()), (Phase::Transactions, "page 2"));
+        assert_eq!(
+            (run.phase, run.place.as_str()),
+            (Phase::Transactions, "page 2")
+        );
         let phases: Vec<Phase> = (0..4)
             .map(|_| {
                 run.advance(None, 3_000);
@@ -387,7 +397,10 @@ mod tests {
             .collect();
         let expected = [Phase::Entries, Phase::Settlements, Phase::Open, Phase::Open];
         assert_eq!(phases, expected);
-        assert_eq!((run.state, run.finished_at_us), (RunState::Succeeded, Some(3_000)));
+        assert_eq!(
+            (run.state, run.finished_at_us),
+            (RunState::Succeeded, Some(3_000))
+        );
         let mut next = Run::new("simulator", "boss", 9_000);
         next.begin(Some(1_900), 50, 100, 9_000);
         assert_eq!((next.since_us, next.until_us), (1_850, 8_900));
@@ -400,7 +413,11 @@ mod tests {
         run.fail("away".to_owned(), 2, false, 1_001);
         assert_eq!((run.state, run.tries), (RunState::Running, 1));
         run.advance(Some("2".to_owned()), 1_002);
-        assert_eq!((run.tries, run.error.as_str()), (0, ""), "an answer begins the count anew");
+        assert_eq!(
+            (run.tries, run.error.as_str()),
+            (0, ""),
+            "an answer begins the count anew"
+        );
         run.fail("away".to_owned(), 2, false, 1_003);
         run.fail("away".to_owned(), 2, false, 1_004);
         assert_eq!((run.state, run.error.as_str()), (RunState::Failed, "away"));

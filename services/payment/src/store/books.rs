@@ -3,8 +3,8 @@
 //! Apart from [`super::Store`], which writes each entry with its change. Deliberately missing: reopening. What was closed
 //! was reported; a mistake in it is corrected by an entry of today.
 
-use super::reconcile::Answering;
 use super::LedgerAccount;
+use super::reconcile::Answering;
 use crate::audit::Record;
 use crate::commands::Answer;
 use crate::error::Error;
@@ -159,7 +159,9 @@ pub(super) fn day_balance(row: DayRow) -> Result<DayBalance, Error> {
     })
 }
 
-pub(super) fn account((account, code, balance_minor): (String, String, i64)) -> Result<LedgerAccount, Error> {
+pub(super) fn account(
+    (account, code, balance_minor): (String, String, i64),
+) -> Result<LedgerAccount, Error> {
     Ok(LedgerAccount {
         account,
         currency: currency(&code)?,

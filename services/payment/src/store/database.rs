@@ -1,6 +1,8 @@
 //! The database that is configured: PostgreSQL where it has a URL, else a SQLite file.
 
-use super::{AuditLog, Books, Desk, PostgresStore, Reconciliations, SqliteStore, Store, postgres, sqlite};
+use super::{
+    AuditLog, Books, Desk, PostgresStore, Reconciliations, SqliteStore, Store, postgres, sqlite,
+};
 use crate::config::{ServiceConfig, SharedConfig};
 use crate::provider::References;
 use anyhow::{Context as _, ensure};

@@ -3,7 +3,8 @@
 use mesh_store::{Durability, Postgres, PostgresConfig};
 use payment::config::SharedConfig;
 use payment::provider::References;
-use payment::store::{AuditLog, Desk, PostgresStore, Store, postgres};
+use payment::store::{AuditLog, Books, Desk, PostgresStore, Reconciliations, Store, postgres};
+use sqlx::types::Uuid;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use std::sync::Arc;
 
@@ -50,6 +51,30 @@ impl Storage {
             self.postgres.clone(),
             &SharedConfig::default(),
         ))
+    }
+
+    pub(crate) fn reconciliations(&self) -> Arc<dyn Reconciliations> {
+        Arc::new(PostgresStore::new(
+            self.postgres.clone(),
+            &SharedConfig::default(),
+        ))
+    }
+
+    pub(crate) fn books(&self) -> Arc<dyn Books> {
+        Arc::new(PostgresStore::new(
+            self.postgres.clone(),
+            &SharedConfig::default(),
+        ))
+    }
+
+    /// An id as it stands in the tables.
+    pub(crate) fn key(&self, _: &str, uuid: Uuid) -> String {
+        format!("'{uuid}'")
+    }
+
+    /// What a row of `payments` has here only, as names and values.
+    pub(crate) fn more_of_payments(&self) -> (&'static str, &'static str) {
+        (", writes", ", 0")
     }
 
     pub(crate) fn references(&self) -> Arc<dyn References> {

@@ -2,8 +2,9 @@
 
 use mesh_store::{Durability, Sqlite, SqliteConfig};
 use payment::provider::References;
-use payment::store::{AuditLog, Desk, SqliteStore, Store, sqlite};
+use payment::store::{AuditLog, Books, Desk, Reconciliations, SqliteStore, Store, sqlite};
 use sqlx::AssertSqlSafe;
+use sqlx::types::Uuid;
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -34,6 +35,24 @@ impl Storage {
 
     pub(crate) fn audit(&self) -> Arc<dyn AuditLog> {
         Arc::new(self.sqlite())
+    }
+
+    pub(crate) fn reconciliations(&self) -> Arc<dyn Reconciliations> {
+        Arc::new(self.sqlite())
+    }
+
+    pub(crate) fn books(&self) -> Arc<dyn Books> {
+        Arc::new(self.sqlite())
+    }
+
+    /// An id as it stands in the tables.
+    pub(crate) fn key(&self, id: &str, _: Uuid) -> String {
+        format!("'{id}'")
+    }
+
+    /// What a row of `payments` has here only, as names and values.
+    pub(crate) fn more_of_payments(&self) -> (&'static str, &'static str) {
+        ("", "")
     }
 
     pub(crate) fn references(&self) -> Arc<dyn References> {

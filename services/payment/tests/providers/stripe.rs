@@ -7,7 +7,7 @@ use mesh_runtime::config::Secret;
 use payment::provider::stripe::{Stripe, StripeConfig};
 use payment::provider::{
     Authorize, Capture, ChargeOutcome, Decline, Provider as _, ProviderError, Refund, Settlement,
-    TransactionKind, Void,
+    SettlementKind, TransactionKind, Void,
 };
 use std::sync::Arc;
 
@@ -389,6 +389,77 @@ async fn transactions_are_customers_money_only() {
         ]
     );
     assert_eq!(page.next.as_deref(), Some("txn_1"));
+}
+
+#[tokio::test]
+async fn fees_and_payouts_are_read_from_the_balance() {
+    let (recorder, stripe) = stripe().await;
+    recorder.answer(
+        200,
+        r#"{"has_more": true, "data": [
+            {"id": "txn_6", "type": "payout_failure", "amount": 500, "fee": 0, "currency": "usd", "created": 86406, "source": {"id": "po_0", "arrival_date": 86400, "metadata": {}}},
+            {"id": "txn_5", "type": "payout", "amount": -1126, "fee": 0, "currency": "usd", "created": 86405, "source": {"id": "po_1", "arrival_date": 172800, "metadata": {}}},
+            {"id": "txn_4", "type": "stripe_fee", "amount": -30, "fee": 0, "currency": "usd", "created": 4, "source": null},
+            {"id": "txn_3", "type": "refund", "amount": -595, "fee": -10, "currency": "usd", "created": 3, "source": {"id": "re_1", "metadata": {"reference": "re_x"}}},
+            {"id": "txn_1", "type": "charge", "amount": 1190, "fee": 64, "currency": "usd", "created": 1, "source": {"id": "ch_1", "metadata": {"reference": "att_1"}}}]}"#,
+    );
+    let since = stripe.since(1_000_000);
+    let page = stripe.settlements(Some(&since)).await.unwrap();
+    let told: Vec<_> = page
+        .lines
+        .iter()
+        .map(|line| {
+            let (kind, amount) = (line.kind, line.amount.amount_minor());
+            let (reference, payout) = (line.reference.as_str(), line.payout.as_str());
+            (
+                line.id.as_str(),
+                kind,
+                amount,
+                reference,
+                payout,
+                line.arrival_day.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (
+                "txn_6",
+                SettlementKind::Payout,
+                -500,
+                "",
+                "po_0",
+                "1970-01-02"
+            ),
+            (
+                "txn_5",
+                SettlementKind::Payout,
+                1_126,
+                "",
+                "po_1",
+                "1970-01-03"
+            ),
+            ("txn_4", SettlementKind::Fee, 30, "", "", ""),
+            ("txn_3", SettlementKind::Fee, -10, "re_x", "", ""),
+            ("txn_1", SettlementKind::Fee, 64, "att_1", "", ""),
+        ]
+    );
+    recorder.answer(200, r#"{"has_more": false, "data": []}"#);
+    let rest = stripe.settlements(page.next.as_deref()).await.unwrap();
+    assert_eq!((rest.lines.len(), rest.next), (0, None));
+    recorder.answer(200, r#"{"has_more": false, "data": []}"#);
+    stripe.transactions(Some(&since)).await.unwrap();
+    let asked: Vec<String> = recorder.take().into_iter().map(|seen| seen.path).collect();
+    let list = "/v1/balance_transactions?limit=100&created%5Bgte%5D=1";
+    assert_eq!(
+        asked,
+        [
+            format!("{list}&expand%5B0%5D=data.source"),
+            format!("{list}&starting_after=txn_1&expand%5B0%5D=data.source"),
+            format!("{list}&expand%5B0%5D=data.source"),
+        ]
+    );
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use mesh_runtime::Clock;
 use mesh_runtime::config::Secret;
 use payment::provider::toss::{Toss, TossConfig};
 use payment::provider::{
-    Authorize, ChargeOutcome, Decline, Provider as _, ProviderError, Refund, Settlement, Void,
+    Authorize, ChargeOutcome, Decline, Provider as _, ProviderError, Refund, Settlement,
+    SettlementKind, TransactionKind, Void,
 };
 use std::sync::Arc;
 
@@ -299,6 +300,78 @@ async fn what_was_not_taken_yet_is_given_up_whole() {
     assert_eq!(
         toss.look_up_charge("att_1").await,
         Ok(Some(ChargeOutcome::Voided))
+    );
+}
+
+#[tokio::test]
+async fn settlements_are_read_day_by_day_and_page_by_page() {
+    let (stand_in, toss) = toss().await;
+    for number in 0..101 {
+        let (key, amount) = (format!("tx_{number:03}"), 10_000 + number);
+        stand_in.settled(&key, ORDER, amount, amount - 330, "2023-11-14");
+    }
+    stand_in.settled("tx_canceled", ORDER, -10_000, -9_670, "2023-11-14");
+    stand_in.settled("tx_tomorrow", ORDER, 10_000, 9_670, "2023-11-16"); // It is the 15th in Korea.
+    let mut from = Some(toss.since(1_699_800_000_000_000));
+    assert_eq!(from.as_deref(), Some("2023-11-12T23:40:00"));
+    let mut lines = Vec::new();
+    while let Some(place) = from {
+        let page = toss.settlements(Some(&place)).await.unwrap();
+        lines.extend(page.lines);
+        from = page.next;
+    }
+    let sum = |kind: SettlementKind| -> i64 {
+        let of = lines.iter().filter(|line| line.kind == kind);
+        of.map(|line| line.amount.amount_minor()).sum()
+    };
+    assert_eq!(lines.len(), 2 * 102);
+    assert_eq!(sum(SettlementKind::Fee), 101 * 330 - 330);
+    assert_eq!(sum(SettlementKind::Payout), 101 * 9_670 + 5_050 - 9_670);
+    let payout = lines
+        .iter()
+        .find(|line| line.kind == SettlementKind::Payout)
+        .unwrap();
+    assert_eq!(
+        (payout.payout.as_str(), payout.arrival_day.as_str()),
+        ("2023-11-14", "2023-11-14")
+    );
+    assert_eq!(payout.reference, ORDER);
+    assert_eq!(
+        payout.booked_at_us, 1_699_887_600_000_000,
+        "midnight in Korea"
+    );
+    let nowhere = toss.settlements(Some("nowhere")).await;
+    assert!(
+        matches!(nowhere, Err(ProviderError::Refused { .. })),
+        "{nowhere:?}"
+    );
+}
+
+#[tokio::test]
+async fn transactions_are_listed_from_a_time_on() {
+    let (stand_in, toss) = toss().await;
+    for number in 0..101 {
+        stand_in.booked(&format!("tx_{number:03}"), ORDER, "DONE", 1_000);
+    }
+    stand_in.booked("tx_canceled", ORDER, "PARTIAL_CANCELED", -400);
+    let since = toss.since(1_699_800_000_000_000);
+    let first = toss.transactions(Some(&since)).await.unwrap();
+    assert_eq!(first.transactions.len(), 100);
+    let rest = toss.transactions(first.next.as_deref()).await.unwrap();
+    let told: Vec<_> = rest
+        .transactions
+        .iter()
+        .map(|one| (one.id.as_str(), one.kind, one.amount.amount_minor()))
+        .collect();
+    let expected = [
+        ("tx_100", TransactionKind::Capture, 1_000),
+        ("tx_canceled", TransactionKind::Refund, 400),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(rest.next, None);
+    assert_eq!(
+        stand_in.starts(),
+        ["2023-11-12T23:40:00", "2023-11-12T23:40:00"]
     );
 }
 

@@ -3,7 +3,7 @@
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -26,6 +26,11 @@ struct Books {
     /// What the next confirmation answers instead, and whether it is carried out all the same.
     next: Option<(Answer, bool)>,
     confirmations: usize,
+    /// Lines of the settlements.
+    settled: Vec<Value>,
+    /// Transactions, and from when on they were asked for.
+    booked: Vec<Value>,
+    starts: Vec<String>,
 }
 
 /// The stand-in; it ends with the runtime of its test.
@@ -43,6 +48,8 @@ impl StandIn {
             .route("/v1/payments/{key}", get(by_key))
             .route("/v1/payments/orders/{order}", get(by_order))
             .route("/v1/payments/{key}/cancel", post(cancel))
+            .route("/v1/settlements", get(settlements))
+            .route("/v1/transactions", get(transactions))
             .with_state(toss.clone());
         mesh::spawn(async move { axum::serve(listener, app).await.unwrap() });
         (toss, url)
@@ -77,6 +84,29 @@ impl StandIn {
         self.books().payments[key]["balanceAmount"]
             .as_i64()
             .unwrap()
+    }
+
+    /// A line of the settlements, by the day on which it is paid out.
+    pub(crate) fn settled(&self, key: &str, order: &str, amount: i64, part: i64, day: &str) {
+        self.books().settled.push(json!({
+            "mId": "tosspayments", "paymentKey": "key", "transactionKey": key, "orderId": order, "currency": "KRW",
+            "method": "카드", "amount": amount, "interestFee": 0,
+            "fees": [{"type": "BASE", "fee": amount - part}], "payOutAmount": part,
+            "approvedAt": "2023-11-10T10:00:00+09:00", "soldDate": "2023-11-10", "paidOutDate": day,
+        }));
+    }
+
+    /// A transaction as Toss lists it.
+    pub(crate) fn booked(&self, key: &str, order: &str, status: &str, amount: i64) {
+        self.books().booked.push(json!({
+            "mId": "tosspayments", "transactionKey": key, "paymentKey": "key", "orderId": order, "method": "카드",
+            "status": status, "transactionAt": "2023-11-14T10:00:00+09:00", "currency": "KRW", "amount": amount,
+        }));
+    }
+
+    /// From when on transactions were asked for.
+    pub(crate) fn starts(&self) -> Vec<String> {
+        self.books().starts.clone()
     }
 
     fn books(&self) -> std::sync::MutexGuard<'_, Books> {
@@ -210,4 +240,39 @@ async fn by_key(State(toss): State<StandIn>, Path(key): Path<String>) -> Respons
 
 async fn by_order(State(toss): State<StandIn>, Path(order): Path<String>) -> Response {
     respond(toss.find(|payment| payment["orderId"] == order.as_str()))
+}
+
+type Asked = Query<BTreeMap<String, String>>;
+
+async fn settlements(State(toss): State<StandIn>, Query(asked): Asked) -> Response {
+    assert_eq!(asked["dateType"], "paidOutDate");
+    let (page, size): (usize, usize) = (
+        asked["page"].parse().unwrap(),
+        asked["size"].parse().unwrap(),
+    );
+    let (start, end) = (asked["startDate"].as_str(), asked["endDate"].as_str());
+    assert!(start.len() == 10 && end.len() == 10, "days");
+    let books = toss.books();
+    let within = books.settled.iter().filter(|line| {
+        let day = line["paidOutDate"].as_str().unwrap();
+        (start..=end).contains(&day)
+    });
+    let lines: Vec<&Value> = within.skip((page - 1) * size).take(size).collect();
+    respond((200, json!(lines)))
+}
+
+async fn transactions(State(toss): State<StandIn>, Query(asked): Asked) -> Response {
+    let mut books = toss.books();
+    books.starts.push(asked["startDate"].clone());
+    let limit: usize = asked["limit"].parse().unwrap();
+    let after = asked.get("startingAfter");
+    let first = after.map_or(0, |key| {
+        let place = books
+            .booked
+            .iter()
+            .position(|one| one["transactionKey"] == key.as_str());
+        place.unwrap() + 1
+    });
+    let page: Vec<&Value> = books.booked.iter().skip(first).take(limit).collect();
+    respond((200, json!(page)))
 }

@@ -3,8 +3,8 @@
 use crate::far::{
     Far, authorize, capture, client, config, is_unavailable, open, refund, usd, void,
 };
-use payment::provider::simulator::SimulatorConfig;
 use payment::provider::simulator::remote::LostAnswers;
+use payment::provider::simulator::{FeeRule, SettlementConfig, SimulatorConfig};
 use payment::provider::{Authorize, Capture, Provider, ProviderError};
 use std::fmt::Debug;
 
@@ -92,6 +92,7 @@ async fn mistakes(provider: &dyn Provider) -> Vec<String> {
         told(provider.refund(&refund("r", "once-0", 1001)).await),
         told(provider.void(&void("once-0")).await),
         told(provider.transactions(Some("not a place")).await),
+        told(provider.settlements(Some("not a place")).await),
     ]
 }
 
@@ -105,6 +106,17 @@ async fn books(provider: &dyn Provider) -> Vec<String> {
             return pages;
         }
     }
+}
+
+/// What was kept and paid out, from a time on.
+async fn settled(provider: &dyn Provider, since_us: i64) -> Vec<String> {
+    let (mut pages, mut from) = (Vec::new(), Some(provider.since(since_us)));
+    while let Some(place) = from {
+        let page = provider.settlements(Some(&place)).await.unwrap();
+        pages.push(format!("{page:?}"));
+        from = page.next;
+    }
+    pages
 }
 
 async fn compare(config: SimulatorConfig) {
@@ -124,18 +136,38 @@ async fn compare(config: SimulatorConfig) {
     );
     assert_eq!(mistakes(&remote).await, mistakes(&*near).await);
     assert_eq!(books(&remote).await, books(&*near).await);
+    let began_us = far.clock.now_us();
+    far.clock.advance(2 * kernel::day::DAY_US);
+    let lines = settled(&remote, began_us).await;
+    assert_eq!(lines, settled(&*near, began_us).await);
+    let all = lines.concat();
+    assert!(all.contains("Fee") && all.contains("Payout"), "{all}");
+}
+
+fn with_fees() -> SimulatorConfig {
+    let fee = FeeRule {
+        basis_points: 290,
+        fixed_minor: 30,
+    };
+    SimulatorConfig {
+        settlement: SettlementConfig {
+            fees: [("USD".to_owned(), fee)].into(),
+            arrival_days: 1,
+        },
+        ..config()
+    }
 }
 
 #[tokio::test]
 async fn every_command_with_every_token_is_answered_as_in_the_same_process() {
-    compare(config()).await;
+    compare(with_fees()).await;
 }
 
 #[tokio::test]
 async fn so_does_one_that_charges_in_one_step() {
     compare(SimulatorConfig {
         one_step: true,
-        ..config()
+        ..with_fees()
     })
     .await;
 }

@@ -2,6 +2,7 @@
 
 use super::book::Terms;
 use super::fault::{Faults, WebhookFaults};
+use super::settlement::SettlementConfig;
 use crate::provider::Capabilities;
 use kernel::Invalid;
 use mesh_runtime::config::Secret;
@@ -35,6 +36,8 @@ pub struct SimulatorConfig {
     /// Whether every change is announced by a webhook, as real providers do; else only what becomes of charges
     /// that were pending or waited for the customer.
     pub webhooks_of_all: bool,
+    /// What it keeps, and when it pays out.
+    pub settlement: SettlementConfig,
     /// The secret that webhooks are signed with; empty: a random one, new at each start.
     pub webhook_secret: Secret,
     /// Where customers are sent to authenticate; the attempt's id is appended as a path segment.
@@ -58,6 +61,7 @@ impl Default for SimulatorConfig {
             late_effect_ms: 3_000,
             slow_ms: 2_000,
             webhooks_of_all: false,
+            settlement: SettlementConfig::default(),
             webhook_secret: Secret::default(),
             redirect_url: "https://simulator.example/authenticate".to_owned(),
             faults: Faults::default(),

@@ -27,14 +27,16 @@
 //!
 //! It runs in payment's own process, or in one of its own that is reached over HTTP (`remote`).
 //!
-//! Every other payment method is refused, and not repeated in the message. Deliberately missing: fees,
-//! payouts, disputes and customers.
+//! Fees and payouts are made from the journal (`settlement`).
+//!
+//! Every other payment method is refused, and not repeated in the message. Deliberately missing: disputes and customers.
 
 mod book;
 mod config;
 mod delivery;
 mod fault;
 pub mod remote;
+mod settlement;
 mod store;
 mod token;
 mod webhook;
@@ -45,18 +47,21 @@ mod tests;
 pub use config::SimulatorConfig;
 pub use fault::{Faults, WebhookFaults};
 pub use remote::{Post, RemoteConfig, RemoteSimulator};
+pub use settlement::{FeeRule, SettlementConfig};
 pub use webhook::{BODY_BYTES_MAX, SIGNATURE_AGE_MAX_US, SIGNATURE_HEADER, Webhook, WebhookSender};
 
 use super::{
     Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, Refund, Settlement,
-    Transaction, TransactionKind, TransactionPage, Void, WebhookError, WebhookEvent,
+    SettlementPage, Transaction, TransactionKind, TransactionPage, Void, WebhookError,
+    WebhookEvent,
 };
 use async_trait::async_trait;
-use book::{Book, Command, Entry, Operation, Step, Terms, refused};
+use book::{Book, Command, Entry, Operation, Outcome, Step, Terms, refused};
 use fault::{Dice, Fault};
 use http::HeaderMap;
 use mesh_runtime::Clock;
 use mesh_store::{OpenError, Sqlite, SqliteConfig};
+use settlement::{Movement, Payouts, Place};
 use std::time::Duration;
 use token::Script;
 
@@ -65,6 +70,8 @@ pub const NAME: &str = "simulator";
 
 const REFERENCE_CHARACTERS_MAX: usize = 64;
 const ORDER_REF_CHARACTERS_MAX: usize = 100;
+/// How many days' payouts are listed at once.
+const PAYOUT_DAYS: i64 = 31;
 
 /// The simulator; see the module.
 pub struct Simulator {
@@ -74,6 +81,7 @@ pub struct Simulator {
     slow: Duration,
     webhook_secret: Vec<u8>,
     webhooks_of_all: bool,
+    settlement: SettlementConfig,
     dice: Dice,
     clock: Clock,
 }
@@ -92,6 +100,7 @@ impl Simulator {
             slow: Duration::from_millis(config.slow_ms.into()),
             webhook_secret: config.webhook_secret_or_random(),
             webhooks_of_all: config.webhooks_of_all,
+            settlement: config.settlement.clone(),
             dice: Dice::new(config.faults, config.webhook_faults),
             clock,
         })
@@ -435,12 +444,13 @@ impl Provider for Simulator {
 
     async fn transactions(&self, from: Option<&str>) -> Result<TransactionPage, ProviderError> {
         self.wait().await;
-        let after = from.map_or(Ok(0), str::parse).map_err(|_| {
-            refused(
-                "CURSOR_INVALID",
-                "not a place that an earlier page said the next one begins at",
-            )
-        })?;
+        let after = match from.map(since_of) {
+            None => 0,
+            Some(Some(at_us)) => self.before(at_us).await?,
+            Some(None) => from
+                .and_then(|from| from.parse().ok())
+                .ok_or_else(no_place)?,
+        };
         let movements = store::movements(self.journal.reader(), after)
             .await
             .map_err(unavailable)?;
@@ -452,6 +462,104 @@ impl Provider for Simulator {
         let transactions = movements.into_iter().map(transaction).collect();
         Ok(TransactionPage { transactions, next })
     }
+
+    async fn settlements(&self, from: Option<&str>) -> Result<SettlementPage, ProviderError> {
+        self.wait().await;
+        let place = match from.map(since_of) {
+            None => Place::Fees { after: 0, day: 0 },
+            Some(Some(at_us)) => Place::Fees {
+                after: self.before(at_us).await?,
+                day: settlement::day_number(at_us) - 1, // Paid out when the day was over.
+            },
+            Some(None) => from.and_then(Place::parse).ok_or_else(no_place)?,
+        };
+        match place {
+            Place::Fees { after, day } => self.fees(after, day).await,
+            Place::Payouts { day } => self.payouts(day).await,
+        }
+    }
+
+    fn since(&self, at_us: i64) -> String {
+        format!("{SINCE}{at_us}")
+    }
+}
+
+/// How a place begins that is a time.
+pub(super) const SINCE: &str = "since:";
+
+fn since_of(from: &str) -> Option<i64> {
+    from.strip_prefix(SINCE)?.parse().ok()
+}
+
+fn no_place() -> ProviderError {
+    refused(
+        "CURSOR_INVALID",
+        "not a place that an earlier page said the next one begins at",
+    )
+}
+
+impl Simulator {
+    /// The last place of the journal before a time.
+    async fn before(&self, at_us: i64) -> Result<i64, ProviderError> {
+        let before = store::before(self.journal.reader(), at_us);
+        before.await.map_err(unavailable)
+    }
+
+    async fn fees(&self, after: i64, day: i64) -> Result<SettlementPage, ProviderError> {
+        let movements = store::movements(self.journal.reader(), after)
+            .await
+            .map_err(unavailable)?;
+        let full = i64::try_from(movements.len()).is_ok_and(|count| count == store::ROWS_MAX);
+        let next = match movements.last() {
+            Some((after, _)) if full => Place::Fees { after: *after, day },
+            _ => Place::Payouts { day },
+        };
+        let captured = movements
+            .iter()
+            .filter(|(_, entry)| entry.outcome == Outcome::Captured);
+        let fee = |(sequence, entry): &(i64, Entry)| {
+            let movement = Movement {
+                recorded_at_us: entry.recorded_at_us,
+                amount: entry.amount,
+            };
+            self.settlement
+                .fee(*sequence, asked_for(&entry.reference), movement)
+        };
+        Ok(SettlementPage {
+            lines: captured.filter_map(fee).collect(),
+            next: Some(next.to_string()),
+        })
+    }
+
+    async fn payouts(&self, day: i64) -> Result<SettlementPage, ProviderError> {
+        let first = store::first_day(self.journal.reader(), day)
+            .await
+            .map_err(unavailable)?;
+        let now_us = self.clock.now_us();
+        let Some(first) = first.filter(|first| *first < settlement::day_number(now_us)) else {
+            return Ok(SettlementPage {
+                lines: Vec::new(),
+                next: None,
+            });
+        };
+        let end = first + PAYOUT_DAYS;
+        let mut payouts = Payouts::default();
+        let each = |movement| payouts.add(&self.settlement, movement);
+        store::each_movement(self.journal.reader(), first, end, each)
+            .await
+            .map_err(unavailable)?;
+        Ok(SettlementPage {
+            lines: payouts.lines(&self.settlement, now_us),
+            next: Some(Place::Payouts { day: end }.to_string()),
+        })
+    }
+}
+
+/// The reference that a caller gave: what was done again under a key that was forgotten is listed under it too.
+fn asked_for(reference: &str) -> &str {
+    reference
+        .split_once('#')
+        .map_or(reference, |(asked, _)| asked)
 }
 
 fn transaction((sequence, entry): (i64, Entry)) -> Transaction {
@@ -462,8 +570,8 @@ fn transaction((sequence, entry): (i64, Entry)) -> Transaction {
     Transaction {
         id: format!("sim_{sequence}"),
         kind,
-        reference: entry.reference,
-        charge_reference: entry.charge_reference,
+        reference: asked_for(&entry.reference).to_owned(),
+        charge_reference: asked_for(&entry.charge_reference).to_owned(),
         order_ref: entry.order_ref,
         amount: entry.amount,
         booked_at_us: entry.recorded_at_us,

@@ -3,8 +3,11 @@
 
 use super::book::{Command, Entry, Operation, Outcome};
 use super::fault::{Fault, WebhookFault};
+use super::settlement::Movement;
 use super::webhook::{Delivered, Planned, Queued};
 use crate::provider::{Authorize, Capture, Refund, Void};
+use futures_util::TryStreamExt as _;
+use kernel::day::DAY_US;
 use kernel::{Currency, Money};
 use mesh_store::{OpenError, Reads, Sqlite, SqliteConfig};
 use sqlx::migrate::Migrator;
@@ -73,6 +76,57 @@ pub(super) async fn movements(
     rows.iter()
         .map(|row| Ok((row.try_get("sequence")?, entry(row)?)))
         .collect()
+}
+
+/// The last place before a time; 0: the journal begins later.
+pub(super) async fn before(reads: Reads<'_, sqlx::Sqlite>, at_us: i64) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT COALESCE((SELECT MIN(sequence) - 1 FROM journal WHERE recorded_at_us >= ?), \
+             (SELECT MAX(sequence) FROM journal), 0)",
+    )
+    .bind(at_us)
+    .fetch_one(reads)
+    .await
+}
+
+/// The number of the first day, from one on, on which money moved.
+pub(super) async fn first_day(
+    reads: Reads<'_, sqlx::Sqlite>,
+    day: i64,
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT MIN(recorded_at_us) / ?1 FROM journal \
+         WHERE recorded_at_us >= ?2 AND outcome IN ('captured', 'refunded')",
+    )
+    .bind(DAY_US)
+    .bind(day.saturating_mul(DAY_US))
+    .fetch_one(reads)
+    .await
+}
+
+/// Every movement of some days, one after the other: there may be any number.
+pub(super) async fn each_movement(
+    reads: Reads<'_, sqlx::Sqlite>,
+    first: i64,
+    end: i64,
+    mut each: impl FnMut(Movement) + Send,
+) -> Result<(), sqlx::Error> {
+    let mut rows = sqlx::query(
+        "SELECT recorded_at_us, outcome, currency_code, amount_minor FROM journal \
+         WHERE recorded_at_us >= ? AND recorded_at_us < ? AND outcome IN ('captured', 'refunded')",
+    )
+    .bind(first.saturating_mul(DAY_US))
+    .bind(end.saturating_mul(DAY_US))
+    .fetch(reads);
+    while let Some(row) = rows.try_next().await? {
+        let moved = amount(&row)?;
+        let back = row.try_get::<&str, _>("outcome")? == outcome_name(Outcome::Refunded);
+        each(Movement {
+            recorded_at_us: row.try_get("recorded_at_us")?,
+            amount: if back { moved.negated() } else { moved },
+        });
+    }
+    Ok(())
 }
 
 /// Charges that are pending although their time has come.

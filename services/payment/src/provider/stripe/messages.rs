@@ -152,6 +152,8 @@ pub(super) struct BalanceTransaction {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) amount: i64,
+    #[serde(default)]
+    pub(super) fee: i64,
     pub(super) currency: String,
     pub(super) created: i64,
     pub(super) source: Option<Source>,
@@ -160,6 +162,10 @@ pub(super) struct BalanceTransaction {
 /// What a balance transaction is about.
 #[derive(Debug, Deserialize)]
 pub(super) struct Source {
+    #[serde(default)]
+    pub(super) id: String,
+    /// Of a payout.
+    pub(super) arrival_date: Option<i64>,
     /// Of a charge, its intent's; of a refund its own.
     #[serde(default)]
     pub(super) metadata: Metadata,

@@ -9,7 +9,7 @@
 //!
 //! Stripe's own ids are noted ([`References`]); an intent whose answer was lost is found by searching for our
 //! reference, which lags behind: until then the outcome stays unknown (`look_up_lag_us`).
-//! Deliberately missing: customers, saved cards, Connect, fees, payouts and disputes.
+//! Deliberately missing: customers, saved cards, Connect and disputes.
 
 mod amount;
 mod answer;
@@ -17,6 +17,7 @@ mod client;
 mod config;
 mod form;
 mod messages;
+mod settlement;
 mod signature;
 mod webhook;
 
@@ -25,8 +26,8 @@ pub use config::StripeConfig;
 use super::https::{Caller, asked};
 use super::{
     Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, References, Refund,
-    Settlement, Transaction, TransactionKind, TransactionPage, Void, WebhookError, WebhookEvent,
-    secret,
+    Settlement, SettlementPage, Transaction, TransactionKind, TransactionPage, Void, WebhookError,
+    WebhookEvent, secret,
 };
 use amount::{from_stripe, to_stripe};
 use answer::Problem;
@@ -37,6 +38,7 @@ use http::HeaderMap;
 use kernel::{CaptureId, Currency, Invalid};
 use mesh_runtime::config::Secret;
 use messages::{BalanceTransaction, IntentStatus, Page, PaymentIntent, REFERENCE};
+use settlement::Place;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -339,19 +341,40 @@ impl Provider for Stripe {
 
     /// Newest first. Of a capture the reference is that of its attempt: Stripe books by intent.
     async fn transactions(&self, from: Option<&str>) -> Result<TransactionPage, ProviderError> {
+        let (booked, next) = self.balance(from).await?;
+        let transactions = booked.into_iter().filter_map(transaction).collect();
+        Ok(TransactionPage { transactions, next })
+    }
+
+    /// Newest first.
+    async fn settlements(&self, from: Option<&str>) -> Result<SettlementPage, ProviderError> {
+        let (booked, next) = self.balance(from).await?;
+        let lines = booked.iter().flat_map(settlement::lines).collect();
+        Ok(SettlementPage { lines, next })
+    }
+
+    fn since(&self, at_us: i64) -> String {
+        Place::since(at_us)
+    }
+}
+
+impl Stripe {
+    /// A page of what moved the balance, and where the next one begins.
+    async fn balance(
+        &self,
+        from: Option<&str>,
+    ) -> Result<(Vec<BalanceTransaction>, Option<String>), ProviderError> {
+        let place = from.map(Place::parse).unwrap_or_default();
         let form = Form::default()
             .with("limit", PAGE)
-            .with_some("starting_after", from)
+            .with_some("created[gte]", place.since_s)
+            .with_some("starting_after", place.after.as_ref())
             .with("expand[0]", "data.source");
         let page = self.client.get("/v1/balance_transactions", &form).await;
         let page: Page<BalanceTransaction> = page.map_err(|problem| asked(problem.refused()))?;
-        let next = page
-            .data
-            .last()
-            .filter(|_| page.has_more)
-            .map(|last| last.id.clone());
-        let transactions = page.data.into_iter().filter_map(transaction).collect();
-        Ok(TransactionPage { transactions, next })
+        let last = page.data.last().filter(|_| page.has_more);
+        let next = last.map(|last| place.next(&last.id));
+        Ok((page.data, next))
     }
 }
 

@@ -76,6 +76,18 @@ pub(super) struct Booked {
     pub(super) transaction_at: String,
 }
 
+/// A line of the settlements.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Settled {
+    pub(super) transaction_key: String,
+    pub(super) order_id: String,
+    pub(super) currency: String,
+    pub(super) amount: i64,
+    pub(super) pay_out_amount: i64,
+    pub(super) paid_out_date: String,
+}
+
 /// `PAYMENT_STATUS_CHANGED` has its payment in `data`; `DEPOSIT_CALLBACK` has it at the top.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -16,6 +16,7 @@ mod answer;
 mod client;
 mod config;
 mod messages;
+mod settlement;
 mod webhook;
 
 pub use config::TossConfig;
@@ -23,8 +24,8 @@ pub use config::TossConfig;
 use super::https::{Caller, asked};
 use super::{
     Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, References, Refund,
-    Settlement, Transaction, TransactionKind, TransactionPage, Void, WebhookError, WebhookEvent,
-    secret,
+    Settlement, SettlementPage, Transaction, TransactionKind, TransactionPage, Void, WebhookError,
+    WebhookEvent, secret,
 };
 use answer::Problem;
 use async_trait::async_trait;
@@ -32,7 +33,8 @@ use client::{Client, segment};
 use http::HeaderMap;
 use kernel::{Currency, Invalid, Money, day};
 use mesh_runtime::Clock;
-use messages::{Booked, Cancel, Confirm, Payment, Status};
+use messages::{Booked, Cancel, Confirm, Payment, Settled, Status};
+use settlement::Place;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +45,9 @@ pub const NAME: &str = "toss";
 const IDEMPOTENCY_WINDOW_US: i64 = 15 * 24 * 3_600 * 1_000_000;
 /// How many transactions are asked for at once.
 const PAGE: usize = 100;
+/// How long a time is as Toss takes it, and its day.
+const TIME_CHARACTERS: usize = 19;
+const DAY_CHARACTERS: usize = 10;
 /// Between the two names that are noted for a charge; neither contains it.
 const BETWEEN: char = ' ';
 
@@ -269,12 +274,12 @@ impl Provider for Toss {
 
     /// Oldest first. The references are payments' ids: Toss knows no other name of ours here.
     async fn transactions(&self, from: Option<&str>) -> Result<TransactionPage, ProviderError> {
-        let after = from.map_or_else(String::new, |key| {
+        let (start, after) = self.place(from);
+        let starting_after = after.map_or_else(String::new, |key| {
             format!("&startingAfter={}", segment(key))
         });
         let path = format!(
-            "/v1/transactions?startDate={}T00:00:00&endDate={}&limit={PAGE}{after}",
-            self.transactions_from,
+            "/v1/transactions?startDate={start}&endDate={}&limit={PAGE}{starting_after}",
             korean_time(self.clock.now_us()),
         );
         let booked = self.client.get(&path).await;
@@ -283,9 +288,47 @@ impl Provider for Toss {
         let next = booked
             .last()
             .filter(|_| full)
-            .map(|last| last.transaction_key.clone());
+            .map(|last| format!("{start}{BETWEEN}{}", last.transaction_key));
         let transactions = booked.into_iter().filter_map(transaction).collect();
         Ok(TransactionPage { transactions, next })
+    }
+
+    /// By the day on which they were paid out, up to today.
+    async fn settlements(&self, from: Option<&str>) -> Result<SettlementPage, ProviderError> {
+        let beginning = self.transactions_from.as_str();
+        let place =
+            Place::parse(from.unwrap_or(beginning)).ok_or_else(|| ProviderError::Refused {
+                code: "CURSOR_INVALID".to_owned(),
+                message: "not a place in the list of settlements".to_owned(),
+            })?;
+        let path = format!(
+            "/v1/settlements?startDate={}&endDate={}&dateType=paidOutDate&page={}&size={PAGE}",
+            place.start_day,
+            &korean_time(self.clock.now_us())[..DAY_CHARACTERS],
+            place.page,
+        );
+        let settled = self.client.get(&path).await;
+        let settled: Vec<Settled> = settled.map_err(|problem| asked(problem.refused()))?;
+        let next = (settled.len() == PAGE).then(|| place.next());
+        let lines = settled.iter().flat_map(settlement::lines).collect();
+        Ok(SettlementPage { lines, next })
+    }
+
+    fn since(&self, at_us: i64) -> String {
+        korean_time(at_us).max(format!("{}T00:00:00", self.transactions_from))
+    }
+}
+
+impl Toss {
+    /// The time since which transactions are listed, and the key after which.
+    fn place<'a>(&self, from: Option<&'a str>) -> (String, Option<&'a str>) {
+        match from.map(|from| from.split_once(BETWEEN).unwrap_or((from, ""))) {
+            Some((start, after)) if start.len() == TIME_CHARACTERS => (
+                start.to_owned(),
+                Some(after).filter(|after| !after.is_empty()),
+            ),
+            Some(_) | None => (format!("{}T00:00:00", self.transactions_from), from),
+        }
     }
 }
 

@@ -97,7 +97,9 @@ impl Books for PostgresStore {
         if closed.rows_affected() == 1 {
             audit::add(&mut write, record).await?;
         }
-        let until_us: i64 = sqlx::query_scalar(CLOSED_UNTIL).fetch_one(&mut *write).await?;
+        let until_us: i64 = sqlx::query_scalar(CLOSED_UNTIL)
+            .fetch_one(&mut *write)
+            .await?;
         let bytes = answer(&until_us);
         complete(&mut write, key, &bytes, closing.now_us).await?;
         write.commit().await?;
@@ -108,7 +110,10 @@ impl Books for PostgresStore {
 fn posting(row: &PgRow) -> Result<PostingRow, Error> {
     let unreadable = |_| Error::Corrupt("id");
     let payment: Option<Uuid> = row.try_get("payment_id")?;
-    let payment = payment.map(PaymentId::from_uuid).transpose().map_err(unreadable)?;
+    let payment = payment
+        .map(PaymentId::from_uuid)
+        .transpose()
+        .map_err(unreadable)?;
     let kind: String = row.try_get("kind")?;
     let source = Source::from_uuid(&kind, row.try_get("source_id")?).map_err(unreadable)?;
     let source = source.ok_or(Error::Corrupt("kind"))?;

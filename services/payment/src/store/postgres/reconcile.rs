@@ -42,7 +42,9 @@ impl Reconciliations for PostgresStore {
         answer: Answering<'_, Run>,
     ) -> Result<Answer, Error> {
         let mut write = self.postgres.begin().await?;
-        if let Some(known) = claimed(&mut write, key, &new.id.to_string(), new.requested_at_us).await? {
+        if let Some(known) =
+            claimed(&mut write, key, &new.id.to_string(), new.requested_at_us).await?
+        {
             return Ok(known);
         }
         let asked = sqlx::query(REQUEST)
@@ -142,10 +144,15 @@ impl Reconciliations for PostgresStore {
         .bind(ids)
         .fetch_all(&mut *write)
         .await?;
-        let lines = lines.into_iter().map(LineRow::read).collect::<Result<Vec<_>, _>>()?;
+        let lines = lines
+            .into_iter()
+            .map(LineRow::read)
+            .collect::<Result<Vec<_>, _>>()?;
         let found = payments_of(&mut write, provider, &lines).await?;
         for line in &lines {
-            let Some(payment) = rows::payment_of(line, &found) else { continue };
+            let Some(payment) = rows::payment_of(line, &found) else {
+                continue;
+            };
             sqlx::query("UPDATE statement_lines SET payment_id = $1 WHERE provider = $2 AND provider_id = $3")
                 .bind(payment.to_string())
                 .bind(provider)
@@ -161,7 +168,9 @@ impl Reconciliations for PostgresStore {
     async fn entries(&self, query: &EntriesQuery) -> Result<EntriesPage, Error> {
         let after = query.after.as_ref();
         let after = after.map(|(at_us, id)| Ok((*at_us, TransactionId::parse(id)?.uuid())));
-        let after = after.transpose().map_err(|_: kernel::InvalidId| Error::Corrupt("cursor"))?;
+        let after = after
+            .transpose()
+            .map_err(|_: kernel::InvalidId| Error::Corrupt("cursor"))?;
         let (at_us, id) = after.unwrap_or((query.since_us, Uuid::nil()));
         let rows: Vec<(i64, Uuid, Uuid)> = sqlx::query_as(
             "SELECT t.recorded_at_us, t.id, t.payment_id FROM ledger_transactions t \
@@ -203,7 +212,10 @@ impl Reconciliations for PostgresStore {
         now_us: i64,
     ) -> Result<(i64, Vec<SettlementLine>), Error> {
         let mut write = self.postgres.begin().await?;
-        let ids: Vec<&str> = bookings.iter().map(|booking| booking.line.id.as_str()).collect();
+        let ids: Vec<&str> = bookings
+            .iter()
+            .map(|booking| booking.line.id.as_str())
+            .collect();
         let known: Vec<SettlementRow> = sqlx::query_as(
             "SELECT * FROM settlement_lines WHERE provider = $1 AND provider_id = ANY ($2)",
         )
@@ -211,9 +223,14 @@ impl Reconciliations for PostgresStore {
         .bind(ids)
         .fetch_all(&mut *write)
         .await?;
-        let known = known.into_iter().map(SettlementRow::read).collect::<Result<Vec<_>, _>>()?;
+        let known = known
+            .into_iter()
+            .map(SettlementRow::read)
+            .collect::<Result<Vec<_>, _>>()?;
         let earlier = |line: &SettlementLine| {
-            known.iter().find(|known| known.id == line.id && known.kind == line.kind)
+            known
+                .iter()
+                .find(|known| known.id == line.id && known.kind == line.kind)
         };
         let changed = bookings.iter().filter_map(|booking| {
             let earlier = earlier(&booking.line)?;
@@ -236,7 +253,12 @@ impl Reconciliations for PostgresStore {
         Ok((booked, changed))
     }
 
-    async fn open(&self, provider: &str, after: &str, limit: i64) -> Result<Vec<Discrepancy>, Error> {
+    async fn open(
+        &self,
+        provider: &str,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<Discrepancy>, Error> {
         let rows: Vec<DiscrepancyRow> = sqlx::query_as(OPEN)
             .bind(provider)
             .bind(after)
@@ -359,8 +381,9 @@ impl Reconciliations for PostgresStore {
     }
 
     async fn open_counts(&self) -> Result<Vec<OpenCount>, Error> {
-        let rows: Vec<(String, String, i64)> =
-            sqlx::query_as(OPEN_COUNTS).fetch_all(self.postgres.reads()).await?;
+        let rows: Vec<(String, String, i64)> = sqlx::query_as(OPEN_COUNTS)
+            .fetch_all(self.postgres.reads())
+            .await?;
         rows.into_iter()
             .map(|(provider, kind, count)| {
                 Ok(OpenCount {
@@ -383,7 +406,10 @@ pub(super) async fn claimed(
     let Some(key) = key else { return Ok(None) };
     match idempotency::claim(connection, key, reference, now_us).await? {
         Claim::New => Ok(None),
-        Claim::Replay(bytes) => Ok(Some(Answer { bytes, replayed: true })),
+        Claim::Replay(bytes) => Ok(Some(Answer {
+            bytes,
+            replayed: true,
+        })),
         Claim::InFlight { .. } => Err(Error::InFlight),
         Claim::Reused => Err(Error::KeyReused),
     }
@@ -423,7 +449,9 @@ fn booking_document(provider: &str, bookings: &[&Booking], now_us: i64) -> Value
         row["recorded_at_us"] = json!(now_us);
         row
     };
-    let postings = bookings.iter().flat_map(|booking| write::striped_postings(&booking.entry));
+    let postings = bookings
+        .iter()
+        .flat_map(|booking| write::striped_postings(&booking.entry));
     json!({
         "lines": bookings.iter().map(line).collect::<Vec<_>>(),
         "entries": bookings.iter().map(|booking| write::entry(&booking.entry)).collect::<Vec<_>>(),
@@ -562,7 +590,11 @@ async fn cases(
     }
     for row in &booked {
         let source = Source::from_uuid(row.try_get("kind")?, row.try_get("source_id")?);
-        let source = source.ok().flatten().ok_or(Error::Corrupt("source"))?.to_string();
+        let source = source
+            .ok()
+            .flatten()
+            .ok_or(Error::Corrupt("source"))?
+            .to_string();
         let amount_minor: i64 = row.try_get("amount_minor")?;
         let amount = rows::money(row.try_get("currency")?, amount_minor.saturating_abs())?;
         if let Some(case) = cases.get_mut(&payment_id(row.try_get("payment_id")?)?) {

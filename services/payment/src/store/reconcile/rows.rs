@@ -243,7 +243,12 @@ impl SettlementRow {
 
 /// The references of lines by which their payments can be found: that of the charge before their own.
 pub(in crate::store) fn references(lines: &[Line]) -> Vec<&str> {
-    let both = |line: &'_ Line| [base(&line.charge_reference).len(), base(&line.reference).len()];
+    let both = |line: &'_ Line| {
+        [
+            base(&line.charge_reference).len(),
+            base(&line.reference).len(),
+        ]
+    };
     lines
         .iter()
         .flat_map(|line| {

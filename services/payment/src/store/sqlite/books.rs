@@ -85,7 +85,9 @@ impl Books for SqliteStore {
         if closed.rows_affected() == 1 {
             audit::record(&mut write, std::slice::from_ref(record)).await?;
         }
-        let until_us: i64 = sqlx::query_scalar(CLOSED_UNTIL).fetch_one(&mut *write).await?;
+        let until_us: i64 = sqlx::query_scalar(CLOSED_UNTIL)
+            .fetch_one(&mut *write)
+            .await?;
         let bytes = answer(&until_us);
         complete(&mut write, key, &bytes, closing.now_us).await?;
         write.commit().await?;

@@ -39,7 +39,9 @@ impl Reconciliations for SqliteStore {
         answer: Answering<'_, Run>,
     ) -> Result<Answer, Error> {
         let mut write = self.sqlite.begin().await?;
-        if let Some(known) = claimed(&mut write, key, &new.id.to_string(), new.requested_at_us).await? {
+        if let Some(known) =
+            claimed(&mut write, key, &new.id.to_string(), new.requested_at_us).await?
+        {
             return Ok(known);
         }
         let asked = sqlx::query(REQUEST)
@@ -153,16 +155,23 @@ impl Reconciliations for SqliteStore {
         .bind(json(&ids))
         .fetch_all(&mut *write)
         .await?;
-        let lines = lines.into_iter().map(LineRow::read).collect::<Result<Vec<_>, _>>()?;
+        let lines = lines
+            .into_iter()
+            .map(LineRow::read)
+            .collect::<Result<Vec<_>, _>>()?;
         let found = payments_of(&mut write, provider, &lines).await?;
         for line in &lines {
-            let Some(payment) = rows::payment_of(line, &found) else { continue };
-            sqlx::query("UPDATE statement_lines SET payment_id = ? WHERE provider = ? AND provider_id = ?")
-                .bind(payment.to_string())
-                .bind(provider)
-                .bind(&line.id)
-                .execute(&mut *write)
-                .await?;
+            let Some(payment) = rows::payment_of(line, &found) else {
+                continue;
+            };
+            sqlx::query(
+                "UPDATE statement_lines SET payment_id = ? WHERE provider = ? AND provider_id = ?",
+            )
+            .bind(payment.to_string())
+            .bind(provider)
+            .bind(&line.id)
+            .execute(&mut *write)
+            .await?;
         }
         let touched = touched(&mut write, provider, &lines, &found).await?;
         write.commit().await?;
@@ -170,7 +179,10 @@ impl Reconciliations for SqliteStore {
     }
 
     async fn entries(&self, query: &EntriesQuery) -> Result<EntriesPage, Error> {
-        let (at_us, id) = query.after.clone().unwrap_or((query.since_us, String::new()));
+        let (at_us, id) = query
+            .after
+            .clone()
+            .unwrap_or((query.since_us, String::new()));
         let rows: Vec<(i64, String, String)> = sqlx::query_as(
             "SELECT t.recorded_at_us, t.id, t.payment_id FROM ledger_transactions t \
              JOIN payments p ON p.id = t.payment_id AND p.provider = ? \
@@ -206,7 +218,10 @@ impl Reconciliations for SqliteStore {
         now_us: i64,
     ) -> Result<(i64, Vec<SettlementLine>), Error> {
         let mut write = self.sqlite.begin().await?;
-        let ids: Vec<&str> = bookings.iter().map(|booking| booking.line.id.as_str()).collect();
+        let ids: Vec<&str> = bookings
+            .iter()
+            .map(|booking| booking.line.id.as_str())
+            .collect();
         let known: Vec<SettlementRow> = sqlx::query_as(
             "SELECT * FROM settlement_lines WHERE provider = ? \
              AND provider_id IN (SELECT value FROM json_each(?))",
@@ -215,12 +230,17 @@ impl Reconciliations for SqliteStore {
         .bind(json(&ids))
         .fetch_all(&mut *write)
         .await?;
-        let known = known.into_iter().map(SettlementRow::read).collect::<Result<Vec<_>, _>>()?;
+        let known = known
+            .into_iter()
+            .map(SettlementRow::read)
+            .collect::<Result<Vec<_>, _>>()?;
         let mut new = 0;
         let mut changed = Vec::new();
         for booking in bookings {
             let line = &booking.line;
-            let earlier = known.iter().find(|known| known.id == line.id && known.kind == line.kind);
+            let earlier = known
+                .iter()
+                .find(|known| known.id == line.id && known.kind == line.kind);
             if let Some(earlier) = earlier {
                 changed.extend((earlier.amount != line.amount).then(|| earlier.clone()));
                 continue;
@@ -231,7 +251,12 @@ impl Reconciliations for SqliteStore {
         Ok((new, changed))
     }
 
-    async fn open(&self, provider: &str, after: &str, limit: i64) -> Result<Vec<Discrepancy>, Error> {
+    async fn open(
+        &self,
+        provider: &str,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<Discrepancy>, Error> {
         let rows: Vec<DiscrepancyRow> = sqlx::query_as(OPEN)
             .bind(provider)
             .bind(after)
@@ -354,8 +379,9 @@ impl Reconciliations for SqliteStore {
     }
 
     async fn open_counts(&self) -> Result<Vec<OpenCount>, Error> {
-        let rows: Vec<(String, String, i64)> =
-            sqlx::query_as(OPEN_COUNTS).fetch_all(self.sqlite.reader()).await?;
+        let rows: Vec<(String, String, i64)> = sqlx::query_as(OPEN_COUNTS)
+            .fetch_all(self.sqlite.reader())
+            .await?;
         rows.into_iter()
             .map(|(provider, kind, count)| {
                 Ok(OpenCount {
@@ -378,7 +404,10 @@ pub(super) async fn claimed(
     let Some(key) = key else { return Ok(None) };
     match idempotency::claim(connection, key, reference, now_us).await? {
         Claim::New => Ok(None),
-        Claim::Replay(bytes) => Ok(Some(Answer { bytes, replayed: true })),
+        Claim::Replay(bytes) => Ok(Some(Answer {
+            bytes,
+            replayed: true,
+        })),
         Claim::InFlight { .. } => Err(Error::InFlight),
         Claim::Reused => Err(Error::KeyReused),
     }
@@ -516,7 +545,10 @@ async fn cases(
         .bind(&ids)
         .fetch_all(&mut *connection)
         .await?;
-    let mut payments = rows.iter().map(super::rows::payment).collect::<Result<Vec<Payment>, _>>()?;
+    let mut payments = rows
+        .iter()
+        .map(super::rows::payment)
+        .collect::<Result<Vec<Payment>, _>>()?;
     super::rows::load_parts(connection, &mut payments).await?;
     let lines: Vec<LineRow> = sqlx::query_as(
         "SELECT * FROM statement_lines WHERE provider = ? \

@@ -24,6 +24,8 @@ pub(crate) fn api(process: &Process) -> Grpc {
     let operators = Operators {
         desk: process.desk.clone(),
         audit: process.audit.clone(),
+        reconciliations: process.reconciliations.clone(),
+        books: process.books.clone(),
         escalate_us: 3_600 * SECOND_US,
     };
     Grpc::new(

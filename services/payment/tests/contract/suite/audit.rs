@@ -308,6 +308,7 @@ impl World {
                 "{last}"
             );
         }
+        outcomes.retain(|object, _| object.starts_with("pay_"));
         assert!(
             outcomes.is_empty(),
             "records of payments that are not there: {outcomes:?}"

@@ -1,9 +1,11 @@
 //! The service as a whole over a real database, the simulator and a catalogue in memory; and its storage
 //! alone, where that says more.
 
+mod accountant;
 mod api;
 mod audit;
 mod books;
+mod bulk;
 mod catalogue;
 mod changes;
 mod charges;
@@ -17,6 +19,8 @@ mod limits;
 mod operators;
 mod outcomes;
 mod random;
+mod reconcile;
+mod reconcile_bulk;
 mod replicas;
 mod routing;
 mod sequences;

@@ -15,14 +15,16 @@ use payment::error::Error;
 use payment::limits::Limits;
 use payment::payment::{CaptureMethod, Payment};
 use payment::provider::simulator::{self, Simulator, SimulatorConfig};
+use payment::reconciler::{Metrics, Reconciler};
 use payment::refund::Wanted;
 use payment::saga::{Providers, Saga};
-use payment::store::{AuditLog, Desk, Store, Viewer};
+use payment::store::{AuditLog, Books, Desk, Reconciliations, Store, Viewer};
 use payment::webhook::DirectWebhooks;
 use payment::wire::method;
 use payment::worker::Worker;
 use prost::Message;
 use proto::commerce::payment::v1 as pb;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
@@ -40,7 +42,8 @@ pub(crate) struct World {
     pub(crate) catalogue: Arc<MemoryCatalogue>,
     pub(crate) config: ServiceConfig,
     requests: AtomicU64,
-    _folder: TempDir,
+    /// Of the simulator's journal.
+    folder: TempDir,
 }
 
 /// What a process has of its own.
@@ -49,6 +52,8 @@ pub(crate) struct Process {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) desk: Arc<dyn Desk>,
     pub(crate) audit: Arc<dyn AuditLog>,
+    pub(crate) reconciliations: Arc<dyn Reconciliations>,
+    pub(crate) books: Arc<dyn Books>,
     pub(crate) worker: Worker,
 }
 
@@ -91,7 +96,7 @@ impl World {
             simulator: Arc::new(simulator),
             config,
             requests: AtomicU64::new(0),
-            _folder: folder,
+            folder,
         }
     }
 
@@ -131,8 +136,25 @@ impl World {
             store,
             desk: self.storage.desk(),
             audit: self.storage.audit(),
+            reconciliations: self.storage.reconciliations(),
+            books: self.storage.books(),
             worker,
         }
+    }
+
+    /// Who compares the simulator's lists with the books, for one process.
+    pub(crate) fn reconciler(&self, process: &Process) -> Reconciler {
+        Reconciler::new(
+            self.storage.reconciliations(),
+            process.commands.clone(),
+            self.config.reconcile.clone(),
+            Metrics::unregistered().unwrap(),
+        )
+    }
+
+    /// Where the simulator's journal is, for whoever writes past the simulator.
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.folder.path().join("simulator.db")
     }
 
     /// A number that no other call of this world got.

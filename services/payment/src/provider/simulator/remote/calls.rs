@@ -68,6 +68,7 @@ enum Call {
     Charge(String),
     Settlement(String),
     Transactions(Option<String>),
+    SettlementLines(Option<String>),
 }
 
 impl Calls {
@@ -181,6 +182,10 @@ impl Calls {
                 let page = simulator.transactions(from.as_deref()).await?;
                 json(&messages::TransactionPage::from(page))
             }
+            Call::SettlementLines(from) => {
+                let page = simulator.settlements(from.as_deref()).await?;
+                json(&messages::SettlementPage::from(page))
+            }
         };
         Ok(answer)
     }
@@ -225,6 +230,7 @@ impl Call {
             Self::Charge(_) => "look_up_charge",
             Self::Settlement(_) => "look_up_settlement",
             Self::Transactions(_) => "transactions",
+            Self::SettlementLines(_) => "settlement_lines",
         }
     }
 }
@@ -241,13 +247,17 @@ fn route(method: &Method, uri: &Uri) -> Option<Call> {
         ("PUT", ["faults"]) => Call::SetFaults,
         ("GET", ["charges", reference]) => Call::Charge(decoded(reference)),
         ("GET", ["settlements", reference]) => Call::Settlement(decoded(reference)),
-        ("GET", ["transactions"]) => {
-            let from = uri.query().and_then(|query| query.strip_prefix("from="));
-            Call::Transactions(from.map(decoded))
-        }
+        ("GET", ["transactions"]) => Call::Transactions(place(uri)),
+        ("GET", ["settlement_lines"]) => Call::SettlementLines(place(uri)),
         _ => return None,
     };
     Some(call)
+}
+
+/// Where a list is to be read on from.
+fn place(uri: &Uri) -> Option<String> {
+    let from = uri.query().and_then(|query| query.strip_prefix("from="));
+    from.map(decoded)
 }
 
 fn decoded(text: &str) -> String {

@@ -6,10 +6,10 @@
 use super::connect::{HttpClient, http_client, http_url};
 use super::{UNAUTHENTICATED, UNAVAILABLE, messages};
 use crate::provider::https::{asked, chain};
-use crate::provider::simulator::{Faults, SimulatorConfig, WebhookFaults, webhook};
+use crate::provider::simulator::{Faults, SINCE, SimulatorConfig, WebhookFaults, webhook};
 use crate::provider::{
     Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, Refund, Settlement,
-    TransactionPage, Void, WebhookError, WebhookEvent,
+    SettlementPage, TransactionPage, Void, WebhookError, WebhookEvent,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -198,6 +198,14 @@ fn unknown(error: &dyn std::error::Error) -> ProviderError {
     ProviderError::Unknown(chain(error))
 }
 
+/// A page of a list.
+fn list(name: &str, from: Option<&str>) -> String {
+    match from {
+        Some(from) => format!("{name}?from={}", segment(from)),
+        None => name.to_owned(),
+    }
+}
+
 fn segment(reference: &str) -> impl std::fmt::Display {
     utf8_percent_encode(reference, NON_ALPHANUMERIC)
 }
@@ -269,12 +277,19 @@ impl Provider for RemoteSimulator {
     }
 
     async fn transactions(&self, from: Option<&str>) -> Result<TransactionPage, ProviderError> {
-        let call = match from {
-            Some(from) => format!("transactions?from={}", segment(from)),
-            None => "transactions".to_owned(),
-        };
-        let page: messages::TransactionPage = self.question(&call).await?;
+        let page: messages::TransactionPage = self.question(&list("transactions", from)).await?;
         page.try_into()
             .map_err(|error: Invalid| ProviderError::Unavailable(error.to_string()))
+    }
+
+    async fn settlements(&self, from: Option<&str>) -> Result<SettlementPage, ProviderError> {
+        let call = list("settlement_lines", from);
+        let page: messages::SettlementPage = self.question(&call).await?;
+        page.try_into()
+            .map_err(|error: Invalid| ProviderError::Unavailable(error.to_string()))
+    }
+
+    fn since(&self, at_us: i64) -> String {
+        format!("{SINCE}{at_us}")
     }
 }

@@ -142,6 +142,30 @@ enum TransactionKind {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SettlementPage {
+    lines: Vec<SettlementLine>,
+    next: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SettlementLine {
+    id: String,
+    kind: SettlementKind,
+    reference: String,
+    payout: String,
+    amount: Money,
+    arrival_day: String,
+    booked_at_us: i64,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SettlementKind {
+    Fee,
+    Payout,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Refusal {
     pub(super) error: RefusalReason,
 }
@@ -387,6 +411,52 @@ impl TryFrom<TransactionPage> for provider::TransactionPage {
         });
         Ok(Self {
             transactions: transactions.collect::<Result<_, Invalid>>()?,
+            next: page.next,
+        })
+    }
+}
+
+impl From<provider::SettlementPage> for SettlementPage {
+    fn from(page: provider::SettlementPage) -> Self {
+        let lines = page.lines.into_iter().map(|line| SettlementLine {
+            id: line.id,
+            kind: match line.kind {
+                provider::SettlementKind::Fee => SettlementKind::Fee,
+                provider::SettlementKind::Payout => SettlementKind::Payout,
+            },
+            reference: line.reference,
+            payout: line.payout,
+            amount: line.amount.into(),
+            arrival_day: line.arrival_day,
+            booked_at_us: line.booked_at_us,
+        });
+        Self {
+            lines: lines.collect(),
+            next: page.next,
+        }
+    }
+}
+
+impl TryFrom<SettlementPage> for provider::SettlementPage {
+    type Error = Invalid;
+
+    fn try_from(page: SettlementPage) -> Result<Self, Invalid> {
+        let lines = page.lines.into_iter().map(|line| {
+            Ok(provider::SettlementLine {
+                id: line.id,
+                kind: match line.kind {
+                    SettlementKind::Fee => provider::SettlementKind::Fee,
+                    SettlementKind::Payout => provider::SettlementKind::Payout,
+                },
+                reference: line.reference,
+                payout: line.payout,
+                amount: line.amount.try_into()?,
+                arrival_day: line.arrival_day,
+                booked_at_us: line.booked_at_us,
+            })
+        });
+        Ok(Self {
+            lines: lines.collect::<Result<_, Invalid>>()?,
             next: page.next,
         })
     }

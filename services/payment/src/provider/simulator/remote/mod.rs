@@ -17,7 +17,8 @@
 //! | `PUT /v1/faults` | `commands`, `webhooks`: what goes wrong from now on, with a `seed` each | the same |
 //! | `GET /v1/charges/{reference}` | | `charge`, null where it never arrived |
 //! | `GET /v1/settlements/{reference}` | of a capture or refund | `settlement`, null where it never arrived |
-//! | `GET /v1/transactions?from=` | the `next` of an earlier page | `transactions[]`, `next`, null at the end |
+//! | `GET /v1/transactions?from=` | the `next` of an earlier page, or `since:` and a time | `transactions[]`, `next`, null at the end |
+//! | `GET /v1/settlement_lines?from=` | the same | `lines[]`: `id`, `kind` (`fee` or `payout`), `reference`, `payout`, `amount`, `arrival_day`, `booked_at_us`; `next`, null at the end |
 //!
 //! A charge has a `state` of `authorized`, `captured`, `action_required`, `declined`, `pending` or
 //! `voided`, a settlement one of `done`, `declined` or `pending`; beside it stand `provider_ref`,

@@ -1,6 +1,9 @@
 //! Commands: what they do, repeated, at once, wrong, and under faults.
 
 use super::*;
+use crate::provider::SettlementKind;
+use kernel::day::DAY_US;
+use std::collections::BTreeSet;
 
 #[tokio::test]
 async fn authorised_money_is_captured_in_parts_and_refunded() {
@@ -374,6 +377,59 @@ async fn all_transactions_are_listed_page_by_page() {
         second.transactions[0].reference,
         format!("att_{}", count - 1)
     );
+}
+
+#[tokio::test]
+async fn what_is_paid_out_is_what_was_taken_less_what_went_back_and_the_fees() {
+    let fee = FeeRule {
+        basis_points: 290,
+        fixed_minor: 30,
+    };
+    let bench = Bench::with(SimulatorConfig {
+        one_step: true,
+        settlement: SettlementConfig {
+            fees: [("USD".to_owned(), fee)].into(),
+            arrival_days: 1,
+        },
+        ..SimulatorConfig::default()
+    })
+    .await;
+    for day in 0..40 {
+        for index in 0..6 {
+            let reference = format!("att_{day}_{index}");
+            bench.authorize(&reference, "pm_card_visa").await.unwrap();
+        }
+        let back = refund(&format!("re_{day}"), &format!("att_{day}_0"), 300 + day);
+        bench.simulator.refund(&back).await.unwrap();
+        bench.clock.advance(DAY_US);
+    }
+    let lines = async |since_us: i64| {
+        let (mut lines, mut from) = (Vec::new(), Some(bench.simulator.since(since_us)));
+        while let Some(place) = from {
+            let page = bench.simulator.settlements(Some(&place)).await.unwrap();
+            lines.extend(page.lines);
+            from = page.next;
+        }
+        lines
+    };
+    let all = lines(0).await;
+    let sum = |kind: SettlementKind| -> i64 {
+        let of = all.iter().filter(|line| line.kind == kind);
+        of.map(|line| line.amount.amount_minor()).sum()
+    };
+    assert_eq!(sum(SettlementKind::Fee), 240 * 59);
+    let back: i64 = (0..40).map(|day| 300 + day).sum();
+    assert_eq!(sum(SettlementKind::Payout), 240 * 1000 - back - 240 * 59);
+    assert_eq!(all.len(), 240 + 40);
+    assert_eq!(all, lines(0).await, "the same each time");
+    let payouts: BTreeSet<&str> = all.iter().map(|line| line.payout.as_str()).collect();
+    assert_eq!(payouts.len(), 40, "each fee is part of its day's payout");
+    // From a time on nothing is left out that was booked since.
+    let since_us = NOW_US + 20 * DAY_US;
+    let later = lines(since_us).await;
+    let expected = all.iter().filter(|line| line.booked_at_us >= since_us);
+    assert!(expected.clone().all(|line| later.contains(line)));
+    assert!(later.len() < expected.count() + 8, "and hardly more");
 }
 
 #[tokio::test]
