@@ -155,19 +155,20 @@ impl<'a> Sheet<'a> {
         }
     }
 
-    /// Gives each line that `is_named` allows something of ours: of the same amount before others, settled before open.
+    /// Gives each line that `is_named` allows something of ours: first of the same amount, then whatever is left.
     fn match_by(&mut self, is_named: impl Fn(&Line, &Ours<'a>) -> bool) {
+        self.match_once(|line, ours| ours.amount == line.amount && is_named(line, ours));
+        self.match_once(is_named);
+    }
+
+    fn match_once(&mut self, fits: impl Fn(&Line, &Ours<'a>) -> bool) {
         let mut left = Vec::new();
         for line in std::mem::take(&mut self.lines) {
-            let fits = |ours: &&mut Ours<'a>| {
-                ours.line.is_none() && ours.kind == line.kind && is_named(line, ours)
-            };
-            let best = self
+            let free = self
                 .ours
                 .iter_mut()
-                .filter(fits)
-                .min_by_key(|ours| (ours.amount != line.amount, ours.stand));
-            match best {
+                .filter(|ours| ours.line.is_none() && ours.kind == line.kind && fits(line, ours));
+            match free.min_by_key(|ours| ours.stand) {
                 Some(ours) => ours.line = Some(line),
                 None => left.push(line),
             }

@@ -44,7 +44,8 @@ async fn what_the_service_did_itself_is_no_discrepancy() {
         ] {
             for given_up in [false, true] {
                 let payment = process.create(&world, Buy::by(method)).await.unwrap();
-                if given_up {
+                // What cannot be given back is the provider's, and a discrepancy.
+                if given_up && method != "pm_card_refund_declined" {
                     // Where it is not possible any more, all the better.
                     drop(process.cancel(&world, &payment.id).await);
                 }
