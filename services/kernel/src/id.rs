@@ -71,6 +71,12 @@ id_type!(
 );
 id_type!(CaptureId, "cap", "A capture's id.");
 id_type!(RefundId, "re", "A refund's id.");
+id_type!(DisputeId, "dsp", "A dispute's id.");
+id_type!(
+    SettlementId,
+    "stl",
+    "The id of one line of a provider's settlement: a fee or a payout."
+);
 id_type!(TransactionId, "txn", "A ledger transaction's id.");
 
 /// Why a text is not an id of the kind asked for.

@@ -16,6 +16,9 @@ pub mod text;
 mod currency;
 
 pub use currency::{Currency, UnknownCurrency};
-pub use id::{AttemptId, CaptureId, PaymentId, ProductId, RefundId, ReservationId, TransactionId};
+pub use id::{
+    AttemptId, CaptureId, DisputeId, InvalidId, PaymentId, ProductId, RefundId, ReservationId,
+    SettlementId, TransactionId,
+};
 pub use money::{AMOUNT_MINOR_MAX, Money, MoneyError, allocate};
 pub use text::Invalid;

@@ -2,11 +2,15 @@
 //!
 //! Debits are positive, credits negative. A capture debits what the provider owes us and credits sales (the goods less
 //! discounts), shipping and tax; a refund debits refunds (the contra account of sales and shipping) and tax, and credits
-//! the provider.
-//! Deliberately missing: fees, payouts and exchange. Nothing is booked for a charge that was taken
+//! the provider. A refund that fails after all is reversed by an entry of its own, and so is a dispute that is won. What
+//! a provider keeps is an expense; what it pays out moves to the bank.
+//! Deliberately missing: exchange between currencies. Nothing is booked for a charge that was taken
 //! back before its goods were committed: it was no sale.
 
-use kernel::{CaptureId, Currency, Money, PaymentId, RefundId, TransactionId};
+use kernel::{
+    CaptureId, Currency, DisputeId, InvalidId, Money, PaymentId, RefundId, SettlementId,
+    TransactionId,
+};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -23,6 +27,12 @@ pub enum Account {
     Shipping,
     /// Tax that customers paid and that is owed to whoever levies it.
     Tax,
+    /// What a provider paid out to us.
+    Bank(String),
+    /// What a provider kept for its service.
+    Fees(String),
+    /// What was taken back by customers' banks.
+    Disputes,
 }
 
 impl std::fmt::Display for Account {
@@ -33,6 +43,9 @@ impl std::fmt::Display for Account {
             Self::Refunds => f.write_str("income:refunds"),
             Self::Shipping => f.write_str("income:shipping"),
             Self::Tax => f.write_str("liabilities:tax"),
+            Self::Bank(name) => write!(f, "assets:bank:{name}"),
+            Self::Fees(name) => write!(f, "expenses:fees:{name}"),
+            Self::Disputes => f.write_str("expenses:disputes"),
         }
     }
 }
@@ -120,6 +133,14 @@ fn plus(one: Money, other: Money) -> Money {
         .expect("parts of a payment are no larger than its amount, which is an amount")
 }
 
+/// `amount` from what the provider owes us to another account.
+fn from_provider(provider: &str, to: Account, amount: Money) -> Vec<Posting> {
+    let provider = Account::Provider(provider.to_owned());
+    let (debit, credit) = ((to, amount), (provider, amount.negated()));
+    let posting = |(account, amount)| Posting { account, amount };
+    vec![posting(debit), posting(credit)]
+}
+
 /// What an entry records: exactly one entry each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -127,6 +148,16 @@ pub enum Source {
     Capture(CaptureId),
     /// A refund.
     Refund(RefundId),
+    /// That a refund failed after it was booked.
+    RefundReversal(RefundId),
+    /// That a dispute took money back.
+    Dispute(DisputeId),
+    /// That its money came back to us.
+    DisputeReversal(DisputeId),
+    /// What a provider kept.
+    Fee(SettlementId),
+    /// What a provider paid out.
+    Payout(SettlementId),
 }
 
 impl Source {
@@ -135,14 +166,49 @@ impl Source {
         match self {
             Self::Capture(_) => "capture",
             Self::Refund(_) => "refund",
+            Self::RefundReversal(_) => "refund_reversal",
+            Self::Dispute(_) => "dispute",
+            Self::DisputeReversal(_) => "dispute_reversal",
+            Self::Fee(_) => "fee",
+            Self::Payout(_) => "payout",
         }
+    }
+
+    /// Reads [`Source::kind`] and [`Source::uuid`] back; nothing where there is no such kind.
+    pub fn from_uuid(kind: &str, uuid: Uuid) -> Result<Option<Self>, InvalidId> {
+        Ok(Some(match kind {
+            "capture" => Self::Capture(CaptureId::from_uuid(uuid)?),
+            "refund" => Self::Refund(RefundId::from_uuid(uuid)?),
+            "refund_reversal" => Self::RefundReversal(RefundId::from_uuid(uuid)?),
+            "dispute" => Self::Dispute(DisputeId::from_uuid(uuid)?),
+            "dispute_reversal" => Self::DisputeReversal(DisputeId::from_uuid(uuid)?),
+            "fee" => Self::Fee(SettlementId::from_uuid(uuid)?),
+            "payout" => Self::Payout(SettlementId::from_uuid(uuid)?),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Reads [`Source::kind`] and the text of the id back; nothing where there is no such kind.
+    pub fn parse(kind: &str, id: &str) -> Result<Option<Self>, InvalidId> {
+        Ok(Some(match kind {
+            "capture" => Self::Capture(CaptureId::parse(id)?),
+            "refund" => Self::Refund(RefundId::parse(id)?),
+            "refund_reversal" => Self::RefundReversal(RefundId::parse(id)?),
+            "dispute" => Self::Dispute(DisputeId::parse(id)?),
+            "dispute_reversal" => Self::DisputeReversal(DisputeId::parse(id)?),
+            "fee" => Self::Fee(SettlementId::parse(id)?),
+            "payout" => Self::Payout(SettlementId::parse(id)?),
+            _ => return Ok(None),
+        }))
     }
 
     /// The UUID in the id of what is recorded.
     pub fn uuid(self) -> Uuid {
         match self {
             Self::Capture(id) => id.uuid(),
-            Self::Refund(id) => id.uuid(),
+            Self::Refund(id) | Self::RefundReversal(id) => id.uuid(),
+            Self::Dispute(id) | Self::DisputeReversal(id) => id.uuid(),
+            Self::Fee(id) | Self::Payout(id) => id.uuid(),
         }
     }
 }
@@ -151,7 +217,9 @@ impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Capture(id) => id.fmt(f),
-            Self::Refund(id) => id.fmt(f),
+            Self::Refund(id) | Self::RefundReversal(id) => id.fmt(f),
+            Self::Dispute(id) | Self::DisputeReversal(id) => id.fmt(f),
+            Self::Fee(id) | Self::Payout(id) => id.fmt(f),
         }
     }
 }
@@ -174,16 +242,16 @@ pub enum Unbalanced {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
     id: TransactionId,
-    payment: PaymentId,
+    payment: Option<PaymentId>,
     source: Source,
     postings: Vec<Posting>,
     recorded_at_us: i64,
 }
 
 impl Transaction {
-    /// An entry of these postings.
+    /// An entry of these postings; fees and payouts need not belong to one payment.
     pub fn new(
-        payment: PaymentId,
+        payment: Option<PaymentId>,
         source: Source,
         postings: Vec<Posting>,
         now_us: i64,
@@ -221,7 +289,7 @@ impl Transaction {
         now_us: i64,
     ) -> Result<Self, Unbalanced> {
         let postings = split.into().postings(provider, 1);
-        Self::new(payment, Source::Capture(capture), postings, now_us)
+        Self::new(Some(payment), Source::Capture(capture), postings, now_us)
     }
 
     /// Money went back. The sum is above zero.
@@ -233,7 +301,80 @@ impl Transaction {
         now_us: i64,
     ) -> Result<Self, Unbalanced> {
         let postings = split.into().postings(provider, -1);
-        Self::new(payment, Source::Refund(refund), postings, now_us)
+        Self::new(Some(payment), Source::Refund(refund), postings, now_us)
+    }
+
+    /// Money that went back did not arrive and is ours again: all that [`Transaction::of_refund`] booked, the other way
+    /// round.
+    pub fn of_refund_reversal(
+        payment: PaymentId,
+        refund: RefundId,
+        provider: &str,
+        split: impl Into<Split>,
+        now_us: i64,
+    ) -> Result<Self, Unbalanced> {
+        let mut postings = split.into().postings(provider, -1);
+        for posting in &mut postings {
+            posting.amount = posting.amount.negated();
+        }
+        Self::new(
+            Some(payment),
+            Source::RefundReversal(refund),
+            postings,
+            now_us,
+        )
+    }
+
+    /// A dispute took `amount`, which is above zero, from what the provider owes us.
+    pub fn of_dispute(
+        payment: PaymentId,
+        dispute: DisputeId,
+        provider: &str,
+        amount: Money,
+        now_us: i64,
+    ) -> Result<Self, Unbalanced> {
+        let postings = from_provider(provider, Account::Disputes, amount);
+        Self::new(Some(payment), Source::Dispute(dispute), postings, now_us)
+    }
+
+    /// `amount` of a dispute, which is above zero, came back.
+    pub fn of_dispute_reversal(
+        payment: PaymentId,
+        dispute: DisputeId,
+        provider: &str,
+        amount: Money,
+        now_us: i64,
+    ) -> Result<Self, Unbalanced> {
+        let postings = from_provider(provider, Account::Disputes, amount.negated());
+        Self::new(
+            Some(payment),
+            Source::DisputeReversal(dispute),
+            postings,
+            now_us,
+        )
+    }
+
+    /// The provider kept `amount`; below zero: it gave a fee back.
+    pub fn of_fee(
+        payment: Option<PaymentId>,
+        fee: SettlementId,
+        provider: &str,
+        amount: Money,
+        now_us: i64,
+    ) -> Result<Self, Unbalanced> {
+        let postings = from_provider(provider, Account::Fees(provider.to_owned()), amount);
+        Self::new(payment, Source::Fee(fee), postings, now_us)
+    }
+
+    /// The provider paid `amount` out; below zero: it took what we owed it.
+    pub fn of_payout(
+        payout: SettlementId,
+        provider: &str,
+        amount: Money,
+        now_us: i64,
+    ) -> Result<Self, Unbalanced> {
+        let postings = from_provider(provider, Account::Bank(provider.to_owned()), amount);
+        Self::new(None, Source::Payout(payout), postings, now_us)
     }
 
     /// Its id.
@@ -241,9 +382,16 @@ impl Transaction {
         self.id
     }
 
-    /// The payment that it belongs to.
-    pub fn payment(&self) -> PaymentId {
+    /// The payment that it belongs to, where it belongs to one.
+    pub fn payment(&self) -> Option<PaymentId> {
         self.payment
+    }
+
+    /// Which of `stripes` rows of a balance it is added to. The id of what it belongs to spreads the writes: its last
+    /// bits are random.
+    pub fn stripe(&self, stripes: u128) -> u128 {
+        let uuid = self.payment.map_or(self.source.uuid(), PaymentId::uuid);
+        uuid.as_u128() % stripes
     }
 
     /// What it records.
@@ -275,7 +423,7 @@ mod tests {
 
     fn entry(postings: Vec<Posting>) -> Result<Transaction, Unbalanced> {
         let source = Source::Capture(CaptureId::generate(NOW_US));
-        Transaction::new(PaymentId::generate(NOW_US), source, postings, NOW_US)
+        Transaction::new(None, source, postings, NOW_US)
     }
 
     fn posting(account: Account, amount: Money) -> Posting {
@@ -302,7 +450,7 @@ mod tests {
         );
         assert_eq!(entry.source(), Source::Capture(capture));
         assert_eq!(entry.source().kind(), "capture");
-        assert_eq!(entry.payment(), payment);
+        assert_eq!(entry.payment(), Some(payment));
         assert_eq!(entry.recorded_at_us(), NOW_US);
     }
 
@@ -364,6 +512,50 @@ mod tests {
             sides(refunded),
             expected.map(|(account, minor)| (account.to_owned(), minor))
         );
+    }
+
+    #[test]
+    fn what_follows_moves_what_the_provider_owes() {
+        let (payment, amount) = (PaymentId::generate(NOW_US), money("USD", 250));
+        let refund = RefundId::generate(NOW_US);
+        let dispute = DisputeId::generate(NOW_US);
+        let line = SettlementId::generate(NOW_US);
+        let entries = [
+            Transaction::of_refund_reversal(payment, refund, "p", amount, NOW_US),
+            Transaction::of_dispute(payment, dispute, "p", amount, NOW_US),
+            Transaction::of_dispute_reversal(payment, dispute, "p", amount, NOW_US),
+            Transaction::of_fee(None, line, "p", amount, NOW_US),
+            Transaction::of_payout(line, "p", amount, NOW_US),
+        ];
+        let expected = [
+            ("refund_reversal", "income:refunds", 250),
+            ("dispute", "expenses:disputes", -250),
+            ("dispute_reversal", "expenses:disputes", 250),
+            ("fee", "expenses:fees:p", -250),
+            ("payout", "assets:bank:p", -250),
+        ];
+        for (entry, (kind, other, owed)) in entries.into_iter().zip(expected) {
+            let entry = entry.unwrap();
+            let mut sides: Vec<(String, i64)> = entry
+                .postings()
+                .iter()
+                .map(|side| (side.account.to_string(), side.amount.amount_minor()))
+                .collect();
+            sides.sort();
+            let mut wanted = [
+                ("assets:provider:p".to_owned(), owed),
+                (other.to_owned(), -owed),
+            ];
+            wanted.sort();
+            assert_eq!(sides, wanted, "{kind}");
+            let source = entry.source();
+            assert_eq!(source.kind(), kind);
+            assert_eq!(Source::from_uuid(kind, source.uuid()), Ok(Some(source)));
+            assert_eq!(Source::parse(kind, &source.to_string()), Ok(Some(source)));
+            assert!(entry.stripe(16) < 16);
+        }
+        assert_eq!(Source::parse("gift", "re_"), Ok(None));
+        assert!(Source::parse("refund", "cap_").is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::capture::{Capture, CaptureState, Line, tax_of};
 use crate::charges::{ChargeLine, Part, Size};
 use crate::fact::Fact;
 use crate::failure::Failure;
-use crate::ledger::Split;
+use crate::ledger::{Source, Split};
 use crate::payment::{CaptureMethod, Item, Payment};
 use crate::refund::{Refund, RefundState};
 use crate::sales::{SaleLine, SalesRow};
@@ -317,17 +317,22 @@ pub fn ledger_account(account: LedgerAccount) -> pb::LedgerAccount {
 
 /// An entry of the ledger.
 pub fn ledger_entry(entry: LedgerEntry) -> pb::LedgerTransaction {
+    use pb::ledger_transaction::Kind;
     let postings = entry.postings.into_iter();
     pb::LedgerTransaction {
         id: entry.id,
-        kind: if entry.is_refund {
-            pb::ledger_transaction::Kind::Refund
-        } else {
-            pb::ledger_transaction::Kind::Capture
+        kind: match entry.source {
+            Source::Capture(_) => Kind::Capture,
+            Source::Refund(_) => Kind::Refund,
+            Source::RefundReversal(_) => Kind::RefundReversal,
+            Source::Dispute(_) => Kind::Dispute,
+            Source::DisputeReversal(_) => Kind::DisputeReversal,
+            Source::Fee(_) => Kind::Fee,
+            Source::Payout(_) => Kind::Payout,
         }
         .into(),
-        payment_id: entry.payment_id,
-        source_id: entry.source_id,
+        payment_id: entry.payment_id.unwrap_or_default(),
+        source_id: entry.source.to_string(),
         postings: postings
             .map(|(account_id, currency, amount_minor)| pb::Posting {
                 account_id,

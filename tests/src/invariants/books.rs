@@ -123,7 +123,7 @@ const PROVIDER_BOUNDS: &str = "
            || ', refunded ' || refunded
     FROM charge WHERE captured > authorized OR refunded > captured";
 
-/// Each capture and each refund that succeeded has exactly one entry of its amount, and nothing else has.
+/// Each capture and each refund that succeeded has exactly one entry of its amount, and no other has one.
 pub async fn every_capture_and_refund_is_booked_once(
     stores: &mut Stores,
 ) -> sqlx::Result<Violations> {
@@ -135,6 +135,7 @@ pub async fn every_capture_and_refund_is_booked_once(
                   entry AS (SELECT t.source_id, t.kind, t.payment_id, count(DISTINCT t.id) AS entries,
                                    sum(max(p.amount_minor, 0)) AS amount_minor
                             FROM ledger_transactions t LEFT JOIN ledger_postings p ON p.transaction_id = t.id
+                            WHERE t.kind IN ('capture', 'refund')
                             GROUP BY t.source_id, t.kind, t.payment_id)
              SELECT source.kind || ' ' || source.id || ' of ' || source.amount_minor || ': '
                     || ifnull(entries, 0) || ' entries over ' || ifnull(entry.amount_minor, 0)

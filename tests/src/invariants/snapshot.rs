@@ -105,7 +105,10 @@ fn value(table: &str, column: &str, kind: &str) -> String {
         ("captures", "id") => "'cap_'",
         ("refunds", "id") => "'re_'",
         ("ledger_transactions", "id") | (_, "transaction_id") => "'txn_'",
-        (_, "source_id") => "CASE kind WHEN 'capture' THEN 'cap_' ELSE 're_' END",
+        (_, "source_id") => {
+            "CASE kind WHEN 'capture' THEN 'cap_' WHEN 'dispute' THEN 'dsp_' WHEN 'dispute_reversal' THEN 'dsp_'
+                WHEN 'fee' THEN 'stl_' WHEN 'payout' THEN 'stl_' ELSE 're_' END"
+        },
         _ => "''",
     };
     match kind {

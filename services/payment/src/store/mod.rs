@@ -13,6 +13,7 @@ pub mod sqlite;
 
 use crate::error::Error;
 use crate::fact::Effects;
+use crate::ledger::Source;
 use crate::payment::Payment;
 use crate::rejection::Rejection;
 use crate::sales::{SalesQuery, SalesRow};
@@ -162,12 +163,10 @@ pub struct LedgerAccount {
 pub struct LedgerEntry {
     /// Its id.
     pub id: String,
-    /// Whether it records a refund; else a capture.
-    pub is_refund: bool,
-    /// The payment.
-    pub payment_id: String,
-    /// The capture or refund.
-    pub source_id: String,
+    /// What it records.
+    pub source: Source,
+    /// The payment, where it belongs to one.
+    pub payment_id: Option<String>,
     /// Account, currency and amount of each posting.
     pub postings: Vec<(String, Currency, i64)>,
     /// When it was recorded.

@@ -2,6 +2,7 @@
 
 use super::rows;
 use crate::error::Error;
+use crate::ledger::Source;
 use crate::payment::{Order, Payment};
 use crate::sales::{SalesQuery, SalesRow};
 use crate::store::{
@@ -289,13 +290,9 @@ pub(super) async fn entries(
 
 fn entry(row: &PgRow) -> Result<LedgerEntry, Error> {
     let unreadable = |_| Error::Corrupt("id");
-    let is_refund = row.try_get::<&str, _>("kind")? == "refund";
-    let source: Uuid = row.try_get("source_id")?;
-    let source_id = if is_refund {
-        RefundId::from_uuid(source).map(|id| id.to_string())
-    } else {
-        CaptureId::from_uuid(source).map(|id| id.to_string())
-    };
+    let source = Source::from_uuid(row.try_get("kind")?, row.try_get("source_id")?);
+    let payment: Option<Uuid> = row.try_get("payment_id")?;
+    let payment = payment.map(payment_id).transpose()?;
     let id = TransactionId::from_uuid(row.try_get("id")?).map_err(unreadable)?;
     let Json(postings): Json<Vec<(String, String, i64)>> = row.try_get("postings")?;
     let postings = postings
@@ -303,9 +300,8 @@ fn entry(row: &PgRow) -> Result<LedgerEntry, Error> {
         .map(|(account, code, amount_minor)| Ok((account, currency(&code)?, amount_minor)));
     Ok(LedgerEntry {
         id: id.to_string(),
-        is_refund,
-        payment_id: payment_id(row.try_get("payment_id")?)?.to_string(),
-        source_id: source_id.map_err(unreadable)?,
+        source: source.map_err(unreadable)?.ok_or(Error::Corrupt("kind"))?,
+        payment_id: payment.map(|payment| payment.to_string()),
         postings: postings.collect::<Result<_, Error>>()?,
         recorded_at_us: row.try_get("recorded_at_us")?,
     })

@@ -264,7 +264,7 @@ fn entry(entry: &Transaction) -> Value {
     json!({
         "id": entry.id().uuid().to_string(),
         "kind": entry.source().kind(),
-        "payment_id": entry.payment().uuid().to_string(),
+        "payment_id": entry.payment().map(|payment| payment.uuid().to_string()),
         "source_id": entry.source().uuid().to_string(),
         "recorded_at_us": entry.recorded_at_us(),
     })
@@ -283,8 +283,7 @@ fn postings(entry: &Transaction) -> impl Iterator<Item = Value> {
 }
 
 fn balances(entry: &Transaction) -> impl Iterator<Item = Value> {
-    // The payment's own id spreads the writes: its last bits are random.
-    let stripe = u64::try_from(entry.payment().uuid().as_u128() % STRIPES).expect("below 64");
+    let stripe = u64::try_from(entry.stripe(STRIPES)).expect("below 64");
     entry.postings().iter().map(move |posting| {
         json!({
             "account": posting.account.to_string(),

@@ -54,13 +54,12 @@ async fn write_entry(connection: &mut SqliteConnection, entry: &Transaction) -> 
     )
     .bind(entry.id().to_string())
     .bind(entry.source().kind())
-    .bind(entry.payment().to_string())
+    .bind(entry.payment().map(|payment| payment.to_string()))
     .bind(entry.source().to_string())
     .bind(entry.recorded_at_us())
     .execute(&mut *connection)
     .await?;
-    // The payment's own id spreads the writes: its last bits are random.
-    let stripe = i64::try_from(entry.payment().uuid().as_u128() % STRIPES).expect("below 16");
+    let stripe = i64::try_from(entry.stripe(STRIPES)).expect("below 16");
     for (line, posting) in (0_i64..).zip(entry.postings()) {
         let (account, code) = (
             posting.account.to_string(),

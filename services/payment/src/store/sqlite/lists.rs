@@ -5,6 +5,7 @@ use super::super::{
 };
 use super::rows;
 use crate::error::Error;
+use crate::ledger::Source;
 use crate::payment::Payment;
 use crate::sales::{SalesQuery, SalesRow};
 use kernel::filter::{Comparison, Expr, Operator, Value};
@@ -227,12 +228,12 @@ pub(super) async fn entries(
         .push_bind(limit);
     let rows = sql.build().fetch_all(&mut *read).await?;
     let entry = |row: &SqliteRow| -> Result<LedgerEntry, Error> {
-        let kind: String = row.try_get("kind")?;
+        let source = Source::parse(row.try_get("kind")?, row.try_get("source_id")?);
+        let source = source.ok().flatten().ok_or(Error::Corrupt("source"))?;
         Ok(LedgerEntry {
             id: row.try_get("id")?,
-            is_refund: kind == "refund",
+            source,
             payment_id: row.try_get("payment_id")?,
-            source_id: row.try_get("source_id")?,
             postings: Vec::new(),
             recorded_at_us: row.try_get("recorded_at_us")?,
         })

@@ -2,6 +2,7 @@
 
 use crate::suite::world::{Buy, World, owned};
 use kernel::{Currency, PaymentId};
+use payment::ledger::Source;
 use payment::refund::Wanted;
 use payment::store::LedgerEntry;
 
@@ -34,13 +35,13 @@ async fn entries_come_newest_first_and_sum_up_to_the_accounts() {
     }
     let payments: Vec<&str> = entries
         .iter()
-        .map(|entry| entry.payment_id.as_str())
+        .map(|entry| entry.payment_id.as_deref().unwrap())
         .collect();
     assert_eq!(payments, [&*ids[1], &*ids[2], &*ids[1], &*ids[0]]);
     let refund = &entries[0];
     let usd = Currency::parse("USD").unwrap();
-    assert!(refund.is_refund && refund.source_id.starts_with("re_"));
-    assert!(entries[1].source_id.starts_with("cap_"));
+    assert!(matches!(refund.source, Source::Refund(_)));
+    assert!(matches!(entries[1].source, Source::Capture(_)));
     let provider = "assets:provider:simulator".to_owned();
     let expected = [
         ("income:refunds".to_owned(), usd, 100),

@@ -183,6 +183,7 @@ fn everything_is_booked_once(payment: &Payment, entries: &[Transaction]) {
         let expected = match entry.source() {
             Source::Capture(_) => captures.get(&source),
             Source::Refund(_) => refunds.get(&source),
+            other => panic!("nothing here makes a {}", other.kind()),
         };
         let mut sum = 0;
         for posting in entry.postings() {
