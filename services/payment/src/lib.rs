@@ -15,6 +15,7 @@ pub mod catalogue;
 pub mod charges;
 pub mod commands;
 pub mod config;
+pub mod dispute;
 pub mod error;
 pub mod fact;
 pub mod failure;

@@ -1,17 +1,19 @@
 //! The domain as protobuf: for answers, stored answers, the log of changes and the bodies of events.
 //! Deliberately one-way; requests are read in `grpc.rs`.
 
+pub mod disputes;
+
 use crate::audit::Sealed;
 use crate::capture::{Capture, CaptureState, Line, tax_of};
 use crate::charges::{ChargeLine, Part, Size};
-use crate::fact::Fact;
+use crate::fact::{Fact, Reversed};
 use crate::failure::Failure;
 use crate::ledger::{Source, Split};
 use crate::payment::{CaptureMethod, Item, Payment};
 use crate::refund::{Refund, RefundState};
 use crate::sales::{SaleLine, SalesRow};
 use crate::state::State;
-use crate::store::{LedgerAccount, LedgerEntry, StoredWebhook};
+use crate::store::{Begun, LedgerAccount, LedgerEntry, StoredWebhook};
 use crate::unresolved::{CallKind, Unresolved};
 use kernel::{Currency, Money, RefundId};
 use prost::Message as _;
@@ -30,6 +32,11 @@ pub mod method {
     pub const CANCEL_PAYMENT: &str = "/commerce.payment.v1.PaymentService/CancelPayment";
     /// CreateRefund.
     pub const CREATE_REFUND: &str = "/commerce.payment.v1.PaymentService/CreateRefund";
+    /// SubmitDisputeEvidence.
+    pub const SUBMIT_DISPUTE_EVIDENCE: &str =
+        "/commerce.payment.v1.PaymentService/SubmitDisputeEvidence";
+    /// AcceptDispute.
+    pub const ACCEPT_DISPUTE: &str = "/commerce.payment.v1.PaymentService/AcceptDispute";
     /// ReceiveWebhook.
     pub const RECEIVE_WEBHOOK: &str = "/commerce.payment.v1.PaymentService/ReceiveWebhook";
     /// ReplayWebhook.
@@ -39,8 +46,8 @@ pub mod method {
 }
 
 /// The answer to a command as it is stored: the bytes of the method's response.
-/// `refund` is the one that a CreateRefund began.
-pub fn answer(method: &str, payment: &Payment, refund: Option<RefundId>) -> Vec<u8> {
+/// `begun` is what a command began that is answered for itself.
+pub fn answer(method: &str, payment: &Payment, begun: Option<Begun>) -> Vec<u8> {
     let body = Some(self::payment(payment));
     match method {
         method::CREATE_PAYMENT => pb::CreatePaymentResponse { payment: body }.encode_to_vec(),
@@ -49,11 +56,19 @@ pub fn answer(method: &str, payment: &Payment, refund: Option<RefundId>) -> Vec<
         method::CANCEL_PAYMENT => pb::CancelPaymentResponse { payment: body }.encode_to_vec(),
         method::REPLAY_WEBHOOK => pb::ReplayWebhookResponse { payment: body }.encode_to_vec(),
         method::LOOK_UP_PAYMENT => pb::LookUpPaymentResponse { payment: body }.encode_to_vec(),
+        method::SUBMIT_DISPUTE_EVIDENCE => {
+            let dispute = disputes::begun(payment, begun);
+            pb::SubmitDisputeEvidenceResponse { dispute }.encode_to_vec()
+        }
+        method::ACCEPT_DISPUTE => {
+            let dispute = disputes::begun(payment, begun);
+            pb::AcceptDisputeResponse { dispute }.encode_to_vec()
+        }
         _ => {
             let refund = payment
                 .refunds
                 .iter()
-                .find(|candidate| Some(candidate.id) == refund);
+                .find(|candidate| Some(Begun::Refund(candidate.id)) == begun);
             let refund = refund.map(|refund| self::refund(payment, refund));
             pb::CreateRefundResponse { refund }.encode_to_vec()
         }
@@ -115,6 +130,11 @@ pub fn payment(payment: &Payment) -> pb::Payment {
         create_time: Some(timestamp(payment.created_at_us)),
         update_time: Some(timestamp(payment.updated_at_us)),
         expire_time: payment.expires_at_us.map(timestamp),
+        disputes: payment
+            .disputes
+            .iter()
+            .map(|of| disputes::dispute(payment.id, &order.provider, of))
+            .collect(),
     }
 }
 
@@ -264,6 +284,7 @@ pub fn refund(payment: &Payment, refund: &Refund) -> pb::Refund {
         last_error: refund.failure.as_ref().map(failure),
         create_time: Some(timestamp(refund.created_at_us)),
         update_time: Some(timestamp(refund.updated_at_us)),
+        reverse_time: refund.reversed_at_us.map(timestamp),
     }
 }
 
@@ -417,14 +438,58 @@ pub fn event(payment: &Payment, fact: &Fact) -> (&'static str, bool, Vec<u8>) {
             };
             ("payment.RefundSucceeded.v1", true, body.encode_to_vec())
         }
-        Fact::RefundFailed { refund, failure } => {
-            let body = pb::RefundFailed {
-                payment_id,
-                refund_id: refund.to_string(),
-                failure: Some(self::failure(failure)),
-            };
-            ("payment.RefundFailed.v1", false, body.encode_to_vec())
+        Fact::RefundFailed {
+            refund,
+            failure,
+            reversed,
+        } => {
+            let body = refund_failed(payment_id, *refund, failure, reversed.as_ref());
+            let mandatory = body.reversed; // Somebody has added up what is taken back.
+            ("payment.RefundFailed.v1", mandatory, body.encode_to_vec())
         }
+        Fact::DisputeOpened(of) => {
+            let dispute = disputes::of(payment, of);
+            let body = pb::DisputeOpened { dispute };
+            ("payment.DisputeOpened.v1", false, body.encode_to_vec())
+        }
+        Fact::DisputeUpdated(of) => {
+            let dispute = disputes::of(payment, of);
+            let body = pb::DisputeUpdated { dispute };
+            ("payment.DisputeUpdated.v1", false, body.encode_to_vec())
+        }
+        Fact::DisputeClosed(of) => {
+            let dispute = disputes::of(payment, of);
+            let body = pb::DisputeClosed { dispute };
+            ("payment.DisputeClosed.v1", false, body.encode_to_vec())
+        }
+    }
+}
+
+fn refund_failed(
+    payment_id: String,
+    refund: RefundId,
+    failure: &Failure,
+    reversed: Option<&Reversed>,
+) -> pb::RefundFailed {
+    let failed = pb::RefundFailed {
+        payment_id,
+        refund_id: refund.to_string(),
+        failure: Some(self::failure(failure)),
+        ..pb::RefundFailed::default()
+    };
+    let Some(reversed) = reversed else {
+        return failed;
+    };
+    let (tax_amount, shipping_amount) = split_beside(&reversed.split);
+    pb::RefundFailed {
+        reversed: true,
+        lines: reversed.lines.iter().map(sale_line).collect(),
+        amount: Some(money(reversed.amount)),
+        tax_amount,
+        shipping_amount,
+        restocked: reversed.restocked,
+        reversed_at: Some(timestamp(reversed.reversed_at_us)),
+        ..failed
     }
 }
 

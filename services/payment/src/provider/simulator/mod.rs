@@ -21,6 +21,11 @@
 //! | `pm_card_slow` | success, after `slow_ms` |
 //! | `pm_card_capture_declined` | authorised, but captures are declined |
 //! | `pm_card_refund_declined` | charged, but refunds are declined |
+//! | `pm_card_refund_fails_later` | refunds succeed, and the bank returns them after `bank_delay_ms` |
+//! | `pm_card_dispute_won` | after `bank_delay_ms` the bank takes the money back; evidence wins it, silence loses it |
+//! | `pm_card_dispute_lost` | the same, and lost whatever is handed in |
+//! | `pm_card_inquiry` | after `bank_delay_ms` the bank asks; after `dispute_response_s` it asks no more |
+//! | `pm_card_inquiry_escalates` | the bank asks, and after `dispute_response_s` takes the money back; then as won |
 //!
 //! Beside what tokens script, commands and webhooks fail by the probabilities of [`Faults`] and
 //! [`WebhookFaults`], the same ones for the same seed. What was done on purpose is noted beside the journal.
@@ -28,11 +33,13 @@
 //! It runs in payment's own process, or in one of its own that is reached over HTTP (`remote`).
 //!
 //! Every other payment method is refused, and not repeated in the message. Deliberately missing: fees,
-//! payouts, disputes and customers.
+//! payouts and customers.
 
+mod bank;
 mod book;
 mod config;
 mod delivery;
+mod disputes;
 mod fault;
 pub mod remote;
 mod store;
@@ -42,17 +49,20 @@ mod webhook;
 #[cfg(test)]
 mod tests;
 
+pub use bank::Decision;
 pub use config::SimulatorConfig;
 pub use fault::{Faults, WebhookFaults};
 pub use remote::{Post, RemoteConfig, RemoteSimulator};
 pub use webhook::{BODY_BYTES_MAX, SIGNATURE_AGE_MAX_US, SIGNATURE_HEADER, Webhook, WebhookSender};
 
 use super::{
-    Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, Refund, Settlement,
-    Transaction, TransactionKind, TransactionPage, Void, WebhookError, WebhookEvent,
+    AcceptDispute, Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError,
+    Refund, Settlement, SubmitEvidence, Transaction, TransactionKind, TransactionPage, Void,
+    WebhookError, WebhookEvent,
 };
+use crate::dispute::SeenDispute;
 use async_trait::async_trait;
-use book::{Book, Command, Entry, Operation, Step, Terms, refused};
+use book::{Book, Command, Entry, Operation, Outcome, Step, Terms, refused};
 use fault::{Dice, Fault};
 use http::HeaderMap;
 use mesh_runtime::Clock;
@@ -298,6 +308,14 @@ impl Simulator {
         })
     }
 
+    fn book<'a>(&'a self, entries: &'a [Entry]) -> Book<'a> {
+        Book {
+            entries,
+            terms: &self.terms,
+            now_us: self.clock.now_us(),
+        }
+    }
+
     /// Whether this is the first request under a reference; the next one is not.
     async fn interrupt(&self, reference: &str) -> Result<bool, ProviderError> {
         let mut write = self.journal.begin().await.map_err(unavailable)?;
@@ -401,7 +419,7 @@ impl Provider for Simulator {
         }
         let decided = self
             .transact(reference, reference, ASKED, |book| {
-                Ok(Step { append: None, answer: book.charge_outcome(reference) })
+                Ok(Step::answer(book.charge_outcome(reference)))
             })
             .await
             // Asking twice is harmless, so nothing about a question is unknown.
@@ -422,6 +440,29 @@ impl Provider for Simulator {
             .map_err(unavailable)?;
         let shown = entry.filter(|entry| self.terms.shows(entry, self.clock.now_us()));
         Ok(shown.as_ref().map(book::settlement))
+    }
+
+    async fn look_up_disputes(
+        &self,
+        charge_reference: &str,
+    ) -> Result<Vec<SeenDispute>, ProviderError> {
+        self.disputes_of(charge_reference).await
+    }
+
+    async fn submit_evidence(
+        &self,
+        request: &SubmitEvidence,
+    ) -> Result<SeenDispute, ProviderError> {
+        self.hand_in(request).await
+    }
+
+    async fn accept_dispute(&self, request: &AcceptDispute) -> Result<SeenDispute, ProviderError> {
+        self.give_up(request).await
+    }
+
+    /// Its webhooks name our references.
+    async fn reference_of(&self, charge_ref: &str) -> Result<Option<String>, ProviderError> {
+        Ok(Some(charge_ref.to_owned()))
     }
 
     fn verify_webhook(
@@ -455,9 +496,12 @@ impl Provider for Simulator {
 }
 
 fn transaction((sequence, entry): (i64, Entry)) -> Transaction {
-    let kind = match entry.operation {
-        Operation::Refund => TransactionKind::Refund,
-        Operation::Authorize | Operation::Capture | Operation::Void => TransactionKind::Capture,
+    let kind = match entry.outcome {
+        Outcome::Refunded => TransactionKind::Refund,
+        Outcome::RefundFailed => TransactionKind::RefundReversal,
+        Outcome::NeedsResponse => TransactionKind::Dispute,
+        Outcome::Won => TransactionKind::DisputeReversal,
+        _ => TransactionKind::Capture,
     };
     Transaction {
         id: format!("sim_{sequence}"),

@@ -7,7 +7,7 @@
 
 use crate::suite::catalogue::Sold;
 use crate::suite::table::Table;
-use crate::suite::world::{Buy, NOW_US, Process, SECOND_US, VISA, World, owned};
+use crate::suite::world::{Buy, NOW_US, Process, SECOND_US, VISA, World, how, owned};
 use kernel::{Currency, Money};
 use mesh_runtime::Clock;
 use mesh_store::Durability;
@@ -404,23 +404,20 @@ impl Bench for Alone<'_> {
             Step::Cancel => table.change(payment, Payment::cancel).await,
             Step::RefundAll(restock) => {
                 let wanted = Wanted::Everything;
-                let refund = |p: &mut Payment, turn: &mut Turn<'_>| {
-                    p.refund(turn, &wanted, *restock, String::new())
-                };
+                let refund =
+                    |p: &mut Payment, turn: &mut Turn<'_>| p.refund(turn, &wanted, how(*restock));
                 table.change(payment, refund).await
             }
             Step::RefundUnits(lines, restock) => {
                 let wanted = Wanted::Lines(owned(&skus(lines)));
-                let refund = |p: &mut Payment, turn: &mut Turn<'_>| {
-                    p.refund(turn, &wanted, *restock, String::new())
-                };
+                let refund =
+                    |p: &mut Payment, turn: &mut Turn<'_>| p.refund(turn, &wanted, how(*restock));
                 table.change(payment, refund).await
             }
             Step::RefundAmount(minor) => {
                 let wanted = Wanted::Amount(usd(*minor));
-                let refund = |p: &mut Payment, turn: &mut Turn<'_>| {
-                    p.refund(turn, &wanted, false, String::new())
-                };
+                let refund =
+                    |p: &mut Payment, turn: &mut Turn<'_>| p.refund(turn, &wanted, how(false));
                 table.change(payment, refund).await
             }
             Step::Wait(us) => {

@@ -15,7 +15,7 @@ use payment::error::Error;
 use payment::limits::Limits;
 use payment::payment::{CaptureMethod, Payment};
 use payment::provider::simulator::{self, Simulator, SimulatorConfig};
-use payment::refund::Wanted;
+use payment::refund::{How, Wanted};
 use payment::saga::{Providers, Saga};
 use payment::store::{AuditLog, Desk, Store, Viewer};
 use payment::webhook::DirectWebhooks;
@@ -181,7 +181,12 @@ impl World {
                 || payment
                     .captures
                     .iter()
-                    .any(|c| c.state == payment::capture::CaptureState::Pending);
+                    .any(|c| c.state == payment::capture::CaptureState::Pending)
+                || payment.refunds.iter().any(|refund| refund.check)
+                || payment
+                    .disputes
+                    .iter()
+                    .any(|dispute| dispute.response.is_open());
             if is_open {
                 return false;
             }
@@ -248,12 +253,19 @@ impl Process {
         let id = PaymentId::parse(id).unwrap();
         let answer = self
             .commands
-            .refund(request, id, wanted, restock, "why".into())
+            .refund(request, id, wanted, how(restock))
             .await?;
         Ok(pb::CreateRefundResponse::decode(answer.bytes.as_slice())
             .unwrap()
             .refund
             .unwrap())
+    }
+
+    /// Asks the provider about everything of a payment.
+    pub(crate) async fn look_up(&self, world: &World, id: &str) {
+        let request = request(method::LOOK_UP_PAYMENT, &format!("key-{}", world.number()));
+        let id = PaymentId::parse(id).unwrap();
+        self.commands.look_up(request, id).await.unwrap();
     }
 
     pub(crate) async fn payment(&self, id: &str) -> Payment {
@@ -345,6 +357,15 @@ pub(crate) fn owned(lines: &[(&str, i32)]) -> Vec<(String, i32)> {
         .iter()
         .map(|(sku, quantity)| ((*sku).to_owned(), *quantity))
         .collect()
+}
+
+/// How tests give money back.
+pub(crate) fn how(restock: bool) -> How {
+    How {
+        restock,
+        reason: "why".into(),
+        disputed_too: false,
+    }
 }
 
 /// The payment in an answer; all answers but that of a refund carry it in their first field.
