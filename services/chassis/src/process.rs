@@ -35,6 +35,11 @@ pub trait Program: Sized + Send + 'static {
     /// Opens the database; serves nobody yet.
     fn open(config: Self::Config, parts: Parts) -> impl Future<Output = anyhow::Result<Self>>;
 
+    /// Registers what it counts itself.
+    fn register(&self, _: &Registry) -> prometheus::Result<()> {
+        Ok(())
+    }
+
     /// Asks whether the database answers.
     fn ready(&self) -> Check;
 
@@ -218,6 +223,7 @@ pub async fn run<P: Program>(
         fault_points: task.fault_points,
     };
     let program = P::open(config, parts).await?;
+    program.register(&registry)?;
     let listener = listen("listen", &common.listen).await?;
     let admin_listener = listen("admin_listen", &common.admin_listen).await?;
     tracing::info!(grpc = %listener.local_addr()?, admin = %admin_listener.local_addr()?, "serving");

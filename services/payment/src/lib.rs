@@ -22,6 +22,7 @@ pub mod failure;
 pub mod grpc;
 pub mod ledger;
 pub mod limits;
+pub mod metrics;
 pub mod money;
 pub mod payment;
 pub mod policy;
@@ -96,6 +97,7 @@ pub struct Service {
     store: Arc<dyn Store>,
     commands: Commands,
     tasks: TaskTracker,
+    metrics: metrics::Metrics,
 }
 
 impl Service {
@@ -121,6 +123,7 @@ impl Service {
         provider::adapters::add(&mut parts.providers, &config, &references, clock)?;
         let store = database.store();
         let tasks = TaskTracker::new();
+        let metrics = metrics::Metrics::new()?;
         let saga = Saga::new(
             store.clone(),
             catalogue.clone(),
@@ -131,7 +134,8 @@ impl Service {
             parts.fault_points.clone(),
         )
         .routed(config.routes.clone())
-        .limited(Limits::new(&config.limits)?);
+        .limited(Limits::new(&config.limits)?)
+        .counted(metrics.clone());
         let commands = Commands::new(store.clone(), saga, catalogue, config.provider.clone());
         Ok(Self {
             config,
@@ -140,6 +144,7 @@ impl Service {
             store,
             commands,
             tasks,
+            metrics,
         })
     }
 
@@ -151,6 +156,11 @@ impl Service {
     /// The storage.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// What is counted of payments.
+    pub fn metrics(&self) -> &metrics::Metrics {
+        &self.metrics
     }
 
     /// Events that wait to be published.

@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use chassis::{Check, Common};
 use mesh_events::Subscription;
 use mesh_runtime::{Clock, shutdown};
+use prometheus::Registry;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,10 @@ impl chassis::Program for Program {
         };
         let service = Service::open(config.service, parts).await?;
         Ok(Self { service, simulator })
+    }
+
+    fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        self.service.metrics().register(registry)
     }
 
     fn ready(&self) -> Check {

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::fact::{Effects, Fact, Turn};
 use crate::ledger::Source;
 use crate::limits::Limits;
+use crate::metrics::{Counted, Metrics};
 use crate::money::{ask_provider, not_configured, submit_evidence};
 use crate::payment::CaptureMethod;
 use crate::payment::Payment;
@@ -47,6 +48,7 @@ pub struct Saga {
     inner: Arc<Inner>,
     routes: Arc<[Route]>,
     limits: Limits,
+    metrics: Option<Metrics>,
 }
 
 struct Inner {
@@ -93,7 +95,15 @@ impl Saga {
             inner: Arc::new(inner),
             routes: Arc::default(),
             limits: Limits::default(),
+            metrics: None,
         }
+    }
+
+    /// The same with what happens after sales counted.
+    #[must_use]
+    pub fn counted(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
+        self
     }
 
     /// The same with new payments routed.
@@ -313,6 +323,7 @@ impl Saga {
         take: bool,
     ) -> Result<Advanced, Error> {
         let pause_us = self.inner.config.pause_us_max();
+        let mut counted = (String::new(), Vec::new());
         let mut decide = |payment: &mut Payment, holds_lease: bool| {
             self.redirect(payment, None);
             let mut decision =
@@ -323,6 +334,11 @@ impl Saga {
                     Ok(None)
                 })?;
             let effects = &mut decision.effects;
+            let facts = effects.facts.iter();
+            counted.1 = facts.filter_map(|(_, fact)| Counted::of(fact)).collect();
+            if !counted.1.is_empty() {
+                counted.0.clone_from(&payment.order.provider);
+            }
             effects
                 .audit
                 .extend(by_itself(payment, effects, lease.now_us));
@@ -330,11 +346,15 @@ impl Saga {
                 && matches!(decision.next, Next::Later(due) if due <= lease.now_us + pause_us);
             Ok(decision)
         };
-        if take {
-            self.inner.store.take(id, lease, &mut decide).await
+        let advanced = if take {
+            self.inner.store.take(id, lease, &mut decide).await?
         } else {
-            self.inner.store.advance(id, lease, &mut decide).await
+            self.inner.store.advance(id, lease, &mut decide).await?
+        };
+        if let (Some(metrics), false) = (&self.metrics, matches!(advanced, Advanced::Lost)) {
+            metrics.count(&counted.0, &counted.1);
         }
+        Ok(advanced)
     }
 
     async fn pause_until(&self, due_us: i64) {

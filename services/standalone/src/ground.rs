@@ -26,6 +26,7 @@ pub(crate) struct Ground {
     /// Cancelled when a part ends without having been told to.
     pub(crate) ended: CancellationToken,
     event_metrics: mesh_events::Metrics,
+    registry: Registry,
 }
 
 /// A service that runs.
@@ -70,6 +71,7 @@ impl Ground {
             simulator: Arc::new(simulator),
             ended: CancellationToken::new(),
             event_metrics: mesh_events::Metrics::register(registry)?,
+            registry: registry.clone(),
         })
     }
 
@@ -103,6 +105,7 @@ impl Ground {
             fault_points: FaultPoints::default(),
         };
         let service = payment::Service::open(self.config.payment.clone(), parts).await?;
+        service.metrics().register(&self.registry)?;
         let outbox = service.outbox();
         let part = Part::start("the payment service", &self.ended, |shutdown| {
             service.run(listener, shutdown)

@@ -3,6 +3,7 @@
 
 mod api;
 mod audit;
+mod bank;
 mod books;
 mod catalogue;
 mod changes;

@@ -150,13 +150,9 @@ impl World {
     /// Lets time pass in small steps, with webhooks delivered and the worker working, until nothing
     /// is left to do but wait for something to run out.
     pub(crate) async fn settle(&self, process: &Process) {
-        let webhooks = DirectWebhooks::new(process.commands.clone(), simulator::NAME);
         for _ in 0..90 {
             self.clock.advance(2 * SECOND_US);
-            self.simulator.deliver_webhooks(&webhooks).await.unwrap();
-            process.commands.saga().tasks().close();
-            process.commands.saga().tasks().wait().await;
-            process.commands.saga().tasks().reopen();
+            self.deliver(process).await;
             let worked = process.worker.run_once().await.unwrap();
             let due = process
                 .store
@@ -166,6 +162,15 @@ impl World {
                 return;
             }
         }
+    }
+
+    /// Delivers the webhooks that are due, and waits until what they ask for is done.
+    pub(crate) async fn deliver(&self, process: &Process) {
+        let webhooks = DirectWebhooks::new(process.commands.clone(), simulator::NAME);
+        self.simulator.deliver_webhooks(&webhooks).await.unwrap();
+        process.commands.saga().tasks().close();
+        process.commands.saga().tasks().wait().await;
+        process.commands.saga().tasks().reopen();
     }
 
     /// Whether payments that are due within the hour only wait to run out, or for a late success of what was given up.

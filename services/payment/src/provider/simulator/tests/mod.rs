@@ -2,6 +2,7 @@
 
 mod adversary;
 mod commands;
+mod disputes;
 mod scenarios;
 
 use super::*;
