@@ -46,12 +46,13 @@ async fn evidence_is_handed_in_and_the_money_comes_back() {
     assert_eq!(refused.reason().as_deref(), Some("DISPUTED"));
 
     let hand_in = format!("{path}:submitEvidence");
-    let file = |data: &str, kind: &str| {
-        json!({"files": [{"kind": kind, "contentType": "application/pdf", "data": data}]})
-    };
+    let file = |data: &str, kind: &str| json!({"files": [{"kind": kind, "contentType": "application/pdf", "data": data}]});
     for (bad, field) in [
         (json!({}), "evidence"),
-        (json!({"explanation": "card 4111 1111 1111 1111"}), "explanation"),
+        (
+            json!({"explanation": "card 4111 1111 1111 1111"}),
+            "explanation",
+        ),
         (file("TVo=", "RECEIPT"), "files[0].data"),
         (file("JVBERi0=", "KIND_UNSPECIFIED"), "files[0].kind"),
     ] {
@@ -84,8 +85,13 @@ async fn a_dispute_is_given_up() {
     let dispute = disputed(rest, &payment, "NEEDS_RESPONSE").await;
     let accept = format!("/v1/disputes/{}:accept", dispute["id"].as_str().unwrap());
     assert_eq!(rest.post(&accept, &json!({})).await.ok()["state"], "LOST");
-    let missing = rest.get("/v1/disputes/dsp_01h455vb4pex5vsknk084sn02q").await;
-    assert_eq!((missing.status, missing.reason().as_deref()), (404, Some("DISPUTE_NOT_FOUND")));
+    let missing = rest
+        .get("/v1/disputes/dsp_01h455vb4pex5vsknk084sn02q")
+        .await;
+    assert_eq!(
+        (missing.status, missing.reason().as_deref()),
+        (404, Some("DISPUTE_NOT_FOUND"))
+    );
     shop.close().await;
 }
 
@@ -112,9 +118,16 @@ async fn a_refund_that_comes_back_is_in_no_figure_any_more() {
     assert_eq!(minor(&product["revenue"][0]), 2500);
     let sales = rest.get("/v1/sales:summarize").await.ok();
     assert_eq!(minor(&sales["rows"][0]["amount"]), 2500);
-    assert_eq!(stock(rest, "MUG-1").await, (10, 0, 10), "the goods are there");
+    assert_eq!(
+        stock(rest, "MUG-1").await,
+        (10, 0, 10),
+        "the goods are there"
+    );
     let again = rest.post(&refunds, &json!({})).await.ok();
-    assert_eq!((again["state"].as_str(), minor(&again["amount"])), (Some("SUCCEEDED"), 2500));
+    assert_eq!(
+        (again["state"].as_str(), minor(&again["amount"])),
+        (Some("SUCCEEDED"), 2500)
+    );
     eventually("the bank returns it again", || async {
         let of = format!("/v1/refunds/{}", again["id"].as_str().unwrap());
         rest.get(&of).await.ok()["state"] == "FAILED"

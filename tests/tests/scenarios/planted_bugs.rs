@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use serde_json::json;
+use tests::eventually;
 use tests::invariants::{NAMES, Stores, acknowledged_is_there, check, check_all, queues_are_empty};
 use tests::orders::{lines, manual_order, order, put_on_sale, with};
-use tests::eventually;
 use tests::rest::Rest;
 use tests::shop::Shop;
 

@@ -26,19 +26,26 @@ impl Payment {
                 self.look_again(index, turn);
                 self.resolve_responses(index, turn, &all);
             }
-            DisputesAnswer::Unsupported => self.attempts[index].disputes = None,
+            DisputesAnswer::Unsupported => {
+                self.attempts[index].disputes = None;
+                self.put_off_responses(index, turn);
+            }
             DisputesAnswer::Unknown => {
                 if let Some(progress) = &mut self.attempts[index].disputes {
                     look_up_later(progress, turn);
                 }
-                let attempt = self.attempts[index].id;
-                let waiting = |dispute: &&mut Dispute| {
-                    dispute.attempt == attempt && dispute.response.is_open()
-                };
-                for dispute in self.disputes.iter_mut().filter(waiting) {
-                    look_up_later(&mut dispute.asked.progress, turn);
-                }
+                self.put_off_responses(index, turn);
             }
+        }
+    }
+
+    /// What was sent and not answered is asked about later.
+    fn put_off_responses(&mut self, index: usize, turn: &Turn<'_>) {
+        let attempt = self.attempts[index].id;
+        let waiting =
+            |dispute: &&mut Dispute| dispute.attempt == attempt && dispute.response.is_open();
+        for dispute in self.disputes.iter_mut().filter(waiting) {
+            look_up_later(&mut dispute.asked.progress, turn);
         }
     }
 
@@ -174,14 +181,15 @@ impl Payment {
             return;
         };
         let submitting = dispute.response == Response::Submitting;
-        dispute.response = match (&failure, submitting) {
-            (Some(_), _) => Response::None,
-            (None, true) => Response::Submitted,
-            (None, false) => Response::Accepted,
-        };
-        if failure.is_some() {
+        if failure.is_some() && submitting {
             dispute.evidence.clear();
         }
+        dispute.response = match (&failure, submitting) {
+            (None, true) => Response::Submitted,
+            (None, false) => Response::Accepted,
+            (Some(_), _) if dispute.evidence.is_empty() => Response::None,
+            (Some(_), _) => Response::Submitted, // What was handed in before stays handed in.
+        };
         dispute.failure = failure;
         dispute.updated_at_us = turn.now_us;
         let now = Box::new(dispute.clone());

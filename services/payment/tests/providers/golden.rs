@@ -8,8 +8,8 @@ use crate::notes::Notes;
 use crate::recorder::{Recorder, Seen};
 use kernel::{Currency, Money};
 use mesh_runtime::config::Secret;
-use payment::provider::stripe::{NAME, Stripe, StripeConfig};
 use payment::dispute::{ContentType, Evidence, EvidenceFile, FileKind, TextKind};
+use payment::provider::stripe::{NAME, Stripe, StripeConfig};
 use payment::provider::{
     AcceptDispute, Authorize, Capture, Provider as _, References, Refund, SubmitEvidence, Void,
 };

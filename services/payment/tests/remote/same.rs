@@ -3,11 +3,9 @@
 use crate::far::{
     Far, authorize, capture, client, config, is_unavailable, open, refund, usd, void,
 };
-use payment::dispute::{
-    ContentType, DisputeState, Evidence, EvidenceFile, FileKind, TextKind,
-};
-use payment::provider::simulator::{Decision, SimulatorConfig};
+use payment::dispute::{ContentType, DisputeState, Evidence, EvidenceFile, FileKind, TextKind};
 use payment::provider::simulator::remote::LostAnswers;
+use payment::provider::simulator::{Decision, SimulatorConfig};
 use payment::provider::{
     AcceptDispute, Authorize, Capture, Provider, ProviderError, Settlement, SubmitEvidence,
 };

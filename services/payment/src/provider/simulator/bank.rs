@@ -52,10 +52,17 @@ impl Book<'_> {
     /// The first thing that a bank does by now.
     pub(super) fn settle_bank(&self) -> Option<Entry> {
         let due = self.entries.iter().enumerate().find(|(place, entry)| {
+            let waits = matches!(
+                entry.outcome,
+                Outcome::Scheduled
+                    | Outcome::Inquiry
+                    | Outcome::NeedsResponse
+                    | Outcome::UnderReview
+            );
             let newest = !self.entries[place + 1..].iter().any(|later| {
                 later.operation == entry.operation && later.reference == entry.reference
             });
-            newest && entry.due_at_us.is_some_and(|due_us| due_us <= self.now_us)
+            waits && newest && entry.due_at_us.is_some_and(|due_us| due_us <= self.now_us)
         });
         let (_, entry) = due?;
         let script = script(&entry.payment_method);

@@ -164,10 +164,18 @@ impl Model {
             .iter()
             .map(|of| (of.amount.amount_minor(), of.state))
             .collect();
-        let expected: Vec<(i64, DisputeState)> =
-            self.disputes.iter().map(|of| (of.minor, of.state)).collect();
+        let expected: Vec<(i64, DisputeState)> = self
+            .disputes
+            .iter()
+            .map(|of| (of.minor, of.state))
+            .collect();
         assert_eq!(known, expected, "{}", told());
-        assert_eq!(payment.disputed_minor(), self.disputed_minor(), "{}", told());
+        assert_eq!(
+            payment.disputed_minor(),
+            self.disputed_minor(),
+            "{}",
+            told()
+        );
     }
 }
 
@@ -182,7 +190,10 @@ fn around_mut<T>(all: &mut [T], number: usize) -> Option<&mut T> {
 
 /// The refund that a step is about.
 fn refund(payment: &Payment, number: usize) -> Result<String, &'static str> {
-    let succeeded = payment.refunds.iter().filter(|of| of.state == RefundState::Succeeded);
+    let succeeded = payment
+        .refunds
+        .iter()
+        .filter(|of| of.state == RefundState::Succeeded);
     let ids: Vec<String> = succeeded.map(|of| of.id.to_string()).collect();
     around(&ids, number).cloned().ok_or("none")
 }
@@ -220,7 +231,9 @@ impl Service<'_> {
                 let dispute = dispute(number)?;
                 let inquiry = dispute.state == DisputeState::Inquiry;
                 let request = request(method::SUBMIT_DISPUTE_EVIDENCE, &key());
-                let handed_in = process.commands.submit_evidence(request, dispute.id, evidence());
+                let handed_in = process
+                    .commands
+                    .submit_evidence(request, dispute.id, evidence());
                 handed_in.await.map_err(why)?;
                 if !inquiry {
                     let decision = if wins { Decision::Win } else { Decision::Lose };
@@ -230,7 +243,9 @@ impl Service<'_> {
             }
             Bank::Accept(number) => {
                 let request = request(method::ACCEPT_DISPUTE, &key());
-                let accepted = process.commands.accept_dispute(request, dispute(number)?.id);
+                let accepted = process
+                    .commands
+                    .accept_dispute(request, dispute(number)?.id);
                 accepted.await.map_err(why)?;
             }
             Bank::Decide(number, decision) => {

@@ -434,11 +434,19 @@ async fn a_process_may_end_anywhere_while_evidence_is_handed_in() {
         world.outlast_leases().await;
         world.settle(&process).await;
         let answer = process.hand_in("k", dispute.id, evidence()).await.unwrap();
-        assert_eq!(decoded(&answer).response(), pb::dispute::Response::Submitted, "{moment}");
+        assert_eq!(
+            decoded(&answer).response(),
+            pb::dispute::Response::Submitted,
+            "{moment}"
+        );
         world.clock.advance(5 * SECOND_US);
         world.settle(&process).await;
         let won = process.disputes(&paid).await.remove(0);
-        assert_eq!((won.state, won.responses), (DisputeState::Won, 1), "{moment}");
+        assert_eq!(
+            (won.state, won.responses),
+            (DisputeState::Won, 1),
+            "{moment}"
+        );
         world.check().await;
         if through {
             assert!(moment > 6, "only {moment} moments");
@@ -465,7 +473,11 @@ async fn webhooks_of_a_dispute_may_come_late_twice_and_in_any_order() {
     let process = world.process();
     let paid = process.create(&world, Buy::some()).await.unwrap();
     let attempt = process.payment(&paid.id).await.attempts[0].id.to_string();
-    let opened = world.simulator.open_dispute(&attempt, None, true).await.unwrap();
+    let opened = world
+        .simulator
+        .open_dispute(&attempt, None, true)
+        .await
+        .unwrap();
     for decision in [Decision::Escalate, Decision::Lose, Decision::Win] {
         let decided = world.simulator.decide_dispute(&opened, decision);
         decided.await.unwrap();
@@ -483,7 +495,11 @@ async fn webhooks_of_a_dispute_may_come_late_twice_and_in_any_order() {
     let won = process.disputes(&paid.id).await;
     assert_eq!((won.len(), won[0].state), (1, DisputeState::Won));
     let payment = process.payment(&paid.id).await.id;
-    let entries = process.store.entries(Some(payment), None, 10).await.unwrap();
+    let entries = process
+        .store
+        .entries(Some(payment), None, 10)
+        .await
+        .unwrap();
     assert_eq!(entries.len(), 3, "capture, dispute, reversal");
     world.check().await;
 }
@@ -505,7 +521,10 @@ async fn without_an_interface_for_disputes_that_is_said() {
         payment.submit_evidence(&mut turn, dispute.id, &evidence()),
         payment.accept_dispute(&mut turn, dispute.id),
     ] {
-        assert!(matches!(refused, Err(Rejection::DisputesUnsupported { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(Rejection::DisputesUnsupported { .. })),
+            "{refused:?}"
+        );
     }
     world.check().await;
 }

@@ -180,7 +180,11 @@ fn everything_is_booked_once(payment: &Payment, entries: &[Transaction]) {
             book(Source::Refund(refund.id), -refund.amount_minor);
         }
         if reversed {
-            assert_eq!(refund.state, RefundState::Failed, "what came back has failed");
+            assert_eq!(
+                refund.state,
+                RefundState::Failed,
+                "what came back has failed"
+            );
             book(Source::RefundReversal(refund.id), refund.amount_minor);
         }
     }
@@ -218,7 +222,10 @@ fn everything_is_booked_once(payment: &Payment, entries: &[Transaction]) {
     }
     assert_eq!(sources.len(), expected.len(), "everything is booked");
     assert_eq!(
-        balances.get(&Account::Disputes).copied().unwrap_or_default(),
+        balances
+            .get(&Account::Disputes)
+            .copied()
+            .unwrap_or_default(),
         disputed,
         "what disputes hold"
     );

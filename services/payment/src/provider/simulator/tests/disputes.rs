@@ -68,7 +68,10 @@ async fn evidence_decides_as_the_token_says() {
         assert_eq!(bench.state().await, DisputeState::NeedsResponse);
         assert_eq!(bench.taken_minor().await, 0, "the money is taken back");
         let taken = bench.hand_in("dsp_1").await.unwrap();
-        assert_eq!((taken.state, taken.responded), (DisputeState::UnderReview, true));
+        assert_eq!(
+            (taken.state, taken.responded),
+            (DisputeState::UnderReview, true)
+        );
         bench.reopen().await;
         assert_eq!(bench.hand_in("dsp_1").await, Ok(taken));
         assert_eq!(refusal(bench.hand_in("dsp_2").await), "ALREADY_SUBMITTED");
@@ -107,7 +110,10 @@ async fn silence_loses_and_inquiries_end_by_themselves() {
         reference: "dsp_1".into(),
         dispute_ref: bench.disputes().await[0].provider_ref.clone(),
     };
-    assert_eq!(refusal(bench.simulator.accept_dispute(&accept).await), "INVALID_STATE");
+    assert_eq!(
+        refusal(bench.simulator.accept_dispute(&accept).await),
+        "INVALID_STATE"
+    );
     bench.clock.advance(WEEK_US);
     assert_eq!(bench.state().await, DisputeState::Closed);
 
@@ -125,23 +131,55 @@ async fn silence_loses_and_inquiries_end_by_themselves() {
 async fn banks_do_what_they_are_told() {
     let bench = Bench::new().await;
     bench.charge("pm_card_visa").await;
-    assert_eq!(refusal(bench.simulator.open_dispute("att_2", None, false).await), "NOTHING_CAPTURED");
-    let negative = bench.simulator.open_dispute("att_1", Some(usd(0)), false).await;
+    assert_eq!(
+        refusal(bench.simulator.open_dispute("att_2", None, false).await),
+        "NOTHING_CAPTURED"
+    );
+    let negative = bench
+        .simulator
+        .open_dispute("att_1", Some(usd(0)), false)
+        .await;
     assert_eq!(refusal(negative), "AMOUNT_INVALID");
-    let first = bench.simulator.open_dispute("att_1", Some(usd(300)), true).await.unwrap();
-    let second = bench.simulator.open_dispute("att_1", None, false).await.unwrap();
+    let first = bench
+        .simulator
+        .open_dispute("att_1", Some(usd(300)), true)
+        .await
+        .unwrap();
+    let second = bench
+        .simulator
+        .open_dispute("att_1", None, false)
+        .await
+        .unwrap();
     assert_ne!(first, second);
     assert_eq!(bench.taken_minor().await, 0);
     let decide = |dispute, decision| bench.simulator.decide_dispute(dispute, decision);
-    assert_eq!(refusal(decide(&first, Decision::Win).await), "INVALID_STATE");
-    assert_eq!(decide(&first, Decision::Escalate).await.unwrap().state, DisputeState::NeedsResponse);
+    assert_eq!(
+        refusal(decide(&first, Decision::Win).await),
+        "INVALID_STATE"
+    );
+    assert_eq!(
+        decide(&first, Decision::Escalate).await.unwrap().state,
+        DisputeState::NeedsResponse
+    );
     assert_eq!(bench.taken_minor().await, -300, "more than was captured");
-    assert_eq!(decide(&second, Decision::Lose).await.unwrap().state, DisputeState::Lost);
-    assert_eq!(refusal(decide(&second, Decision::Lose).await), "INVALID_STATE");
+    assert_eq!(
+        decide(&second, Decision::Lose).await.unwrap().state,
+        DisputeState::Lost
+    );
+    assert_eq!(
+        refusal(decide(&second, Decision::Lose).await),
+        "INVALID_STATE"
+    );
     let anew = decide(&second, Decision::Win).await.unwrap();
     assert!(anew.state == DisputeState::Won && anew.reinstated);
-    assert_eq!(refusal(decide(&first, Decision::Close).await), "INVALID_STATE");
-    assert_eq!(refusal(decide("nobody", Decision::Win).await), "DISPUTE_NOT_FOUND");
+    assert_eq!(
+        refusal(decide(&first, Decision::Close).await),
+        "INVALID_STATE"
+    );
+    assert_eq!(
+        refusal(decide("nobody", Decision::Win).await),
+        "DISPUTE_NOT_FOUND"
+    );
     assert_eq!(bench.disputes().await.len(), 2);
     assert_eq!(bench.taken_minor().await, 700);
 }
@@ -164,8 +202,14 @@ async fn a_refund_comes_back_by_its_token_or_when_told_and_can_be_made_again() {
     let again = refund("re_2", "att_1", 1000);
     assert!(is_done(&bench.simulator.refund(&again).await.unwrap()));
     bench.simulator.return_refund("re_2").await.unwrap();
-    assert_eq!(refusal(bench.simulator.return_refund("re_2").await), "NOT_REFUNDED");
-    assert_eq!(refusal(bench.simulator.return_refund("re_3").await), "NOT_REFUNDED");
+    assert_eq!(
+        refusal(bench.simulator.return_refund("re_2").await),
+        "NOT_REFUNDED"
+    );
+    assert_eq!(
+        refusal(bench.simulator.return_refund("re_3").await),
+        "NOT_REFUNDED"
+    );
     bench.clock.advance(SECOND_US);
     bench.simulator.carry_out_due().await.unwrap();
     assert_eq!(bench.taken_minor().await, 1000, "once");
