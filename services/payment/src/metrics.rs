@@ -91,7 +91,7 @@ mod tests {
             assert_eq!(shown.len(), 2);
             let counts: Vec<f64> = shown
                 .iter()
-                .map(|family| family.get_metric()[0].get_counter().value())
+                .map(|family| family.get_metric()[0].get_counter().get_value())
                 .collect();
             assert_eq!(counts, [2.0, 1.0]);
         }

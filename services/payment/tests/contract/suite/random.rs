@@ -269,7 +269,7 @@ pub(super) fn step(random: &mut StdRng) -> Step {
         10 => Step::RefundAll(random.random_bool(0.5)),
         11..13 => Step::RefundUnits(units(random), random.random_bool(0.5)),
         13..15 => Step::RefundAmount(random.random_range(1..600)),
-        16..20 => Step::Bank(bank::step(random)),
+        15..19 => Step::Bank(bank::step(random)),
         _ => Step::Wait([HOUR_US / 3, 25 * HOUR_US, 8 * 24 * HOUR_US][random.random_range(0..3)]),
     }
 }

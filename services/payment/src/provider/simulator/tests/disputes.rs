@@ -48,13 +48,6 @@ impl Bench {
     }
 }
 
-fn code<T: std::fmt::Debug>(answer: Result<T, ProviderError>) -> String {
-    match answer {
-        Err(ProviderError::Refused { code, .. }) => code,
-        other => panic!("{other:?}"),
-    }
-}
-
 #[tokio::test]
 async fn evidence_decides_as_the_token_says() {
     for (token, end, kept_minor) in [
