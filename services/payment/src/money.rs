@@ -10,7 +10,7 @@ use crate::provider::{
     Settlement, SubmitEvidence, UNSUPPORTED, Void,
 };
 use crate::record::{ChargeAnswer, DisputesAnswer, Report, ResponseAnswer, SettlementAnswer};
-use crate::step::MoneyCall;
+use crate::step::{DisputeCall, MoneyCall};
 use kernel::{AttemptId, DisputeId};
 use std::time::Duration;
 
@@ -110,12 +110,18 @@ pub async fn ask_provider(provider: &dyn Provider, call: &MoneyCall, limit: Dura
         MoneyCall::LookUpRefund { refund } => {
             Report::Refund(*refund, look_up(provider, &refund.to_string(), limit).await)
         }
-        MoneyCall::LookUpDisputes { attempt } => {
+        MoneyCall::Dispute(call) => ask_about_dispute(provider, call, limit).await,
+    }
+}
+
+async fn ask_about_dispute(provider: &dyn Provider, call: &DisputeCall, limit: Duration) -> Report {
+    match call {
+        DisputeCall::LookUp { attempt } => {
             let reference = attempt.to_string();
             let seen = within(limit, provider.look_up_disputes(&reference)).await;
             Report::Disputes(*attempt, disputes(seen))
         }
-        MoneyCall::AcceptDispute {
+        DisputeCall::Accept {
             dispute,
             provider_ref,
             reference,
@@ -127,7 +133,7 @@ pub async fn ask_provider(provider: &dyn Provider, call: &MoneyCall, limit: Dura
             let answer = within(limit, provider.accept_dispute(&request)).await;
             Report::Response(*dispute, responded(answer))
         }
-        MoneyCall::SubmitEvidence { dispute, .. } => {
+        DisputeCall::SubmitEvidence { dispute, .. } => {
             Report::Response(*dispute, ResponseAnswer::Unavailable) // It needs what the store keeps.
         }
     }
@@ -163,12 +169,12 @@ pub(crate) fn not_configured(call: &MoneyCall) -> Report {
         }
         MoneyCall::Refund { refund, .. } => Report::Refund(*refund, SettlementAnswer::Unavailable),
         MoneyCall::LookUpRefund { refund } => Report::Refund(*refund, SettlementAnswer::Unknown),
-        MoneyCall::LookUpDisputes { attempt } => {
-            Report::Disputes(*attempt, DisputesAnswer::Unknown)
-        }
-        MoneyCall::SubmitEvidence { dispute, .. } | MoneyCall::AcceptDispute { dispute, .. } => {
-            Report::Response(*dispute, ResponseAnswer::Unavailable)
-        }
+        MoneyCall::Dispute(call) => match call {
+            DisputeCall::LookUp { attempt } => Report::Disputes(*attempt, DisputesAnswer::Unknown),
+            DisputeCall::SubmitEvidence { dispute, .. } | DisputeCall::Accept { dispute, .. } => {
+                Report::Response(*dispute, ResponseAnswer::Unavailable)
+            }
+        },
     }
 }
 

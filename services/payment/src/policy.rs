@@ -4,6 +4,10 @@ use crate::dispute::EvidenceRules;
 
 /// The limits that hold while one payment is carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is something else that a provider can do"
+)]
 pub struct Rules {
     /// How long a payment waits to be confirmed.
     pub unconfirmed_us: i64,

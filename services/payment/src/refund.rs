@@ -41,15 +41,15 @@ impl RefundState {
     pub fn after(self, step: RefundMove) -> Option<Self> {
         match (self, step) {
             (Self::Pending, RefundMove::Succeed) => Some(Self::Succeeded),
-            (Self::Pending, RefundMove::Fail) => Some(Self::Failed),
+            (Self::Pending, RefundMove::Fail) | (Self::Succeeded, RefundMove::Reverse) => {
+                Some(Self::Failed)
+            }
             (Self::Pending, RefundMove::Withdraw) => Some(Self::Canceled),
-            (Self::Succeeded, RefundMove::Reverse) => Some(Self::Failed),
-            (Self::Pending, RefundMove::Reverse)
+            (Self::Pending | Self::Failed | Self::Canceled, RefundMove::Reverse)
             | (
                 Self::Succeeded | Self::Failed | Self::Canceled,
                 RefundMove::Succeed | RefundMove::Fail | RefundMove::Withdraw,
-            )
-            | (Self::Failed | Self::Canceled, RefundMove::Reverse) => None,
+            ) => None,
         }
     }
 

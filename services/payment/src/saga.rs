@@ -22,7 +22,7 @@ use crate::provider::{Provider, SubmitEvidence};
 use crate::record::{Report, ResponseAnswer};
 use crate::rejection::Rejection;
 use crate::routing::{self, Fit, Route, Wish};
-use crate::step::{Call, MoneyCall, Next};
+use crate::step::{Call, DisputeCall, MoneyCall, Next};
 use crate::store::{Advanced, Begun, Decision, LeaseWish, Store, Work};
 use kernel::PaymentId;
 use mesh_events::{AFTER_PROVIDER_CALL, BEFORE_PROVIDER_CALL, FaultPoints};
@@ -364,11 +364,11 @@ impl Saga {
 
     async fn ask(&self, provider: &dyn Provider, call: &MoneyCall) -> Report {
         let limit = self.inner.config.provider_timeout();
-        let MoneyCall::SubmitEvidence {
+        let MoneyCall::Dispute(DisputeCall::SubmitEvidence {
             dispute,
             provider_ref,
             reference,
-        } = call
+        }) = call
         else {
             return ask_provider(provider, call, limit).await;
         };

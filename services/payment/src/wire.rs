@@ -448,17 +448,17 @@ pub fn event(payment: &Payment, fact: &Fact) -> (&'static str, bool, Vec<u8>) {
             ("payment.RefundFailed.v1", mandatory, body.encode_to_vec())
         }
         Fact::DisputeOpened(of) => {
-            let dispute = disputes::of(payment, of);
+            let dispute = Some(disputes::of(payment, of));
             let body = pb::DisputeOpened { dispute };
             ("payment.DisputeOpened.v1", false, body.encode_to_vec())
         }
         Fact::DisputeUpdated(of) => {
-            let dispute = disputes::of(payment, of);
+            let dispute = Some(disputes::of(payment, of));
             let body = pb::DisputeUpdated { dispute };
             ("payment.DisputeUpdated.v1", false, body.encode_to_vec())
         }
         Fact::DisputeClosed(of) => {
-            let dispute = disputes::of(payment, of);
+            let dispute = Some(disputes::of(payment, of));
             let body = pb::DisputeClosed { dispute };
             ("payment.DisputeClosed.v1", false, body.encode_to_vec())
         }

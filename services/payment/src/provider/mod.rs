@@ -31,6 +31,10 @@ pub const NAMES: [&str; 3] = [simulator::NAME, stripe::NAME, toss::NAME];
 
 /// What a provider can do. The saga asks before it plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is something else that a provider can do"
+)]
 pub struct Capabilities {
     /// Authorise now, capture later. Without it [`Provider::authorize`] charges at once, whatever
     /// [`Authorize::capture`] says, and compensation is a refund.

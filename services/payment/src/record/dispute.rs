@@ -185,10 +185,10 @@ impl Payment {
             dispute.evidence.clear();
         }
         dispute.response = match (&failure, submitting) {
-            (None, true) => Response::Submitted,
             (None, false) => Response::Accepted,
             (Some(_), _) if dispute.evidence.is_empty() => Response::None,
-            (Some(_), _) => Response::Submitted, // What was handed in before stays handed in.
+            // What was handed in before a refusal stays handed in.
+            (None, true) | (Some(_), _) => Response::Submitted,
         };
         dispute.failure = failure;
         dispute.updated_at_us = turn.now_us;

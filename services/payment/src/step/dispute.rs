@@ -1,6 +1,6 @@
 //! What to ask the provider about disputes next: how they stand, and our responses to them.
 
-use super::{Call, MoneyCall, Ready};
+use super::{Call, DisputeCall, MoneyCall, Ready};
 use crate::dispute::Response;
 use crate::fact::Turn;
 use crate::payment::Payment;
@@ -13,7 +13,7 @@ impl Payment {
             Some(progress) if turn.rules.disputes => {
                 Ready::when(progress.due_at_us, turn.now_us, || {
                     let attempt = attempt.id;
-                    let ask = MoneyCall::LookUpDisputes { attempt };
+                    let ask = MoneyCall::Dispute(DisputeCall::LookUp { attempt });
                     Call::Money(self.order.provider.clone(), ask)
                 })
             }
@@ -32,24 +32,24 @@ impl Payment {
         }
         if dispute.asked.sent_at_us.is_some() {
             let attempt = dispute.attempt;
-            return self.ask(MoneyCall::LookUpDisputes { attempt });
+            return self.ask(MoneyCall::Dispute(DisputeCall::LookUp { attempt }));
         }
         dispute.asked.send(turn.now_us);
         let (id, provider_ref) = (dispute.id, dispute.provider_ref.clone());
         let reference = dispute.response_reference();
         let ask = if dispute.response == Response::Submitting {
-            MoneyCall::SubmitEvidence {
+            DisputeCall::SubmitEvidence {
                 dispute: id,
                 provider_ref,
                 reference,
             }
         } else {
-            MoneyCall::AcceptDispute {
+            DisputeCall::Accept {
                 dispute: id,
                 provider_ref,
                 reference,
             }
         };
-        self.ask(ask)
+        self.ask(MoneyCall::Dispute(ask))
     }
 }

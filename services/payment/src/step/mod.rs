@@ -114,16 +114,27 @@ pub enum MoneyCall {
     },
     /// Ask what became of that.
     LookUpRefund { refund: RefundId },
-    /// Ask which disputes there are of a charge, and how they stand.
-    LookUpDisputes { attempt: AttemptId },
-    /// Hand in the evidence that is kept for a dispute.
+    /// Something about disputes.
+    Dispute(DisputeCall),
+}
+
+/// One call to the provider about disputes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "each field is the argument of that name in the port that is called"
+)]
+pub enum DisputeCall {
+    /// Ask which there are of a charge, and how they stand.
+    LookUp { attempt: AttemptId },
+    /// Hand in the evidence that is kept for one.
     SubmitEvidence {
         dispute: DisputeId,
         provider_ref: String,
         reference: String,
     },
-    /// Give a dispute up.
-    AcceptDispute {
+    /// Give one up.
+    Accept {
         dispute: DisputeId,
         provider_ref: String,
         reference: String,
@@ -156,9 +167,11 @@ impl Call {
             Self::Money(_, MoneyCall::LookUpReversal { .. }) => "look_up_reversal",
             Self::Money(_, MoneyCall::Refund { .. }) => "refund",
             Self::Money(_, MoneyCall::LookUpRefund { .. }) => "look_up_refund",
-            Self::Money(_, MoneyCall::LookUpDisputes { .. }) => "look_up_disputes",
-            Self::Money(_, MoneyCall::SubmitEvidence { .. }) => "submit_evidence",
-            Self::Money(_, MoneyCall::AcceptDispute { .. }) => "accept_dispute",
+            Self::Money(_, MoneyCall::Dispute(call)) => match call {
+                DisputeCall::LookUp { .. } => "look_up_disputes",
+                DisputeCall::SubmitEvidence { .. } => "submit_evidence",
+                DisputeCall::Accept { .. } => "accept_dispute",
+            },
         }
     }
 }

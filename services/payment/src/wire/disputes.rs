@@ -41,12 +41,12 @@ pub(super) fn begun(payment: &Payment, begun: Option<Begun>) -> Option<pb::Dispu
         .disputes
         .iter()
         .find(|of| Some(Begun::Response(of.id)) == begun);
-    found.and_then(|found| of(payment, found))
+    found.map(|found| of(payment, found))
 }
 
 /// A dispute of a payment, for an event.
-pub(super) fn of(payment: &Payment, of: &Dispute) -> Option<pb::Dispute> {
-    Some(dispute(payment.id, &payment.order.provider, of))
+pub(super) fn of(payment: &Payment, of: &Dispute) -> pb::Dispute {
+    dispute(payment.id, &payment.order.provider, of)
 }
 
 /// A state as the contract has it.

@@ -158,7 +158,7 @@ impl Book<'_> {
             (Outcome::NeedsResponse | Outcome::UnderReview, Decision::Lose) => Outcome::Lost,
             _ => return Err(refused("INVALID_STATE", "the dispute does not stand so")),
         };
-        self.append_to_dispute(self.of_dispute(entry, outcome))
+        Ok(self.append_to_dispute(self.of_dispute(entry, outcome)))
     }
 
     /// Evidence counts once; an inquiry stays one until the bank has made up its mind.
@@ -207,7 +207,9 @@ impl Book<'_> {
         match entry.outcome {
             Outcome::Lost => Ok(Step::answer(self.seen(entry))),
             Outcome::Inquiry => Err(refused("INVALID_STATE", "an inquiry is ended by a refund")),
-            Outcome::NeedsResponse => self.append_to_dispute(self.of_dispute(entry, Outcome::Lost)),
+            Outcome::NeedsResponse => {
+                Ok(self.append_to_dispute(self.of_dispute(entry, Outcome::Lost)))
+            }
             _ => Err(refused(
                 "INVALID_STATE",
                 "the dispute is decided or under review",
@@ -296,10 +298,10 @@ impl Book<'_> {
         }
     }
 
-    fn append_to_dispute(&self, entry: Entry) -> Result<Step<SeenDispute>, ProviderError> {
-        Ok(Step {
+    fn append_to_dispute(&self, entry: Entry) -> Step<SeenDispute> {
+        Step {
             answer: self.seen(&entry),
             append: Some(entry),
-        })
+        }
     }
 }

@@ -20,7 +20,7 @@ use payment::provider::{
 };
 use payment::record::Report;
 use payment::rejection::Rejection;
-use payment::step::{Call, MoneyCall, Next};
+use payment::step::{Call, DisputeCall, MoneyCall, Next};
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -82,11 +82,11 @@ impl Table {
     }
 
     async fn ask(&self, call: &MoneyCall) -> Report {
-        let MoneyCall::SubmitEvidence {
+        let MoneyCall::Dispute(DisputeCall::SubmitEvidence {
             dispute,
             provider_ref,
             reference,
-        } = call
+        }) = call
         else {
             return ask_provider(&self.provider, call, LIMIT).await;
         };

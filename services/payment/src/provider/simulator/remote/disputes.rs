@@ -80,7 +80,8 @@ pub(super) struct Disputes {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Dispute {
-    dispute_ref: String,
+    #[serde(rename = "dispute_ref")]
+    name: String,
     state: String,
     amount: Money,
     reason: String,
@@ -93,7 +94,7 @@ pub(super) struct Dispute {
 impl From<SeenDispute> for Dispute {
     fn from(seen: SeenDispute) -> Self {
         Self {
-            dispute_ref: seen.provider_ref,
+            name: seen.provider_ref,
             state: seen.state.name().to_lowercase(),
             amount: seen.amount.into(),
             reason: seen.reason,
@@ -111,7 +112,7 @@ impl TryFrom<Dispute> for SeenDispute {
     fn try_from(dispute: Dispute) -> Result<Self, Invalid> {
         let state = DisputeState::parse(&dispute.state.to_uppercase());
         Ok(Self {
-            provider_ref: dispute.dispute_ref,
+            provider_ref: dispute.name,
             state: state.ok_or_else(|| Invalid::new("state", "is none of a dispute"))?,
             amount: dispute.amount.try_into()?,
             reason: dispute.reason,
