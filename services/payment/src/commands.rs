@@ -1,10 +1,12 @@
 //! What callers ask of payments: each command is recorded together with its key, then carried out
 //! by a run of the saga that outlives its caller, then answered from what is stored.
 
+mod disputes;
+
 use crate::audit::Record;
 use crate::catalogue::{Catalogue, QuoteError};
 use crate::charges::Charges;
-use crate::dispute::{self, Evidence};
+use crate::dispute;
 use crate::error::Error;
 use crate::fact::Turn;
 use crate::payment::{CaptureMethod, Item, Order, Payment};
@@ -15,7 +17,7 @@ use crate::routing::Wish;
 use crate::saga::{Saga, audit_outcome};
 use crate::store::{Begun, Decision, Opened, Recorded, Store, Viewer, Work};
 use crate::wire;
-use kernel::{Currency, DisputeId, Money, PaymentId};
+use kernel::{Currency, Money, PaymentId};
 use mesh_store::idempotency::{Claim, Key};
 use std::sync::Arc;
 use std::time::Duration;
@@ -213,31 +215,6 @@ impl Commands {
         .await
     }
 
-    /// Hands in evidence against a dispute.
-    pub async fn submit_evidence(
-        &self,
-        request: Request,
-        id: DisputeId,
-        evidence: Evidence,
-    ) -> Result<Answer, Error> {
-        let payment = self.of_dispute(&request, id).await?;
-        self.command(request, payment, |payment, turn| {
-            payment.submit_evidence(turn, id, &evidence)?;
-            Ok(Some(Begun::Response(id)))
-        })
-        .await
-    }
-
-    /// Gives a dispute up.
-    pub async fn accept_dispute(&self, request: Request, id: DisputeId) -> Result<Answer, Error> {
-        let payment = self.of_dispute(&request, id).await?;
-        self.command(request, payment, |payment, turn| {
-            payment.accept_dispute(turn, id)?;
-            Ok(Some(Begun::Response(id)))
-        })
-        .await
-    }
-
     /// Does once more what a stored webhook asked for, which named `reference` of a payment.
     pub async fn replay_webhook(
         &self,
@@ -328,14 +305,6 @@ impl Commands {
         let attempt = payment.and_then(|payment| payment.attempts.last().map(|last| last.id));
         let reference = attempt.map(|attempt| attempt.to_string());
         Ok(reference.or_else(|| event.signed.then(String::new)))
-    }
-
-    /// The payment that a dispute belongs to, where whoever asks may see it.
-    async fn of_dispute(&self, request: &Request, id: DisputeId) -> Result<PaymentId, Error> {
-        let payment = self.store.payment_of_dispute(id).await?;
-        let payment = payment.filter(|of| request.viewer.sees(&of.order.principal));
-        let payment = payment.ok_or_else(|| Error::DisputeNotFound(id.to_string()))?;
-        Ok(payment.id)
     }
 
     async fn command(

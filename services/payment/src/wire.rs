@@ -2,20 +2,22 @@
 //! Deliberately one-way; requests are read in `grpc.rs`.
 
 pub mod disputes;
+mod events;
+
+pub use events::event;
 
 use crate::audit::Sealed;
 use crate::capture::{Capture, CaptureState, Line, tax_of};
 use crate::charges::{ChargeLine, Part, Size};
-use crate::fact::{Fact, Reversed};
 use crate::failure::Failure;
-use crate::ledger::{Source, Split};
+use crate::ledger::Source;
 use crate::payment::{CaptureMethod, Item, Payment};
 use crate::refund::{Refund, RefundState};
-use crate::sales::{SaleLine, SalesRow};
+use crate::sales::SalesRow;
 use crate::state::State;
 use crate::store::{Begun, LedgerAccount, LedgerEntry, StoredWebhook};
 use crate::unresolved::{CallKind, Unresolved};
-use kernel::{Currency, Money, RefundId};
+use kernel::{Currency, Money};
 use prost::Message as _;
 use proto::commerce::money::v1 as pbm;
 use proto::commerce::payment::v1 as pb;
@@ -302,12 +304,6 @@ fn beside(
     (tax, minor(currency, shipping.net_minor))
 }
 
-/// The same of an event.
-fn split_beside(split: &Split) -> (Option<pbm::Money>, Option<pbm::Money>) {
-    let some = |amount: Money| Some(amount).filter(|amount| !amount.is_zero()).map(money);
-    (some(split.tax), some(split.shipping))
-}
-
 fn failure(failure: &Failure) -> pb::Failure {
     pb::Failure {
         code: failure.code.name().to_owned(),
@@ -361,145 +357,6 @@ pub fn ledger_entry(entry: LedgerEntry) -> pb::LedgerTransaction {
             })
             .collect(),
         create_time: Some(timestamp(entry.recorded_at_us)),
-    }
-}
-
-/// An event's kind (its routing key), whether somebody must consume it, and its body.
-pub fn event(payment: &Payment, fact: &Fact) -> (&'static str, bool, Vec<u8>) {
-    let payment_id = payment.id.to_string();
-    match fact {
-        Fact::Created => {
-            let body = pb::PaymentCreated {
-                payment: Some(self::payment(payment)),
-            };
-            ("payment.PaymentCreated.v1", false, body.encode_to_vec())
-        }
-        Fact::Authorized => {
-            let amount = minor(payment.order.currency, payment.amount_minor);
-            let body = pb::PaymentAuthorized { payment_id, amount };
-            ("payment.PaymentAuthorized.v1", false, body.encode_to_vec())
-        }
-        Fact::Captured {
-            capture,
-            amount,
-            split,
-            sold_at_us,
-            lines,
-        } => {
-            let (tax_amount, shipping_amount) = split_beside(split);
-            let body = pb::PaymentCaptured {
-                payment_id,
-                tax_amount,
-                shipping_amount,
-                capture_id: capture.to_string(),
-                lines: lines.iter().map(sale_line).collect(),
-                amount: Some(money(*amount)),
-                sold_at: Some(timestamp(*sold_at_us)),
-            };
-            ("payment.PaymentCaptured.v1", true, body.encode_to_vec())
-        }
-        Fact::Succeeded => {
-            let body = pb::PaymentSucceeded {
-                payment: Some(self::payment(payment)),
-            };
-            ("payment.PaymentSucceeded.v1", false, body.encode_to_vec())
-        }
-        Fact::Declined(failure) => {
-            let failure = Some(self::failure(failure));
-            let body = pb::PaymentDeclined {
-                payment_id,
-                failure,
-            };
-            ("payment.PaymentDeclined.v1", false, body.encode_to_vec())
-        }
-        Fact::Canceled(reason) => {
-            let body = pb::PaymentCanceled {
-                payment_id,
-                reason: reason.name().to_owned(),
-            };
-            ("payment.PaymentCanceled.v1", false, body.encode_to_vec())
-        }
-        Fact::Refunded {
-            refund,
-            amount,
-            split,
-            refunded_at_us,
-            lines,
-        } => {
-            let (tax_amount, shipping_amount) = split_beside(split);
-            let body = pb::RefundSucceeded {
-                payment_id,
-                tax_amount,
-                shipping_amount,
-                refund_id: refund.to_string(),
-                lines: lines.iter().map(sale_line).collect(),
-                amount: Some(money(*amount)),
-                refunded_at: Some(timestamp(*refunded_at_us)),
-            };
-            ("payment.RefundSucceeded.v1", true, body.encode_to_vec())
-        }
-        Fact::RefundFailed {
-            refund,
-            failure,
-            reversed,
-        } => {
-            let body = refund_failed(payment_id, *refund, failure, reversed.as_ref());
-            let mandatory = body.reversed; // Somebody has added up what is taken back.
-            ("payment.RefundFailed.v1", mandatory, body.encode_to_vec())
-        }
-        Fact::DisputeOpened(of) => {
-            let dispute = Some(disputes::of(payment, of));
-            let body = pb::DisputeOpened { dispute };
-            ("payment.DisputeOpened.v1", false, body.encode_to_vec())
-        }
-        Fact::DisputeUpdated(of) => {
-            let dispute = Some(disputes::of(payment, of));
-            let body = pb::DisputeUpdated { dispute };
-            ("payment.DisputeUpdated.v1", false, body.encode_to_vec())
-        }
-        Fact::DisputeClosed(of) => {
-            let dispute = Some(disputes::of(payment, of));
-            let body = pb::DisputeClosed { dispute };
-            ("payment.DisputeClosed.v1", false, body.encode_to_vec())
-        }
-    }
-}
-
-fn refund_failed(
-    payment_id: String,
-    refund: RefundId,
-    failure: &Failure,
-    reversed: Option<&Reversed>,
-) -> pb::RefundFailed {
-    let failed = pb::RefundFailed {
-        payment_id,
-        refund_id: refund.to_string(),
-        failure: Some(self::failure(failure)),
-        ..pb::RefundFailed::default()
-    };
-    let Some(reversed) = reversed else {
-        return failed;
-    };
-    let (tax_amount, shipping_amount) = split_beside(&reversed.split);
-    pb::RefundFailed {
-        reversed: true,
-        lines: reversed.lines.iter().map(sale_line).collect(),
-        amount: Some(money(reversed.amount)),
-        tax_amount,
-        shipping_amount,
-        restocked: reversed.restocked,
-        reversed_at: Some(timestamp(reversed.reversed_at_us)),
-        ..failed
-    }
-}
-
-fn sale_line(line: &SaleLine) -> pb::SaleLine {
-    pb::SaleLine {
-        product_id: line.product_id.clone(),
-        sku: line.sku.clone(),
-        category: line.category.clone(),
-        quantity: line.quantity,
-        amount: minor(line.currency, line.amount_minor),
     }
 }
 

@@ -11,6 +11,7 @@ mod charges;
 mod check;
 pub(crate) mod crash;
 mod disputes;
+mod disputes_amiss;
 mod flows;
 pub(crate) mod fuse;
 mod idempotency;
