@@ -293,7 +293,7 @@ impl Csv {
 fn piece(text: String) -> pb::ExportLedgerResponse {
     let body = HttpBody {
         content_type: "text/csv; charset=utf-8".to_owned(),
-        data: text.into_bytes().into(),
+        data: text.into_bytes(),
         extensions: Vec::new(),
     };
     pb::ExportLedgerResponse { body: Some(body) }

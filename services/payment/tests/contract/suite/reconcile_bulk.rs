@@ -156,7 +156,7 @@ async fn fill(world: &World, seed: u64) -> (Expected, Expected) {
     let (mut all, mut open) = (Expected::new(), Expected::new());
     let mut number = 0;
     while bulk.movements < TRANSACTIONS {
-        let at_us = NOW_US - 40 * DAY_US + i64::try_from(number).unwrap() * 150 * SECOND_US;
+        let at_us = NOW_US - 40 * DAY_US + i64::from(number) * 150 * SECOND_US;
         if number % 120 == 7 && all.len() < PLANTED {
             let (kind, reference, safe) = plant(&mut bulk, at_us, all.len());
             all.insert((kind, reference.clone()));
