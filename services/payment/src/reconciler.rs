@@ -14,7 +14,7 @@ use crate::reconcile::{
     Case, Discrepancy, Finding, Kind, Phase, Run, RunState, compare, is_compared, stranger,
 };
 use crate::store::Viewer;
-use crate::store::reconcile::{Booking, EntriesQuery, Outcome, Reconciliations, RunLease};
+use crate::store::reconcile::{Booking, Outcome, PageQuery, Reconciliations, RunLease, Touched};
 use crate::wire::method;
 use kernel::{Money, PaymentId, SettlementId};
 use mesh::{CallContext, Principal};
@@ -263,20 +263,12 @@ impl Reconciler {
                 Ok(mut page) => {
                     run.lines += i64::try_from(page.transactions.len()).unwrap_or(i64::MAX);
                     page.transactions.retain(|line| is_compared(line.kind));
-                    let touched = self.store.keep(&run.provider, &page.transactions).await?;
-                    let mut findings = compared(&touched.cases, run.until_us);
-                    let strangers = touched.strangers.iter();
-                    findings.extend(strangers.filter_map(|line| stranger(line, run.until_us)));
-                    Ok((
-                        Outcome {
-                            findings,
-                            gone: Vec::new(),
-                        },
-                        page.next,
-                    ))
+                    self.store.keep(&run.provider, &page.transactions).await?;
+                    Ok((Outcome::default(), page.next))
                 }
                 Err(error) => Err(error),
             },
+            Phase::Lines => Ok(self.lines(run).await?),
             Phase::Entries => Ok(self.entries(run).await?),
             Phase::Settlements => match self
                 .ask(provider.settlements(Some(&place(provider, run))))
@@ -284,13 +276,7 @@ impl Reconciler {
             {
                 Ok(page) => {
                     let findings = self.settle(run, page.lines).await?;
-                    Ok((
-                        Outcome {
-                            findings,
-                            gone: Vec::new(),
-                        },
-                        page.next,
-                    ))
+                    Ok((found(findings), page.next))
                 }
                 Err(error) => Err(error),
             },
@@ -308,26 +294,30 @@ impl Reconciler {
         tokio::time::timeout(limit, call).await.map_err(late)?
     }
 
+    /// What the provider has listed, compared payment by payment.
+    async fn lines(&self, run: &Run) -> Result<(Outcome, Option<String>), Error> {
+        let page = self.store.lines(&self.query(run)).await?;
+        let findings = touched(&page.touched, run.until_us);
+        Ok((found(findings), page.last.map(next_after)))
+    }
+
     /// Our entries that the provider may not have.
     async fn entries(&self, run: &Run) -> Result<(Outcome, Option<String>), Error> {
-        let query = EntriesQuery {
+        let page = self.store.entries(&self.query(run)).await?;
+        let cases = self.store.cases(&run.provider, &page.payments).await?;
+        let findings = compared(&cases, run.until_us);
+        Ok((found(findings), page.last.map(next_after)))
+    }
+
+    /// The next page of what a run is at, here.
+    fn query(&self, run: &Run) -> PageQuery {
+        PageQuery {
             provider: run.provider.clone(),
             since_us: run.since_us,
             until_us: run.until_us,
             after: parse_after(&run.place),
             limit: i64::from(self.config.page_max),
-        };
-        let page = self.store.entries(&query).await?;
-        let cases = self.store.cases(&run.provider, &page.payments).await?;
-        let findings = compared(&cases, run.until_us);
-        let next = page.last.map(|(at_us, id)| format!("{at_us} {id}"));
-        Ok((
-            Outcome {
-                findings,
-                gone: Vec::new(),
-            },
-            next,
-        ))
+        }
     }
 
     /// Books what was not booked yet; what was booked with another amount is a discrepancy.
@@ -384,14 +374,8 @@ impl Reconciler {
             .filter(|one| one.finding.payment.is_none())
             .map(|one| one.finding.provider_id.clone())
             .collect();
-        let touched = self.store.look_again(&run.provider, &unknown).await?;
-        findings.extend(compared(&touched.cases, run.until_us));
-        findings.extend(
-            touched
-                .strangers
-                .iter()
-                .filter_map(|line| stranger(line, run.until_us)),
-        );
+        let again = self.store.look_again(&run.provider, &unknown).await?;
+        findings.extend(touched(&again, run.until_us));
         let gone = gone(&open, &findings);
         Ok((Outcome { findings, gone }, next))
     }
@@ -456,6 +440,26 @@ fn place(provider: &dyn Provider, run: &Run) -> String {
     } else {
         run.place.clone()
     }
+}
+
+/// What differs on a page.
+fn found(findings: Vec<Finding>) -> Outcome {
+    Outcome {
+        findings,
+        gone: Vec::new(),
+    }
+}
+
+/// What differs in the payments that lines belong to, and the lines that belong to none.
+fn touched(touched: &Touched, until_us: i64) -> Vec<Finding> {
+    let mut findings = compared(&touched.cases, until_us);
+    let strangers = touched.strangers.iter();
+    findings.extend(strangers.filter_map(|line| stranger(line, until_us)));
+    findings
+}
+
+fn next_after((at_us, id): (i64, String)) -> String {
+    format!("{at_us} {id}")
 }
 
 fn parse_after(place: &str) -> Option<(i64, String)> {

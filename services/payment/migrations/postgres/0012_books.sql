@@ -13,6 +13,7 @@ CREATE TABLE statement_lines (
     payment_id       text COLLATE "C",              -- NULL: no payment of ours was found for it
     PRIMARY KEY (provider, provider_id)
 );
+CREATE INDEX statement_lines_by_time ON statement_lines (provider, booked_at_us, provider_id);
 CREATE INDEX statement_lines_of_payment ON statement_lines (payment_id) WHERE payment_id IS NOT NULL;
 
 -- What providers kept and paid out, each line once; its entry in the books has its id as the source. Append-only.

@@ -1,7 +1,7 @@
 //! Reconciliation: what a provider lists, compared with captures, refunds and the books.
 //!
-//! A run reads the provider's lists page by page, then walks through our own entries, then looks again at what was
-//! found and is still open. [`compare`] decides; what differs is kept once, however often it is found. Deliberately
+//! A run reads the provider's lists page by page, then walks through what they had and through our own entries, then
+//! looks again at what was found and is still open. [`compare`] decides; what differs is kept once, however often it is found. Deliberately
 //! missing: writing states. What is pending here and done there is asked about through the saga; all else that is no
 //! missing fee or payout waits for a person.
 
@@ -165,8 +165,10 @@ pub struct Discrepancy {
 /// What a run is at, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Reads the provider's transactions.
+    /// Reads the provider's transactions, and keeps them.
     Transactions,
+    /// Walks through what the provider has listed; only now, for what is not read yet is not missing.
+    Lines,
     /// Walks through our own entries.
     Entries,
     /// Reads fees and payouts, and books them.
@@ -177,8 +179,9 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in their order.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Transactions,
+        Self::Lines,
         Self::Entries,
         Self::Settlements,
         Self::Open,
@@ -188,6 +191,7 @@ impl Phase {
     pub fn name(self) -> &'static str {
         match self {
             Self::Transactions => "transactions",
+            Self::Lines => "lines",
             Self::Entries => "entries",
             Self::Settlements => "settlements",
             Self::Open => "open",
@@ -389,13 +393,19 @@ mod tests {
             (run.phase, run.place.as_str()),
             (Phase::Transactions, "page 2")
         );
-        let phases: Vec<Phase> = (0..4)
+        let phases: Vec<Phase> = (0..5)
             .map(|_| {
                 run.advance(None, 3_000);
                 run.phase
             })
             .collect();
-        let expected = [Phase::Entries, Phase::Settlements, Phase::Open, Phase::Open];
+        let expected = [
+            Phase::Lines,
+            Phase::Entries,
+            Phase::Settlements,
+            Phase::Open,
+            Phase::Open,
+        ];
         assert_eq!(phases, expected);
         assert_eq!(
             (run.state, run.finished_at_us),

@@ -68,12 +68,12 @@ impl Storage {
     }
 
     /// An id as it stands in the tables.
-    pub(crate) fn key(&self, _: &str, uuid: Uuid) -> String {
+    pub(crate) fn key(_: &str, uuid: Uuid) -> String {
         format!("'{uuid}'")
     }
 
     /// What a row of `payments` has here only, as names and values.
-    pub(crate) fn more_of_payments(&self) -> (&'static str, &'static str) {
+    pub(crate) fn more_of_payments() -> (&'static str, &'static str) {
         (", writes", ", 0")
     }
 

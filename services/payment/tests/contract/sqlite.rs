@@ -46,12 +46,12 @@ impl Storage {
     }
 
     /// An id as it stands in the tables.
-    pub(crate) fn key(&self, id: &str, _: Uuid) -> String {
+    pub(crate) fn key(id: &str, _: Uuid) -> String {
         format!("'{id}'")
     }
 
     /// What a row of `payments` has here only, as names and values.
-    pub(crate) fn more_of_payments(&self) -> (&'static str, &'static str) {
+    pub(crate) fn more_of_payments() -> (&'static str, &'static str) {
         ("", "")
     }
 

@@ -6,7 +6,7 @@ use super::super::reconcile::rows::{
     SettlementRow,
 };
 use super::super::reconcile::{
-    Answering, Booking, DiscrepanciesQuery, EntriesPage, EntriesQuery, OpenCount, Outcome,
+    Answering, Booking, DiscrepanciesQuery, EntriesPage, LinesPage, OpenCount, Outcome, PageQuery,
     Reconciliations, Resolution, RunLease, RunsQuery, Touched,
 };
 use super::{PostgresStore, audit, write};
@@ -112,7 +112,7 @@ impl Reconciliations for PostgresStore {
         Ok(last.fetch_one(self.postgres.reads()).await?)
     }
 
-    async fn keep(&self, provider: &str, lines: &[Line]) -> Result<Touched, Error> {
+    async fn keep(&self, provider: &str, lines: &[Line]) -> Result<(), Error> {
         let mut write = self.postgres.begin().await?;
         let found = payments_of(&mut write, provider, lines).await?;
         let kept: Vec<LineRow> = lines
@@ -130,9 +130,34 @@ impl Reconciliations for PostgresStore {
         .bind(document(&kept))
         .execute(&mut *write)
         .await?;
-        let touched = touched(&mut write, provider, lines, &found).await?;
         write.commit().await?;
-        Ok(touched)
+        Ok(())
+    }
+
+    async fn lines(&self, query: &PageQuery) -> Result<LinesPage, Error> {
+        let beginning = (query.since_us, String::new());
+        let (at_us, id) = query.after.clone().unwrap_or(beginning);
+        let mut read = self.postgres.reads().acquire().await?;
+        let rows: Vec<LineRow> = sqlx::query_as(
+            "SELECT * FROM statement_lines WHERE provider = $1 AND (booked_at_us, provider_id) > ($2, $3) \
+             AND booked_at_us <= $4 ORDER BY booked_at_us, provider_id LIMIT $5",
+        )
+        .bind(&query.provider)
+        .bind(at_us)
+        .bind(id)
+        .bind(query.until_us)
+        .bind(query.limit)
+        .fetch_all(&mut *read)
+        .await?;
+        let lines = rows.into_iter().map(LineRow::read);
+        let lines = lines.collect::<Result<Vec<_>, _>>()?;
+        let found = payments_of(&mut read, &query.provider, &lines).await?;
+        Ok(LinesPage {
+            touched: touched(&mut read, &query.provider, &lines, &found).await?,
+            last: lines
+                .last()
+                .map(|last| (last.booked_at_us, last.id.clone())),
+        })
     }
 
     async fn look_again(&self, provider: &str, ids: &[String]) -> Result<Touched, Error> {
@@ -165,7 +190,7 @@ impl Reconciliations for PostgresStore {
         Ok(touched)
     }
 
-    async fn entries(&self, query: &EntriesQuery) -> Result<EntriesPage, Error> {
+    async fn entries(&self, query: &PageQuery) -> Result<EntriesPage, Error> {
         let after = query.after.as_ref();
         let after = after.map(|(at_us, id)| Ok((*at_us, TransactionId::parse(id)?.uuid())));
         let after = after

@@ -47,19 +47,28 @@ pub struct Booking {
     pub entry: Transaction,
 }
 
-/// Our entries of a while, page by page.
+/// A provider's lines or our entries of a while, page by page.
 #[derive(Debug, Clone)]
-pub struct EntriesQuery {
-    /// Of payments of this provider.
+pub struct PageQuery {
+    /// Of this provider, or of payments of this provider.
     pub provider: String,
-    /// Recorded since.
+    /// Booked since.
     pub since_us: i64,
-    /// Recorded up to this time, which is part of it.
+    /// Booked up to this time, which is part of it.
     pub until_us: i64,
-    /// After this time and entry.
+    /// After this time and id.
     pub after: Option<(i64, String)>,
     /// At most so many.
     pub limit: i64,
+}
+
+/// A page of a provider's lines.
+#[derive(Debug, Default)]
+pub struct LinesPage {
+    /// Whom they belong to.
+    pub touched: Touched,
+    /// The last line, where there was one.
+    pub last: Option<(i64, String)>,
 }
 
 /// A page of our entries.
@@ -156,14 +165,17 @@ pub trait Reconciliations: Send + Sync {
     /// When a run with a provider was last asked for.
     async fn last_requested(&self, provider: &str) -> Result<Option<i64>, Error>;
 
-    /// Keeps lines of a provider, each once, and says whom they belong to.
-    async fn keep(&self, provider: &str, lines: &[Line]) -> Result<Touched, Error>;
+    /// Keeps lines of a provider, each once.
+    async fn keep(&self, provider: &str, lines: &[Line]) -> Result<(), Error>;
+
+    /// A page of the lines that are kept, by when they were booked, and whom they belong to.
+    async fn lines(&self, query: &PageQuery) -> Result<LinesPage, Error>;
 
     /// Looks again whom lines belong to that belonged to nobody, by the provider's ids.
     async fn look_again(&self, provider: &str, ids: &[String]) -> Result<Touched, Error>;
 
     /// A page of our entries.
-    async fn entries(&self, query: &EntriesQuery) -> Result<EntriesPage, Error>;
+    async fn entries(&self, query: &PageQuery) -> Result<EntriesPage, Error>;
 
     /// Payments with everything that is known of them.
     async fn cases(&self, provider: &str, payments: &[PaymentId]) -> Result<Vec<Case>, Error>;

@@ -13,6 +13,7 @@ use payment::store::books::Closing;
 use proto::commerce::payment::v1 as pb;
 use proto::commerce::payment::v1::payment_service_server::PaymentService as _;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tonic::{Code, Request};
 
 /// Account and currency, and what they come to.
@@ -232,7 +233,12 @@ async fn an_entry_that_comes_too_late_is_dated_anew() {
         .close(None, &closing, &record, &|_| Vec::new())
         .await
         .unwrap();
-    let late = process.create(&world, Buy::some()).await.unwrap();
+    // It is not answered before it is booked, and this clock stands still.
+    let waits = process.create(&world, Buy::some());
+    tokio::time::timeout(Duration::from_secs(2), waits)
+        .await
+        .unwrap_err();
+    let late = world.payments().await.remove(0);
     assert_eq!(
         world.storage.count("ledger_transactions").await,
         0,
@@ -241,7 +247,8 @@ async fn an_entry_that_comes_too_late_is_dated_anew() {
     world.clock.advance(11 * SECOND_US);
     world.outlast_leases().await;
     world.settle(&process).await;
-    assert_eq!(process.payment(&late.id).await.state, State::Succeeded);
+    let booked = process.payment(&late.id.to_string()).await;
+    assert_eq!(booked.state, State::Succeeded);
     let entries = process.store.entries(None, None, 9).await.unwrap();
     assert_eq!(entries.len(), 1);
     assert!(entries[0].recorded_at_us >= closing.until_us);

@@ -1,5 +1,6 @@
 //! Many payments at once, written past the service and the simulator: what thousands of purchases leave behind in both.
 
+use crate::storage::Storage;
 use crate::suite::world::World;
 use kernel::{AttemptId, CaptureId, PaymentId, RefundId, TransactionId};
 use rand::rngs::StdRng;
@@ -140,7 +141,6 @@ impl<'a> Bulk<'a> {
     }
 
     fn payment(&mut self, sale: &Sale, capture: Here, refund: Here) {
-        let storage = &self.world.storage;
         let (amount, at) = (sale.amount_minor, sale.at_us);
         let open = capture == Here::Pending;
         let captured = if open { 0 } else { amount };
@@ -152,9 +152,9 @@ impl<'a> Bulk<'a> {
         let item = format!(
             r#"[{{"sku":"A","quantity":1,"product_id":"prd_1","title":"A","category":"c","unit_price_minor":{amount}}}]"#
         );
-        let payment = storage.key(&sale.payment.to_string(), sale.payment.uuid());
-        let attempt = storage.key(&sale.attempt.to_string(), sale.attempt.uuid());
-        let (names, values) = storage.more_of_payments();
+        let payment = Storage::key(&sale.payment.to_string(), sale.payment.uuid());
+        let attempt = Storage::key(&sale.attempt.to_string(), sale.attempt.uuid());
+        let (names, values) = Storage::more_of_payments();
         self.ours.add(
             &format!(
                 "payments (id, principal, order_ref, customer_ref, currency, amount_minor, captured_minor, \
@@ -187,10 +187,7 @@ impl<'a> Bulk<'a> {
 
     fn capture_row(&mut self, sale: &Sale, here: Here, payment: &str, attempt: &str) {
         let (amount, at) = (sale.amount_minor, sale.at_us);
-        let id = self
-            .world
-            .storage
-            .key(&sale.capture.to_string(), sale.capture.uuid());
+        let id = Storage::key(&sale.capture.to_string(), sale.capture.uuid());
         let (state, captured_at) = match here {
             Here::Pending => ("pending", "NULL".to_owned()),
             _ => ("succeeded", at.to_string()),
@@ -222,7 +219,7 @@ impl<'a> Bulk<'a> {
         attempt: &str,
     ) {
         let (amount, at) = (sale.refund_minor, sale.at_us + 1);
-        let id = self.world.storage.key(&refund.to_string(), refund.uuid());
+        let id = Storage::key(&refund.to_string(), refund.uuid());
         let state = match here {
             Here::Pending => "pending",
             Here::Failed => "failed",
@@ -248,7 +245,7 @@ impl<'a> Bulk<'a> {
 
     fn book(&mut self, kind: &str, payment: &str, source: &str, at: i64, sides: [(&str, i64); 2]) {
         let id = TransactionId::generate(at);
-        let id = self.world.storage.key(&id.to_string(), id.uuid());
+        let id = Storage::key(&id.to_string(), id.uuid());
         self.ours.add(
             "ledger_transactions (id, kind, payment_id, source_id, recorded_at_us)",
             format!("({id}, '{kind}', {payment}, {source}, {at})"),
