@@ -3,7 +3,7 @@
 use crate::suite::api::{api, as_operator, reason};
 use crate::suite::bulk::{Bulk, Here, There};
 use crate::suite::reconcile_bulk::{kept, last_run, start};
-use crate::suite::world::{Buy, NOW_US, SECOND_US, World, owned};
+use crate::suite::world::{Buy, NOW_US, Process, SECOND_US, World, owned};
 use kernel::day::DAY_US;
 use payment::audit::Record;
 use payment::provider::simulator::Faults;
@@ -368,15 +368,7 @@ async fn a_person_resolves_what_stays_and_it_is_found_no_more() {
             ("paid by transfer", "boss")
         );
     }
-    super::audit::seal(&*process.audit).await;
-    let query = AuditQuery {
-        object: Some(one.id.clone()),
-        limit: 10,
-        ..AuditQuery::default()
-    };
-    let records = process.audit.records(&query).await.unwrap();
-    assert_eq!(records.len(), 1, "once, and by whom");
-    assert_eq!(records[0].record.principal, "boss");
+    is_recorded_once(&process, &one.id).await;
 
     world.clock.advance(HOUR_US);
     start(&process, "second").await;
@@ -384,4 +376,17 @@ async fn a_person_resolves_what_stays_and_it_is_found_no_more() {
     let second = last_run(&process).await;
     assert_eq!((second.found, second.resolved), (0, 0));
     assert_eq!(list(any, pb::discrepancy::Status::Open).await.len(), 5);
+}
+
+/// That a person resolved it is in the audit trail, once, and who it was.
+async fn is_recorded_once(process: &Process, discrepancy: &str) {
+    super::audit::seal(&*process.audit).await;
+    let query = AuditQuery {
+        object: Some(discrepancy.to_owned()),
+        limit: 10,
+        ..AuditQuery::default()
+    };
+    let records = process.audit.records(&query).await.unwrap();
+    assert_eq!(records.len(), 1, "once, and by whom");
+    assert_eq!(records[0].record.principal, "boss");
 }
