@@ -453,6 +453,7 @@ impl Shop {
             faults: self.options.provider_faults,
             webhook_delay_ms: 100,
             late_webhook_delay_ms: 2_000,
+            bank_delay_ms: 100,
             ..SimulatorConfig::default()
         }
     }

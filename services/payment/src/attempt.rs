@@ -166,6 +166,8 @@ pub struct Attempt {
     pub taken: bool,
     /// Whether a webhook asks to look the charge up.
     pub check: bool,
+    /// When the disputes of its charge are looked up next; nothing: there is no reason to.
+    pub disputes: Option<Progress>,
     /// When the provider's authorisation ends.
     pub authorization_expires_at_us: Option<i64>,
     /// Where the stock stands.
@@ -194,6 +196,7 @@ impl Attempt {
             reversal: Asked::at(now_us),
             taken: false,
             check: false,
+            disputes: None,
             authorization_expires_at_us: None,
             hold: Hold::None,
             reservation: None,

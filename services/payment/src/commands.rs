@@ -1,20 +1,23 @@
 //! What callers ask of payments: each command is recorded together with its key, then carried out
 //! by a run of the saga that outlives its caller, then answered from what is stored.
 
+mod disputes;
+
 use crate::audit::Record;
 use crate::catalogue::{Catalogue, QuoteError};
 use crate::charges::Charges;
+use crate::dispute;
 use crate::error::Error;
 use crate::fact::Turn;
 use crate::payment::{CaptureMethod, Item, Order, Payment};
-use crate::provider::{WebhookError, WebhookEvent};
-use crate::refund::Wanted;
+use crate::provider::{Provider, WebhookError, WebhookEvent};
+use crate::refund::{How, Wanted};
 use crate::rejection::Rejection;
 use crate::routing::Wish;
 use crate::saga::{Saga, audit_outcome};
-use crate::store::{Decision, Opened, Recorded, Store, Viewer, Work};
+use crate::store::{Begun, Decision, Opened, Recorded, Store, Viewer, Work};
 use crate::wire;
-use kernel::{Currency, Money, PaymentId, RefundId};
+use kernel::{Currency, Money, PaymentId};
 use mesh_store::idempotency::{Claim, Key};
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,7 +152,7 @@ impl Commands {
                 effects: turn.effects,
                 next,
                 pause: false,
-                refund: None,
+                begun: None,
             };
             let (by, method) = (&request.principal, request.method);
             audit(&payment, &mut decision, by, method, wish.now_us);
@@ -204,13 +207,11 @@ impl Commands {
         request: Request,
         id: PaymentId,
         wanted: Wanted,
-        restock: bool,
-        reason: String,
+        how: How,
     ) -> Result<Answer, Error> {
         self.command(request, id, |payment, turn| {
-            payment
-                .refund(turn, &wanted, restock, reason.clone())
-                .map(Some)
+            let refund = payment.refund(turn, &wanted, how.clone())?;
+            Ok(Some(Begun::Refund(refund)))
         })
         .await
     }
@@ -254,7 +255,7 @@ impl Commands {
                     WebhookError::Signature(why) => Error::Signature(why),
                     WebhookError::Body(invalid) => Error::from(invalid),
                 })?;
-        let Some(reference) = self.named(&event).await? else {
+        let Some(reference) = self.named(&**from, &event).await? else {
             return Ok(()); // A hint about nothing of ours.
         };
         let mut decide = |payment: &mut Payment, holds_lease: bool| {
@@ -285,8 +286,19 @@ impl Commands {
         Ok(())
     }
 
-    /// What an event is to be stored under: of a payment, its latest attempt. Nothing: it is not stored.
-    async fn named(&self, event: &WebhookEvent) -> Result<Option<String>, Error> {
+    /// What an event is to be stored under: of a payment, its latest attempt. Nothing: it is not stored. An error where
+    /// the provider has to be asked and does not answer: it sends the webhook again.
+    async fn named(
+        &self,
+        provider: &dyn Provider,
+        event: &WebhookEvent,
+    ) -> Result<Option<String>, Error> {
+        if let Some(charge) = &event.disputed_charge {
+            let named = provider.reference_of(charge).await;
+            let named = named.map_err(|error| Error::ProviderUnavailable(error.to_string()))?;
+            let reference = named.map(|charge| dispute::reference_of(&charge));
+            return Ok(reference.or_else(|| event.signed.then(String::new)));
+        }
         let Ok(id) = PaymentId::parse(&event.reference) else {
             return Ok(event.signed.then(|| event.reference.clone()));
         };
@@ -300,9 +312,7 @@ impl Commands {
         &self,
         request: Request,
         id: PaymentId,
-        command: impl Fn(&mut Payment, &mut Turn<'_>) -> Result<Option<RefundId>, Rejection>
-        + Send
-        + Sync,
+        command: impl Fn(&mut Payment, &mut Turn<'_>) -> Result<Option<Begun>, Rejection> + Send + Sync,
     ) -> Result<Answer, Error> {
         self.prepared(request, id, |_| {}, command).await
     }
@@ -313,9 +323,7 @@ impl Commands {
         request: Request,
         id: PaymentId,
         prepare: impl Fn(&mut Payment) + Send + Sync,
-        command: impl Fn(&mut Payment, &mut Turn<'_>) -> Result<Option<RefundId>, Rejection>
-        + Send
-        + Sync,
+        command: impl Fn(&mut Payment, &mut Turn<'_>) -> Result<Option<Begun>, Rejection> + Send + Sync,
     ) -> Result<Answer, Error> {
         let key = request.key();
         let wish = self.saga.wish();
@@ -382,7 +390,7 @@ impl Commands {
         };
         let Recorded {
             payment,
-            refund,
+            begun,
             work,
             answer,
         } = recorded;
@@ -409,7 +417,7 @@ impl Commands {
             let Some(key) = &key else {
                 let stored = self.store.payment(payment).await?;
                 let stored = stored.ok_or_else(|| Error::PaymentNotFound(payment.to_string()))?;
-                let bytes = wire::answer(method, &stored, refund);
+                let bytes = wire::answer(method, &stored, begun);
                 return Ok(Answer {
                     bytes,
                     replayed: false,
@@ -457,7 +465,7 @@ impl Commands {
 
 /// Adds to a decision who made it.
 fn audit(payment: &Payment, decision: &mut Decision, by: &str, method: &str, now_us: i64) {
-    let outcome = audit_outcome(payment, &decision.effects, decision.refund);
+    let outcome = audit_outcome(payment, &decision.effects, decision.begun);
     let record = Record::new(by, method, payment.id.to_string(), outcome, now_us);
     decision.effects.audit.push(record);
 }

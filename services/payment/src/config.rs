@@ -1,5 +1,6 @@
 //! The service's settings. Every key has a default that is safe in production.
 
+use crate::dispute::EvidenceRules;
 use crate::limits::Limit;
 use crate::policy::Rules;
 use crate::provider::simulator::{RemoteConfig, SimulatorConfig};
@@ -236,6 +237,17 @@ pub struct SagaConfig {
     pub late_success_s: u32,
     /// After this time an unknown outcome is listed for a person, in seconds; it is looked up all the same.
     pub escalate_s: u32,
+    /// How often the provider is asked about a dispute that is not decided, in seconds: its webhooks may be lost.
+    pub dispute_look_up_s: u32,
+    /// How many files of evidence are taken for a dispute.
+    pub evidence_files_max: usize,
+    /// How long one of them may be, in bytes.
+    pub evidence_file_bytes_max: usize,
+    /// How long all texts and files of evidence may be, in bytes. As base64 they must fit into the edge's
+    /// `limits.body_bytes_max` and into `mesh.message_bytes_max`; Stripe takes 4.5 MB.
+    pub evidence_bytes_max: usize,
+    /// How long one text of evidence may be, in characters.
+    pub evidence_text_characters_max: usize,
 }
 
 impl Default for SagaConfig {
@@ -259,6 +271,11 @@ impl Default for SagaConfig {
             settle_ms: 15_000,
             late_success_s: 24 * 3_600,
             escalate_s: 3_600,
+            dispute_look_up_s: 6 * 3_600,
+            evidence_files_max: 9,
+            evidence_file_bytes_max: 512 * 1024,
+            evidence_bytes_max: 720 * 1024,
+            evidence_text_characters_max: 20_000,
         }
     }
 }
@@ -285,6 +302,14 @@ impl SagaConfig {
             captures_later: provider.is_none_or(|provider| provider.manual_capture),
             voids: provider.is_none_or(|provider| provider.void),
             captures_in_parts: provider.is_none_or(|provider| provider.partial_capture),
+            disputes: provider.is_none_or(|provider| provider.disputes),
+            dispute_look_up_us: seconds(self.dispute_look_up_s),
+            evidence: EvidenceRules {
+                files_max: self.evidence_files_max,
+                file_bytes_max: self.evidence_file_bytes_max,
+                bytes_max: self.evidence_bytes_max,
+                text_characters_max: self.evidence_text_characters_max,
+            },
         }
     }
 

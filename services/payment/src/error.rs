@@ -30,6 +30,9 @@ pub enum Error {
     /// There is no such refund.
     #[error("refund {0:?} not found")]
     RefundNotFound(String),
+    /// There is no such dispute, or it is another caller's.
+    #[error("dispute {0:?} not found")]
+    DisputeNotFound(String),
     /// There is no such provider.
     #[error("provider {0:?} not found")]
     ProviderNotFound(String),
@@ -67,6 +70,9 @@ pub enum Error {
     /// The product service cannot be reached; nothing was stored.
     #[error("the product service is unavailable; nothing was stored")]
     ProductUnavailable,
+    /// The provider had to be asked and did not answer; nothing was stored.
+    #[error("the provider cannot be asked now; nothing was stored")]
+    ProviderUnavailable(String),
     /// Changes since this revision are no longer kept, or it has not been given out.
     #[error("revision {revision} is not kept: resume from {oldest} to {newest}")]
     RevisionNotKept {
@@ -137,6 +143,12 @@ impl From<Error> for Status {
                 id,
                 message,
             ),
+            Error::DisputeNotFound(id) => not_found(
+                "DISPUTE_NOT_FOUND",
+                "commerce.payment.v1.Dispute",
+                id,
+                message,
+            ),
             Error::ProviderNotFound(name) => {
                 not_found("PROVIDER_NOT_FOUND", "provider", name, message)
             }
@@ -173,6 +185,10 @@ impl From<Error> for Status {
             Error::InFlight => retry_later(Code::Aborted, "REQUEST_IN_FLIGHT", message),
             Error::ProductUnavailable => {
                 retry_later(Code::Unavailable, "PRODUCT_UNAVAILABLE", message)
+            }
+            Error::ProviderUnavailable(reason) => {
+                tracing::warn!(reason, "a provider could not be asked");
+                retry_later(Code::Unavailable, "PROVIDER_UNAVAILABLE", message)
             }
             Error::RevisionNotKept { oldest, newest, .. } => {
                 let (oldest, newest) = (oldest.to_string(), newest.to_string());
@@ -236,6 +252,32 @@ fn rejected(rejection: Rejection, message: String) -> Status {
             failed("AMOUNT_EXCEEDED", "amount", &[("left_minor", &left)])
         }
         Rejection::NothingCaptured(id) => failed("NOTHING_CAPTURED", &id.to_string(), &[]),
+        Rejection::Disputed {
+            id,
+            disputed_minor,
+            left,
+        } => {
+            let (disputed, left) = (disputed_minor.to_string(), left.amount_minor().to_string());
+            let details = [
+                ("disputed_minor", disputed.as_str()),
+                ("left_minor", left.as_str()),
+            ];
+            failed("DISPUTED", &id.to_string(), &details)
+        }
+        Rejection::DisputeState { id, state, .. } => {
+            failed("DISPUTE_STATE", &id.to_string(), &[("state", state.name())])
+        }
+        Rejection::NoSuchDispute(id) => not_found(
+            "DISPUTE_NOT_FOUND",
+            "commerce.payment.v1.Dispute",
+            id.to_string(),
+            message,
+        ),
+        Rejection::DisputesUnsupported { provider } => failed(
+            "DISPUTES_UNSUPPORTED",
+            &provider,
+            &[("provider", &provider)],
+        ),
         Rejection::NothingLeft(id) => failed("AMOUNT_EXCEEDED", &id.to_string(), &[]),
         Rejection::NothingToPay => failed("NOTHING_TO_PAY", "items", &[]),
         Rejection::PriceChanged { expected, actual } => {

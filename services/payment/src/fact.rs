@@ -2,6 +2,7 @@
 //! entries for the books, lines for the sales. All of it is stored in the transaction of the change.
 
 use crate::audit::Record;
+use crate::dispute::{Dispute, Keeping};
 use crate::failure::Failure;
 use crate::ledger::{Split, Transaction};
 use crate::limits::Spending;
@@ -56,7 +57,30 @@ pub enum Fact {
         refund: RefundId,
         /// Why.
         failure: Failure,
+        /// What was undone, where it had succeeded before.
+        reversed: Option<Reversed>,
     },
+    /// A dispute became known.
+    DisputeOpened(Box<Dispute>),
+    /// A dispute that is not decided has changed.
+    DisputeUpdated(Box<Dispute>),
+    /// A dispute is decided.
+    DisputeClosed(Box<Dispute>),
+}
+
+/// A refund that was undone because its money came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reversed {
+    /// How much came back.
+    pub amount: Money,
+    /// What for.
+    pub split: Split,
+    /// What had been given back, line by line.
+    pub lines: Vec<SaleLine>,
+    /// Whether its units had gone back into stock, or are to: that is not undone.
+    pub restocked: bool,
+    /// When it was known.
+    pub reversed_at_us: i64,
 }
 
 /// One move of the state, for the history.
@@ -83,6 +107,8 @@ pub struct Effects {
     pub sales: Vec<SaleLine>,
     /// What is asked for, against each limit of the caller; what exceeds one is not written at all.
     pub spending: Vec<Spending>,
+    /// Evidence that is kept until the provider has it, or is not needed any more.
+    pub evidence: Vec<Keeping>,
     /// Who did it.
     pub audit: Vec<Record>,
 }

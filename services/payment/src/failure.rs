@@ -20,11 +20,13 @@ pub enum FailureCode {
     ProductUnavailable,
     /// The provider cannot be reached.
     ProviderUnavailable,
+    /// The provider refused a response to a dispute.
+    ProviderRefused,
 }
 
 impl FailureCode {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::CardDeclined,
         Self::InsufficientFunds,
         Self::AuthenticationFailed,
@@ -32,6 +34,7 @@ impl FailureCode {
         Self::PriceChanged,
         Self::ProductUnavailable,
         Self::ProviderUnavailable,
+        Self::ProviderRefused,
     ];
 
     /// Reads [`FailureCode::name`] back.
@@ -49,6 +52,7 @@ impl FailureCode {
             Self::PriceChanged => "PRICE_CHANGED",
             Self::ProductUnavailable => "PRODUCT_UNAVAILABLE",
             Self::ProviderUnavailable => "PROVIDER_UNAVAILABLE",
+            Self::ProviderRefused => "PROVIDER_REFUSED",
         }
     }
 }

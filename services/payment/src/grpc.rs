@@ -1,6 +1,7 @@
 //! The service as the contract has it: requests in, domain asked, answers out. No decisions.
 
 mod books;
+mod disputes;
 mod operators;
 mod requests;
 pub mod watch;
@@ -11,6 +12,7 @@ pub use operators::Operators;
 
 use crate::commands::{Answer, Commands, Request as Command};
 use crate::error::Error;
+use crate::refund::How;
 use crate::store::{Store, Viewer};
 use crate::wire::{self, method};
 use kernel::{Invalid, PaymentId, RefundId};
@@ -204,14 +206,12 @@ impl PaymentService for Grpc {
         let command = command(method::CREATE_REFUND, key, &request)?;
         let id = requests::payment_id("payment_id", &request.payment_id)?;
         let wanted = requests::wanted(&request)?;
-        let pb::CreateRefundRequest {
-            restock, reason, ..
-        } = request;
-        answered(
-            self.commands
-                .refund(command, id, wanted, restock, reason)
-                .await?,
-        )
+        let how = How {
+            restock: request.restock,
+            reason: request.reason,
+            disputed_too: request.allow_disputed,
+        };
+        answered(self.commands.refund(command, id, wanted, how).await?)
     }
 
     async fn get_refund(
@@ -255,6 +255,46 @@ impl PaymentService for Grpc {
             refunds,
             next_page_token,
         }))
+    }
+
+    async fn get_dispute(
+        &self,
+        request: Request<pb::GetDisputeRequest>,
+    ) -> Result<Response<pb::GetDisputeResponse>, Status> {
+        let id = disputes::id(&request.get_ref().id)?;
+        let dispute = Some(disputes::one(&*self.store, viewer(), id).await?);
+        Ok(Response::new(pb::GetDisputeResponse { dispute }))
+    }
+
+    async fn list_disputes(
+        &self,
+        request: Request<pb::ListDisputesRequest>,
+    ) -> Result<Response<pb::ListDisputesResponse>, Status> {
+        let page = disputes::page(&*self.store, viewer(), request.get_ref()).await?;
+        Ok(Response::new(page))
+    }
+
+    async fn submit_dispute_evidence(
+        &self,
+        request: Request<pb::SubmitDisputeEvidenceRequest>,
+    ) -> Result<Response<pb::SubmitDisputeEvidenceResponse>, Status> {
+        let mut request = request.into_inner();
+        let key = std::mem::take(&mut request.request_id);
+        let command = command(method::SUBMIT_DISPUTE_EVIDENCE, key, &request)?;
+        let id = disputes::id(&request.id)?;
+        let evidence = disputes::evidence(request)?;
+        answered(self.commands.submit_evidence(command, id, evidence).await?)
+    }
+
+    async fn accept_dispute(
+        &self,
+        request: Request<pb::AcceptDisputeRequest>,
+    ) -> Result<Response<pb::AcceptDisputeResponse>, Status> {
+        let mut request = request.into_inner();
+        let key = std::mem::take(&mut request.request_id);
+        let command = command(method::ACCEPT_DISPUTE, key, &request)?;
+        let id = disputes::id(&request.id)?;
+        answered(self.commands.accept_dispute(command, id).await?)
     }
 
     async fn receive_webhook(

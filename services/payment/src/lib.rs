@@ -16,12 +16,14 @@ pub mod catalogue;
 pub mod charges;
 pub mod commands;
 pub mod config;
+pub mod dispute;
 pub mod error;
 pub mod fact;
 pub mod failure;
 pub mod grpc;
 pub mod ledger;
 pub mod limits;
+pub mod metrics;
 pub mod money;
 pub mod office;
 pub mod payment;
@@ -102,6 +104,7 @@ pub struct Service {
     store: Arc<dyn Store>,
     commands: Commands,
     tasks: TaskTracker,
+    metrics: metrics::Metrics,
 }
 
 impl Service {
@@ -131,6 +134,7 @@ impl Service {
         provider::adapters::add(&mut parts.providers, &config, &references, clock)?;
         let store = database.store();
         let tasks = TaskTracker::new();
+        let metrics = metrics::Metrics::new()?;
         let saga = Saga::new(
             store.clone(),
             catalogue.clone(),
@@ -141,7 +145,8 @@ impl Service {
             parts.fault_points.clone(),
         )
         .routed(config.routes.clone())
-        .limited(Limits::new(&config.limits)?);
+        .limited(Limits::new(&config.limits)?)
+        .counted(metrics.clone());
         let commands = Commands::new(store.clone(), saga, catalogue, config.provider.clone());
         Ok(Self {
             config,
@@ -150,6 +155,7 @@ impl Service {
             store,
             commands,
             tasks,
+            metrics,
         })
     }
 
@@ -161,6 +167,11 @@ impl Service {
     /// The storage.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// What is counted of payments.
+    pub fn metrics(&self) -> &metrics::Metrics {
+        &self.metrics
     }
 
     /// Events that wait to be published.

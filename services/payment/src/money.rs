@@ -3,13 +3,15 @@
 //! A look-up that fails says nothing about what it asked for: that stays unknown. Only a failed
 //! command may be known to have had no effect.
 
+use crate::dispute::SeenDispute;
 use crate::failure::{Failure, FailureCode};
 use crate::provider::{
-    Authorize, Capture, ChargeOutcome, Decline, Provider, ProviderError, Refund, Settlement, Void,
+    AcceptDispute, Authorize, Capture, ChargeOutcome, Decline, Provider, ProviderError, Refund,
+    Settlement, SubmitEvidence, UNSUPPORTED, Void,
 };
-use crate::record::{ChargeAnswer, Report, SettlementAnswer};
-use crate::step::MoneyCall;
-use kernel::AttemptId;
+use crate::record::{ChargeAnswer, DisputesAnswer, Report, ResponseAnswer, SettlementAnswer};
+use crate::step::{DisputeCall, MoneyCall};
+use kernel::{AttemptId, DisputeId};
 use std::time::Duration;
 
 /// Makes a call; one that takes longer than `limit` has an unknown outcome.
@@ -108,7 +110,44 @@ pub async fn ask_provider(provider: &dyn Provider, call: &MoneyCall, limit: Dura
         MoneyCall::LookUpRefund { refund } => {
             Report::Refund(*refund, look_up(provider, &refund.to_string(), limit).await)
         }
+        MoneyCall::Dispute(call) => ask_about_dispute(provider, call, limit).await,
     }
+}
+
+async fn ask_about_dispute(provider: &dyn Provider, call: &DisputeCall, limit: Duration) -> Report {
+    match call {
+        DisputeCall::LookUp { attempt } => {
+            let reference = attempt.to_string();
+            let seen = within(limit, provider.look_up_disputes(&reference)).await;
+            Report::Disputes(*attempt, disputes(seen))
+        }
+        DisputeCall::Accept {
+            dispute,
+            provider_ref,
+            reference,
+        } => {
+            let request = AcceptDispute {
+                reference: reference.clone(),
+                dispute_ref: provider_ref.clone(),
+            };
+            let answer = within(limit, provider.accept_dispute(&request)).await;
+            Report::Response(*dispute, responded(answer))
+        }
+        DisputeCall::SubmitEvidence { dispute, .. } => {
+            Report::Response(*dispute, ResponseAnswer::Unavailable) // It needs what the store keeps.
+        }
+    }
+}
+
+/// Hands in what the store keeps for a dispute.
+pub async fn submit_evidence(
+    provider: &dyn Provider,
+    dispute: DisputeId,
+    request: &SubmitEvidence,
+    limit: Duration,
+) -> Report {
+    let answer = within(limit, provider.submit_evidence(request)).await;
+    Report::Response(dispute, responded(answer))
 }
 
 /// The answer to a call whose provider is not configured: as if it could not be reached.
@@ -130,6 +169,12 @@ pub(crate) fn not_configured(call: &MoneyCall) -> Report {
         }
         MoneyCall::Refund { refund, .. } => Report::Refund(*refund, SettlementAnswer::Unavailable),
         MoneyCall::LookUpRefund { refund } => Report::Refund(*refund, SettlementAnswer::Unknown),
+        MoneyCall::Dispute(call) => match call {
+            DisputeCall::LookUp { attempt } => Report::Disputes(*attempt, DisputesAnswer::Unknown),
+            DisputeCall::SubmitEvidence { dispute, .. } | DisputeCall::Accept { dispute, .. } => {
+                Report::Response(*dispute, ResponseAnswer::Unavailable)
+            }
+        },
     }
 }
 
@@ -183,6 +228,35 @@ fn settled(settlement: Result<Settlement, ProviderError>) -> SettlementAnswer {
         Err(ProviderError::Unknown(_)) => SettlementAnswer::Unknown,
         Err(ProviderError::Refused { code, message }) => {
             SettlementAnswer::Declined(refused(&code, message))
+        }
+    }
+}
+
+fn disputes(seen: Result<Vec<SeenDispute>, ProviderError>) -> DisputesAnswer {
+    match seen {
+        Ok(seen) => DisputesAnswer::Seen(seen),
+        Err(ProviderError::Refused { code, .. }) if code == UNSUPPORTED => {
+            DisputesAnswer::Unsupported
+        }
+        Err(error) => {
+            tracing::debug!(%error, "disputes are asked about again");
+            DisputesAnswer::Unknown
+        }
+    }
+}
+
+fn responded(answer: Result<SeenDispute, ProviderError>) -> ResponseAnswer {
+    match answer {
+        Ok(seen) => ResponseAnswer::Taken(Box::new(seen)),
+        Err(ProviderError::Unavailable(_)) => ResponseAnswer::Unavailable,
+        Err(ProviderError::Unknown(_)) => ResponseAnswer::Unknown,
+        Err(ProviderError::Refused { code, message }) => {
+            tracing::warn!(
+                code,
+                message,
+                "the provider refused a response to a dispute"
+            );
+            ResponseAnswer::Refused(Failure::new(FailureCode::ProviderRefused, message))
         }
     }
 }

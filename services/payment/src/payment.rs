@@ -5,11 +5,13 @@
 //! answers is recorded in `record`; what to ask it next is decided in `step`.
 
 use crate::attempt::{Attempt, AttemptState};
-use crate::capture::{Capture, CaptureState, Line, part_of};
+use crate::capture::{Capture, CaptureState, Line, part_of, sum_of};
 use crate::charges::{Charges, Part, Shares};
+use crate::dispute::Dispute;
 use crate::fact::{Fact, Moved, Turn};
 use crate::failure::Failure;
-use crate::refund::{self, Left, Refund, Wanted};
+use crate::policy::Progress;
+use crate::refund::{self, How, Left, Refund, RefundState, Wanted};
 use crate::rejection::Rejection;
 use crate::state::{Command, Move, State};
 use kernel::{AttemptId, CaptureId, Currency, Invalid, Money, PaymentId, RefundId};
@@ -139,6 +141,8 @@ pub struct Payment {
     pub captures: Vec<Capture>,
     /// The refunds, oldest first.
     pub refunds: Vec<Refund>,
+    /// The disputes of its charges, in the order in which they became known.
+    pub disputes: Vec<Dispute>,
     /// When its state runs out.
     pub expires_at_us: Option<i64>,
     /// When it was created.
@@ -176,6 +180,7 @@ impl Payment {
             attempts: Vec::new(),
             captures: Vec::new(),
             refunds: Vec::new(),
+            disputes: Vec::new(),
             expires_at_us: Some(turn.now_us + turn.rules.unconfirmed_us),
             created_at_us: turn.now_us,
             updated_at_us: turn.now_us,
@@ -277,8 +282,7 @@ impl Payment {
         &mut self,
         turn: &mut Turn<'_>,
         wanted: &Wanted,
-        restock: bool,
-        reason: String,
+        how: How,
     ) -> Result<RefundId, Rejection> {
         if self.captured_minor() == 0 {
             return Err(Rejection::NothingCaptured(self.id));
@@ -296,12 +300,15 @@ impl Payment {
             .map(|(item, whole)| self.left_of(item, *whole))
             .collect();
         let given_back = refund::plan(self.id, &left, self.shipping_left(), wanted)?;
+        if !how.disputed_too {
+            self.refuse_disputed(sum_of(&given_back.0, given_back.1))?;
+        }
         let attempt = self
             .attempts
             .last()
             .expect("a captured payment has an attempt")
             .id;
-        let refund = Refund::new(attempt, given_back, restock, reason, turn.now_us);
+        let refund = Refund::new(attempt, given_back, how.restock, how.reason, turn.now_us);
         let id = refund.id;
         self.refunds.push(refund);
         Ok(id)
@@ -320,20 +327,22 @@ impl Payment {
             attempt.asked.progress.due_at_us = now_us;
             return true;
         }
-        let captures = self
-            .captures
-            .iter_mut()
-            .map(|c| (c.id.to_string(), &mut c.asked));
-        let refunds = self
-            .refunds
-            .iter_mut()
-            .map(|r| (r.id.to_string(), &mut r.asked));
-        match captures.chain(refunds).find(|(id, _)| id == reference) {
-            Some((_, asked)) => {
+        let refunds = &mut self.refunds;
+        if let Some(refund) = refunds.iter_mut().find(|r| r.id.to_string() == reference) {
+            if refund.state == RefundState::Succeeded && !refund.check {
+                refund.check = true;
+                refund.asked.progress = Progress::at(now_us);
+            }
+            refund.asked.progress.due_at_us = refund.asked.progress.due_at_us.min(now_us);
+            return true;
+        }
+        let captures = &mut self.captures;
+        match captures.iter_mut().find(|c| c.id.to_string() == reference) {
+            Some(Capture { asked, .. }) => {
                 asked.progress.due_at_us = asked.progress.due_at_us.min(now_us);
                 true
             }
-            None => false,
+            None => self.check_disputes(turn, reference),
         }
     }
 

@@ -1,7 +1,13 @@
 //! How long things may take and how often they are tried: values, not code.
 
+use crate::dispute::EvidenceRules;
+
 /// The limits that hold while one payment is carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is something else that a provider can do"
+)]
 pub struct Rules {
     /// How long a payment waits to be confirmed.
     pub unconfirmed_us: i64,
@@ -36,6 +42,12 @@ pub struct Rules {
     pub voids: bool,
     /// Whether the provider can take an authorisation in parts; else the first capture is final.
     pub captures_in_parts: bool,
+    /// Whether the provider tells of disputes and takes evidence.
+    pub disputes: bool,
+    /// How often the provider is asked about a dispute that is not decided, without a webhook.
+    pub dispute_look_up_us: i64,
+    /// How much evidence is taken.
+    pub evidence: EvidenceRules,
 }
 
 /// How far something that is tried until it works has come.

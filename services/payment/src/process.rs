@@ -68,6 +68,7 @@ impl chassis::Program for Program {
     }
 
     fn register(&self, registry: &Registry) -> anyhow::Result<()> {
+        self.service.metrics().register(registry)?;
         Ok(self.metrics.register_in(registry)?)
     }
 

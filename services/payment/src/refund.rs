@@ -12,9 +12,9 @@ use kernel::{AttemptId, Invalid, Money, PaymentId, RefundId};
 pub enum RefundState {
     /// The provider is to be asked, or was; the outcome is not known.
     Pending,
-    /// The money is given back. Final.
+    /// The money is given back. Final, unless the customer's bank returns it.
     Succeeded,
-    /// It was refused; the amount can be refunded again. Final.
+    /// It was refused, or the money came back; the amount can be refunded again. Final.
     Failed,
     /// It was withdrawn before the provider was asked. Final.
     Canceled,
@@ -29,6 +29,8 @@ pub enum RefundMove {
     Fail,
     /// The provider could not be asked.
     Withdraw,
+    /// The money was given back and has come back to us.
+    Reverse,
 }
 
 impl RefundState {
@@ -39,9 +41,12 @@ impl RefundState {
     pub fn after(self, step: RefundMove) -> Option<Self> {
         match (self, step) {
             (Self::Pending, RefundMove::Succeed) => Some(Self::Succeeded),
-            (Self::Pending, RefundMove::Fail) => Some(Self::Failed),
+            (Self::Pending, RefundMove::Fail) | (Self::Succeeded, RefundMove::Reverse) => {
+                Some(Self::Failed)
+            }
             (Self::Pending, RefundMove::Withdraw) => Some(Self::Canceled),
-            (
+            (Self::Pending | Self::Failed | Self::Canceled, RefundMove::Reverse)
+            | (
                 Self::Succeeded | Self::Failed | Self::Canceled,
                 RefundMove::Succeed | RefundMove::Fail | RefundMove::Withdraw,
             ) => None,
@@ -90,6 +95,10 @@ pub struct Refund {
     pub reason: String,
     /// The question to the provider.
     pub asked: Asked,
+    /// Whether a webhook asks to look it up although it has succeeded.
+    pub check: bool,
+    /// When it was found to have failed after it had succeeded.
+    pub reversed_at_us: Option<i64>,
     /// Whether its units are back in stock.
     pub stock: Follow,
     /// How far that has come.
@@ -121,6 +130,8 @@ impl Refund {
             restock,
             reason,
             asked: Asked::at(now_us),
+            check: false,
+            reversed_at_us: None,
             stock: Follow::Nothing,
             stock_progress: Progress::at(now_us),
             failure: None,
@@ -141,6 +152,17 @@ pub enum Wanted {
     WithShipping(Vec<(String, i32)>),
     /// An amount, in the payment's currency.
     Amount(Money),
+}
+
+/// How money is given back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct How {
+    /// Whether the units go back into stock.
+    pub restock: bool,
+    /// Why, in the caller's words.
+    pub reason: String,
+    /// Also money that a dispute has taken: the customer may then get it twice.
+    pub disputed_too: bool,
 }
 
 /// What is left of one item to be refunded.
@@ -284,15 +306,27 @@ mod tests {
 
     #[test]
     fn every_state_and_move() {
-        let moves = [RefundMove::Succeed, RefundMove::Fail, RefundMove::Withdraw];
-        let after = [
-            RefundState::Succeeded,
-            RefundState::Failed,
-            RefundState::Canceled,
+        let moves = [
+            (
+                RefundMove::Succeed,
+                RefundState::Pending,
+                RefundState::Succeeded,
+            ),
+            (RefundMove::Fail, RefundState::Pending, RefundState::Failed),
+            (
+                RefundMove::Withdraw,
+                RefundState::Pending,
+                RefundState::Canceled,
+            ),
+            (
+                RefundMove::Reverse,
+                RefundState::Succeeded,
+                RefundState::Failed,
+            ),
         ];
         for state in RefundState::ALL {
-            for (step, to) in moves.into_iter().zip(after) {
-                let expected = (state == RefundState::Pending).then_some(to);
+            for (step, from, to) in moves {
+                let expected = (state == from).then_some(to);
                 assert_eq!(state.after(step), expected, "{state:?} {step:?}");
             }
             assert_eq!(RefundState::parse(state.name()), Some(state));

@@ -2,8 +2,9 @@
 //!
 //! Deliberately without status codes: `error.rs` gives each its code and reason.
 
+use crate::dispute::DisputeState;
 use crate::state::{Command, State};
-use kernel::{Currency, Invalid, Money, PaymentId};
+use kernel::{Currency, DisputeId, Invalid, Money, PaymentId};
 
 /// A command that the rules forbid. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +66,39 @@ pub enum Rejection {
         order_ref: String,
         /// The payment that carries it.
         id: PaymentId,
+    },
+    /// Less than this is left beside what disputes have taken: the customer would get it twice.
+    #[error(
+        "disputes hold {disputed_minor} minor units of payment {id}; {left} can be refunded beside them"
+    )]
+    Disputed {
+        /// The payment.
+        id: PaymentId,
+        /// What disputes have taken.
+        disputed_minor: i64,
+        /// What can be refunded.
+        left: Money,
+    },
+    /// A dispute's state does not allow it.
+    #[error("dispute {id} takes no response now: {why}")]
+    DisputeState {
+        /// The dispute.
+        id: DisputeId,
+        /// Where it stands.
+        state: DisputeState,
+        /// What stands in the way, for people.
+        why: String,
+    },
+    /// There is no such dispute of the payment.
+    #[error("dispute {0} not found")]
+    NoSuchDispute(DisputeId),
+    /// The provider takes no responses to disputes through its interface.
+    #[error(
+        "provider {provider} takes no evidence through its interface: respond on its own pages"
+    )]
+    DisputesUnsupported {
+        /// The provider.
+        provider: String,
     },
     /// The caller has asked for as much as it may within a window.
     #[error("the caller's limit for {currency} within {window_s} s is reached{}", left_of(*left))]

@@ -8,20 +8,23 @@
 use crate::audit::{self, Record};
 use crate::catalogue::{Catalogue, ask_catalogue};
 use crate::config::SagaConfig;
+use crate::dispute::Dispute;
 use crate::error::Error;
-use crate::fact::{Effects, Turn};
+use crate::fact::{Effects, Fact, Turn};
+use crate::ledger::Source;
 use crate::limits::Limits;
-use crate::money::{ask_provider, not_configured};
+use crate::metrics::{Counted, Metrics};
+use crate::money::{ask_provider, not_configured, submit_evidence};
 use crate::payment::CaptureMethod;
 use crate::payment::Payment;
 use crate::policy::Rules;
-use crate::provider::Provider;
-use crate::record::Report;
+use crate::provider::{Provider, SubmitEvidence};
+use crate::record::{Report, ResponseAnswer};
 use crate::rejection::Rejection;
 use crate::routing::{self, Fit, Route, Wish};
-use crate::step::{Call, Next};
-use crate::store::{Advanced, Decision, LeaseWish, Store, Work};
-use kernel::{PaymentId, RefundId};
+use crate::step::{Call, DisputeCall, MoneyCall, Next};
+use crate::store::{Advanced, Begun, Decision, LeaseWish, Store, Work};
+use kernel::PaymentId;
 use mesh_events::{AFTER_PROVIDER_CALL, BEFORE_PROVIDER_CALL, FaultPoints};
 use mesh_runtime::Clock;
 use std::collections::BTreeMap;
@@ -45,6 +48,7 @@ pub struct Saga {
     inner: Arc<Inner>,
     routes: Arc<[Route]>,
     limits: Limits,
+    metrics: Option<Metrics>,
 }
 
 struct Inner {
@@ -91,7 +95,15 @@ impl Saga {
             inner: Arc::new(inner),
             routes: Arc::default(),
             limits: Limits::default(),
+            metrics: None,
         }
+    }
+
+    /// The same with what happens after sales counted.
+    #[must_use]
+    pub fn counted(mut self, metrics: Metrics) -> Self {
+        self.metrics = Some(metrics);
+        self
     }
 
     /// The same with new payments routed.
@@ -196,12 +208,12 @@ impl Saga {
         payment: &mut Payment,
         now_us: i64,
         holds_lease: bool,
-        command: impl FnOnce(&mut Payment, &mut Turn<'_>) -> Result<Option<RefundId>, Rejection>,
+        command: impl FnOnce(&mut Payment, &mut Turn<'_>) -> Result<Option<Begun>, Rejection>,
     ) -> Result<Decision, Rejection> {
         let rules = self.rules(&payment.order.provider);
         let mut turn = Turn::new(now_us, &rules);
         let attempts = payment.attempts.len();
-        let refund = command(payment, &mut turn)?;
+        let begun = command(payment, &mut turn)?;
         turn.effects.spending = self.limits.spending(payment, attempts, now_us);
         let next = if holds_lease {
             payment.next(&mut turn)
@@ -212,7 +224,7 @@ impl Saga {
             effects: turn.effects,
             next,
             pause: false,
-            refund,
+            begun,
         })
     }
 
@@ -308,6 +320,7 @@ impl Saga {
         take: bool,
     ) -> Result<Advanced, Error> {
         let pause_us = self.inner.config.pause_us_max();
+        let mut counted = (String::new(), Vec::new());
         let mut decide = |payment: &mut Payment, holds_lease: bool| {
             self.redirect(payment, None);
             let mut decision =
@@ -318,6 +331,11 @@ impl Saga {
                     Ok(None)
                 })?;
             let effects = &mut decision.effects;
+            let facts = effects.facts.iter();
+            counted.1 = facts.filter_map(|(_, fact)| Counted::of(fact)).collect();
+            if !counted.1.is_empty() {
+                counted.0.clone_from(&payment.order.provider);
+            }
             effects
                 .audit
                 .extend(by_itself(payment, effects, lease.now_us));
@@ -325,16 +343,46 @@ impl Saga {
                 && matches!(decision.next, Next::Later(due) if due <= lease.now_us + pause_us);
             Ok(decision)
         };
-        if take {
-            self.inner.store.take(id, lease, &mut decide).await
+        let advanced = if take {
+            self.inner.store.take(id, lease, &mut decide).await?
         } else {
-            self.inner.store.advance(id, lease, &mut decide).await
+            self.inner.store.advance(id, lease, &mut decide).await?
+        };
+        if let (Some(metrics), false) = (&self.metrics, matches!(advanced, Advanced::Lost)) {
+            metrics.count(&counted.0, &counted.1);
         }
+        Ok(advanced)
     }
 
     async fn pause_until(&self, due_us: i64) {
         let pause_us = (due_us - self.now_us()).clamp(0, self.inner.config.pause_us_max());
         tokio::time::sleep(Duration::from_micros(pause_us.unsigned_abs())).await;
+    }
+
+    async fn ask(&self, provider: &dyn Provider, call: &MoneyCall) -> Report {
+        let limit = self.inner.config.provider_timeout();
+        let MoneyCall::Dispute(DisputeCall::SubmitEvidence {
+            dispute,
+            provider_ref,
+            reference,
+        }) = call
+        else {
+            return ask_provider(provider, call, limit).await;
+        };
+        match self.inner.store.evidence(*dispute).await {
+            Ok(evidence) => {
+                let request = SubmitEvidence {
+                    reference: reference.clone(),
+                    dispute_ref: provider_ref.clone(),
+                    evidence,
+                };
+                submit_evidence(provider, *dispute, &request, limit).await
+            }
+            Err(error) => {
+                warn!(dispute.id = %dispute, %error, "evidence waits");
+                Report::Response(*dispute, ResponseAnswer::Unavailable)
+            }
+        }
     }
 
     async fn perform(&self, payment: PaymentId, call: &Call) -> Report {
@@ -345,9 +393,8 @@ impl Saga {
             }
             Call::Money(name, call) => {
                 if let Some(provider) = self.inner.providers.get(name) {
-                    let limit = self.inner.config.provider_timeout();
                     self.inner.fault_points.pass(BEFORE_PROVIDER_CALL);
-                    let report = ask_provider(&**provider, call, limit).await;
+                    let report = self.ask(&**provider, call).await;
                     self.inner.fault_points.pass(AFTER_PROVIDER_CALL);
                     report
                 } else {
@@ -368,9 +415,14 @@ fn is_passing(error: &Error) -> bool {
     }
 }
 
-/// What the service does by itself is recorded where it moves the state or the books; all else is on its way there.
+/// What the service does by itself is recorded where it moves the state, the books or a dispute; all else is on its way
+/// there.
 fn by_itself(payment: &Payment, effects: &Effects, now_us: i64) -> Option<Record> {
-    if effects.moves.is_empty() && effects.entries.is_empty() {
+    let disputes = effects
+        .facts
+        .iter()
+        .any(|(_, fact)| of_dispute(fact).is_some());
+    if effects.moves.is_empty() && effects.entries.is_empty() && !disputes {
         return None;
     }
     let outcome = audit_outcome(payment, effects, None);
@@ -384,16 +436,32 @@ fn by_itself(payment: &Payment, effects: &Effects, now_us: i64) -> Option<Record
     ))
 }
 
-/// What came of a change, for its record: the state, what was begun, what was booked.
-pub(crate) fn audit_outcome(
-    payment: &Payment,
-    effects: &Effects,
-    refund: Option<RefundId>,
-) -> String {
-    let begun = refund.map(|refund| format!("began {refund}"));
+/// What came of a change, for its record: the state, what was begun, what was booked, how disputes stand.
+pub(crate) fn audit_outcome(payment: &Payment, effects: &Effects, begun: Option<Begun>) -> String {
+    let begun = begun.map(|begun| format!("began {begun}"));
     let booked = effects.entries.iter();
-    let booked = booked.map(|entry| format!("booked {}", entry.source()));
+    let booked = booked.map(|entry| match entry.source() {
+        source @ (Source::RefundReversal(_) | Source::DisputeReversal(_)) => {
+            format!("reversed {source}")
+        }
+        source => format!("booked {source}"),
+    });
+    let disputes = effects
+        .facts
+        .iter()
+        .filter_map(|(_, fact)| of_dispute(fact));
+    let disputes = disputes.map(|dispute| {
+        let (state, response) = (dispute.state.name(), dispute.response.name());
+        format!("{} is {state}, response {response}", dispute.id)
+    });
     let state = payment.state.name().to_owned();
-    let words: Vec<String> = [state].into_iter().chain(begun).chain(booked).collect();
-    words.join(", ")
+    let words = [state].into_iter().chain(begun).chain(booked);
+    words.chain(disputes).collect::<Vec<String>>().join(", ")
+}
+
+fn of_dispute(fact: &Fact) -> Option<&Dispute> {
+    match fact {
+        Fact::DisputeOpened(of) | Fact::DisputeUpdated(of) | Fact::DisputeClosed(of) => Some(of),
+        _ => None,
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! What counts is the goods, less the discounts on them: tax and shipping are in the ledger, and no product's revenue.
 //! A capture counts on the day of the order where that is known, else on its own day; a refund on
-//! its own. Deliberately missing: the catalogue. A renamed product or category changes no past sale.
+//! its own, and that it failed after all on the day on which that was known: no past day changes. Deliberately missing: the catalogue. A renamed product or category changes no past sale.
 
 use kernel::Currency;
 
@@ -13,6 +13,8 @@ pub enum SaleKind {
     Capture,
     /// A refund takes away.
     Refund,
+    /// A refund that failed after all adds what it took away.
+    RefundReversal,
 }
 
 impl SaleKind {
@@ -21,13 +23,14 @@ impl SaleKind {
         match self {
             Self::Capture => "capture",
             Self::Refund => "refund",
+            Self::RefundReversal => "refund_reversal",
         }
     }
 
     /// What the line's units and amount are multiplied with in a sum.
     pub fn sign(self) -> i64 {
         match self {
-            Self::Capture => 1,
+            Self::Capture | Self::RefundReversal => 1,
             Self::Refund => -1,
         }
     }

@@ -126,6 +126,9 @@ impl Payment {
             self.check_up(turn, &reference);
         }
         for attempt in &mut self.attempts {
+            if turn.rules.disputes && attempt.taken {
+                attempt.disputes = Some(Progress::at(turn.now_us));
+            }
             attempt.reversal.progress.due_at_us =
                 attempt.reversal.progress.due_at_us.min(turn.now_us);
         }

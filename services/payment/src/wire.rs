@@ -1,19 +1,23 @@
 //! The domain as protobuf: for answers, stored answers, the log of changes and the bodies of events.
 //! Deliberately one-way; requests are read in `grpc.rs`.
 
+pub mod disputes;
+mod events;
+
+pub use events::event;
+
 use crate::audit::Sealed;
 use crate::capture::{Capture, CaptureState, Line, tax_of};
 use crate::charges::{ChargeLine, Part, Size};
-use crate::fact::Fact;
 use crate::failure::Failure;
-use crate::ledger::{Source, Split};
+use crate::ledger::Source;
 use crate::payment::{CaptureMethod, Item, Payment};
 use crate::refund::{Refund, RefundState};
-use crate::sales::{SaleLine, SalesRow};
+use crate::sales::SalesRow;
 use crate::state::State;
-use crate::store::{LedgerAccount, LedgerEntry, StoredWebhook};
+use crate::store::{Begun, LedgerAccount, LedgerEntry, StoredWebhook};
 use crate::unresolved::{CallKind, Unresolved};
-use kernel::{Currency, Money, RefundId};
+use kernel::{Currency, Money};
 use prost::Message as _;
 use proto::commerce::money::v1 as pbm;
 use proto::commerce::payment::v1 as pb;
@@ -30,6 +34,11 @@ pub mod method {
     pub const CANCEL_PAYMENT: &str = "/commerce.payment.v1.PaymentService/CancelPayment";
     /// CreateRefund.
     pub const CREATE_REFUND: &str = "/commerce.payment.v1.PaymentService/CreateRefund";
+    /// SubmitDisputeEvidence.
+    pub const SUBMIT_DISPUTE_EVIDENCE: &str =
+        "/commerce.payment.v1.PaymentService/SubmitDisputeEvidence";
+    /// AcceptDispute.
+    pub const ACCEPT_DISPUTE: &str = "/commerce.payment.v1.PaymentService/AcceptDispute";
     /// ReceiveWebhook.
     pub const RECEIVE_WEBHOOK: &str = "/commerce.payment.v1.PaymentService/ReceiveWebhook";
     /// ReplayWebhook.
@@ -46,8 +55,8 @@ pub mod method {
 }
 
 /// The answer to a command as it is stored: the bytes of the method's response.
-/// `refund` is the one that a CreateRefund began.
-pub fn answer(method: &str, payment: &Payment, refund: Option<RefundId>) -> Vec<u8> {
+/// `begun` is what a command began that is answered for itself.
+pub fn answer(method: &str, payment: &Payment, begun: Option<Begun>) -> Vec<u8> {
     let body = Some(self::payment(payment));
     match method {
         method::CREATE_PAYMENT => pb::CreatePaymentResponse { payment: body }.encode_to_vec(),
@@ -56,11 +65,19 @@ pub fn answer(method: &str, payment: &Payment, refund: Option<RefundId>) -> Vec<
         method::CANCEL_PAYMENT => pb::CancelPaymentResponse { payment: body }.encode_to_vec(),
         method::REPLAY_WEBHOOK => pb::ReplayWebhookResponse { payment: body }.encode_to_vec(),
         method::LOOK_UP_PAYMENT => pb::LookUpPaymentResponse { payment: body }.encode_to_vec(),
+        method::SUBMIT_DISPUTE_EVIDENCE => {
+            let dispute = disputes::begun(payment, begun);
+            pb::SubmitDisputeEvidenceResponse { dispute }.encode_to_vec()
+        }
+        method::ACCEPT_DISPUTE => {
+            let dispute = disputes::begun(payment, begun);
+            pb::AcceptDisputeResponse { dispute }.encode_to_vec()
+        }
         _ => {
             let refund = payment
                 .refunds
                 .iter()
-                .find(|candidate| Some(candidate.id) == refund);
+                .find(|candidate| Some(Begun::Refund(candidate.id)) == begun);
             let refund = refund.map(|refund| self::refund(payment, refund));
             pb::CreateRefundResponse { refund }.encode_to_vec()
         }
@@ -122,6 +139,11 @@ pub fn payment(payment: &Payment) -> pb::Payment {
         create_time: Some(timestamp(payment.created_at_us)),
         update_time: Some(timestamp(payment.updated_at_us)),
         expire_time: payment.expires_at_us.map(timestamp),
+        disputes: payment
+            .disputes
+            .iter()
+            .map(|of| disputes::dispute(payment.id, &order.provider, of))
+            .collect(),
     }
 }
 
@@ -271,6 +293,7 @@ pub fn refund(payment: &Payment, refund: &Refund) -> pb::Refund {
         last_error: refund.failure.as_ref().map(failure),
         create_time: Some(timestamp(refund.created_at_us)),
         update_time: Some(timestamp(refund.updated_at_us)),
+        reverse_time: refund.reversed_at_us.map(timestamp),
     }
 }
 
@@ -286,12 +309,6 @@ fn beside(
     let currency = payment.order.currency;
     let tax = minor(currency, tax_of(lines, shipping));
     (tax, minor(currency, shipping.net_minor))
-}
-
-/// The same of an event.
-fn split_beside(split: &Split) -> (Option<pbm::Money>, Option<pbm::Money>) {
-    let some = |amount: Money| Some(amount).filter(|amount| !amount.is_zero()).map(money);
-    (some(split.tax), some(split.shipping))
 }
 
 fn failure(failure: &Failure) -> pb::Failure {
@@ -347,101 +364,6 @@ pub fn ledger_entry(entry: LedgerEntry) -> pb::LedgerTransaction {
             })
             .collect(),
         create_time: Some(timestamp(entry.recorded_at_us)),
-    }
-}
-
-/// An event's kind (its routing key), whether somebody must consume it, and its body.
-pub fn event(payment: &Payment, fact: &Fact) -> (&'static str, bool, Vec<u8>) {
-    let payment_id = payment.id.to_string();
-    match fact {
-        Fact::Created => {
-            let body = pb::PaymentCreated {
-                payment: Some(self::payment(payment)),
-            };
-            ("payment.PaymentCreated.v1", false, body.encode_to_vec())
-        }
-        Fact::Authorized => {
-            let amount = minor(payment.order.currency, payment.amount_minor);
-            let body = pb::PaymentAuthorized { payment_id, amount };
-            ("payment.PaymentAuthorized.v1", false, body.encode_to_vec())
-        }
-        Fact::Captured {
-            capture,
-            amount,
-            split,
-            sold_at_us,
-            lines,
-        } => {
-            let (tax_amount, shipping_amount) = split_beside(split);
-            let body = pb::PaymentCaptured {
-                payment_id,
-                tax_amount,
-                shipping_amount,
-                capture_id: capture.to_string(),
-                lines: lines.iter().map(sale_line).collect(),
-                amount: Some(money(*amount)),
-                sold_at: Some(timestamp(*sold_at_us)),
-            };
-            ("payment.PaymentCaptured.v1", true, body.encode_to_vec())
-        }
-        Fact::Succeeded => {
-            let body = pb::PaymentSucceeded {
-                payment: Some(self::payment(payment)),
-            };
-            ("payment.PaymentSucceeded.v1", false, body.encode_to_vec())
-        }
-        Fact::Declined(failure) => {
-            let failure = Some(self::failure(failure));
-            let body = pb::PaymentDeclined {
-                payment_id,
-                failure,
-            };
-            ("payment.PaymentDeclined.v1", false, body.encode_to_vec())
-        }
-        Fact::Canceled(reason) => {
-            let body = pb::PaymentCanceled {
-                payment_id,
-                reason: reason.name().to_owned(),
-            };
-            ("payment.PaymentCanceled.v1", false, body.encode_to_vec())
-        }
-        Fact::Refunded {
-            refund,
-            amount,
-            split,
-            refunded_at_us,
-            lines,
-        } => {
-            let (tax_amount, shipping_amount) = split_beside(split);
-            let body = pb::RefundSucceeded {
-                payment_id,
-                tax_amount,
-                shipping_amount,
-                refund_id: refund.to_string(),
-                lines: lines.iter().map(sale_line).collect(),
-                amount: Some(money(*amount)),
-                refunded_at: Some(timestamp(*refunded_at_us)),
-            };
-            ("payment.RefundSucceeded.v1", true, body.encode_to_vec())
-        }
-        Fact::RefundFailed { refund, failure } => {
-            let body = pb::RefundFailed {
-                payment_id,
-                refund_id: refund.to_string(),
-                failure: Some(self::failure(failure)),
-            };
-            ("payment.RefundFailed.v1", false, body.encode_to_vec())
-        }
-    }
-}
-
-fn sale_line(line: &SaleLine) -> pb::SaleLine {
-    pb::SaleLine {
-        product_id: line.product_id.clone(),
-        sku: line.sku.clone(),
-        category: line.category.clone(),
-        quantity: line.quantity,
-        amount: minor(line.currency, line.amount_minor),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Events in: what payments say was sold and given back.
+//! Events in: what payments say was sold and given back, and what of that came back.
 //!
 //! Additive, so each message id is applied once and none is dropped, in whatever order they come. A
 //! product that is not known here is counted all the same: it may have been removed, or come later.
@@ -17,8 +17,9 @@ use crate::store::{SalesEntry, SalesEvent, Store};
 pub const NAME: &str = "product";
 const CAPTURED: &str = "payment.PaymentCaptured.v1";
 const REFUNDED: &str = "payment.RefundSucceeded.v1";
+const REFUND_FAILED: &str = "payment.RefundFailed.v1";
 /// The kinds of event that it takes.
-pub const KINDS: [&str; 2] = [CAPTURED, REFUNDED];
+pub const KINDS: [&str; 3] = [CAPTURED, REFUNDED, REFUND_FAILED];
 
 /// What it asks of a bus, up to `concurrency_max` events at a time.
 pub fn subscription(concurrency_max: usize) -> Subscription {
@@ -67,6 +68,11 @@ fn entries(event: &Event) -> Result<Vec<SalesEntry>, HandlerError> {
         REFUNDED => {
             let refunded = payment::RefundSucceeded::decode(event.body.clone()).map_err(poison)?;
             (refunded.lines, -1)
+        }
+        // Without lines where nothing had been taken away. Stock is not touched: whether goods came back is not known here.
+        REFUND_FAILED => {
+            let failed = payment::RefundFailed::decode(event.body.clone()).map_err(poison)?;
+            (failed.lines, 1)
         }
         other => return Err(HandlerError::Poison(format!("unexpected kind {other}"))),
     };
@@ -136,6 +142,20 @@ mod tests {
         let taken = entries(&event(REFUNDED, refunded.encode_to_vec())).unwrap();
         assert_eq!((taken[0].quantity, taken[0].amount_minor), (0, -200));
         assert_eq!(taken[0].currency_code, "KRW");
+    }
+
+    #[test]
+    fn a_refund_that_came_back_adds_what_it_took_away_and_one_that_was_refused_nothing() {
+        let reversed = payment::RefundFailed {
+            reversed: true,
+            lines: vec![line(1, 200)],
+            ..Default::default()
+        };
+        let added = entries(&event(REFUND_FAILED, reversed.encode_to_vec())).unwrap();
+        assert_eq!((added[0].quantity, added[0].amount_minor), (1, 200));
+        let refused = payment::RefundFailed::default();
+        let none = entries(&event(REFUND_FAILED, refused.encode_to_vec())).unwrap();
+        assert!(none.is_empty());
     }
 
     #[test]

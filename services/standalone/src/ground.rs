@@ -27,6 +27,7 @@ pub(crate) struct Ground {
     pub(crate) ended: CancellationToken,
     event_metrics: mesh_events::Metrics,
     reconciliations: payment::reconciler::Metrics,
+    registry: Registry,
 }
 
 /// A service that runs.
@@ -74,6 +75,7 @@ impl Ground {
             ended: CancellationToken::new(),
             event_metrics: mesh_events::Metrics::register(registry)?,
             reconciliations,
+            registry: registry.clone(),
         })
     }
 
@@ -108,6 +110,7 @@ impl Ground {
             fault_points: FaultPoints::default(),
         };
         let service = payment::Service::open(self.config.payment.clone(), parts).await?;
+        service.metrics().register(&self.registry)?;
         let outbox = service.outbox();
         let part = Part::start("the payment service", &self.ended, |shutdown| {
             service.run(listener, shutdown)

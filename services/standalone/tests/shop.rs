@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use mesh_runtime::Clock;
-use payment::provider::{Provider as _, TransactionKind};
+use payment::provider::Provider as _;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use standalone::{Config, Options, Shop};
@@ -116,13 +116,8 @@ impl Bench {
     /// What the simulator took and has not given back.
     async fn taken_minor(&self) -> i64 {
         let page = self.shop.simulator().transactions(None).await.unwrap();
-        let signed = page
-            .transactions
-            .iter()
-            .map(|transaction| match transaction.kind {
-                TransactionKind::Capture => transaction.amount.amount_minor(),
-                TransactionKind::Refund => -transaction.amount.amount_minor(),
-            });
+        let signed = page.transactions.iter();
+        let signed = signed.map(|booked| booked.kind.sign() * booked.amount.amount_minor());
         signed.sum()
     }
 }

@@ -17,13 +17,15 @@ use crate::{
     pgbench,
 };
 
-/// Sixteen digits each: together a UUID's, and never a key that was used before.
-const SETS: [&str; 2] = [
-    "\\set a random(1000000000000000, 9999999999999999)",
-    "\\set b random(1000000000000000, 9999999999999999)",
+/// Digits: together with those of version and variant a UUIDv7's, as the lists expect, and never a key that was used
+/// before.
+const SETS: [&str; 3] = [
+    "\\set a random(100000000000, 999999999999)",
+    "\\set b random(100, 999)",
+    "\\set c random(100000000000000, 999999999999999)",
 ];
 /// What is put in the place of an id.
-const FRESH: &str = "(:a || :b)";
+const FRESH: &str = "(:a || '7' || :b || '8' || :c)";
 /// What order references begin with.
 pub(crate) const PREFIX: &str = "own-";
 const WHAT: &str = "INSERT INTO payments";

@@ -18,11 +18,14 @@ pub async fn acknowledged_is_there(stores: &mut Stores, journal: &str) -> sqlx::
         let now = match id.split_once('_') {
             Some(("pay", _)) => stores.state_of("payments", id).await?,
             Some(("re", _)) => stores.state_of("refunds", id).await?,
+            Some(("dsp", _)) => stores.state_of("disputes", id).await?,
             _ => None,
         };
-        let kept = now
-            .as_deref()
-            .is_some_and(|now| may_have_become(state, now));
+        let kept = match now.as_deref() {
+            // The customer's bank may have returned it, which every later answer says.
+            Some("failed") if state == "SUCCEEDED" => stores.was_reversed(id).await?,
+            now => now.is_some_and(|now| may_have_become(state, now)),
+        };
         if !kept {
             let now = now.unwrap_or_else(|| "not there".to_owned());
             violations.push(format!("{id} was answered as {state} and is {now}"));
@@ -35,7 +38,8 @@ pub async fn acknowledged_is_there(stores: &mut Stores, journal: &str) -> sqlx::
 fn may_have_become(acknowledged: &str, now: &str) -> bool {
     let now = now.to_uppercase();
     match acknowledged {
-        "SUCCEEDED" | "CANCELED" | "FAILED" => now == acknowledged,
+        "SUCCEEDED" | "CANCELED" | "FAILED" | "WON" | "CLOSED" => now == acknowledged,
+        "LOST" => matches!(now.as_str(), "LOST" | "WON"),
         "PARTIALLY_CAPTURED" => matches!(now.as_str(), "PARTIALLY_CAPTURED" | "SUCCEEDED"),
         _ => true,
     }

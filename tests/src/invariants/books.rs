@@ -117,13 +117,15 @@ const PROVIDER_BOUNDS: &str = "
         SELECT charge_reference,
                max(iif(operation = 'authorize' AND outcome IN ('authorized', 'captured'), amount_minor, 0)) AS authorized,
                sum(iif(outcome = 'captured', amount_minor, 0)) AS captured,
-               sum(iif(outcome = 'refunded', amount_minor, 0)) AS refunded
+               sum(CASE outcome WHEN 'refunded' THEN amount_minor WHEN 'refund_failed' THEN -amount_minor
+                   ELSE 0 END) AS refunded
         FROM provider.journal GROUP BY charge_reference)
     SELECT 'provider ' || charge_reference || ': authorised ' || authorized || ', captured ' || captured
            || ', refunded ' || refunded
     FROM charge WHERE captured > authorized OR refunded > captured";
 
-/// Each capture and each refund that succeeded has exactly one entry of its amount, and no other has one.
+/// Each capture and each refund that succeeded has exactly one entry of its amount, and no other has one. A refund that
+/// failed after that keeps its entry and has one more that undoes it.
 pub async fn every_capture_and_refund_is_booked_once(
     stores: &mut Stores,
 ) -> sqlx::Result<Violations> {
@@ -131,11 +133,15 @@ pub async fn every_capture_and_refund_is_booked_once(
         .texts(
             "WITH source AS (SELECT id, 'capture' AS kind, payment_id, amount_minor FROM captures WHERE state = 'succeeded'
                              UNION ALL
-                             SELECT id, 'refund', payment_id, amount_minor FROM refunds WHERE state = 'succeeded'),
+                             SELECT id, 'refund', payment_id, amount_minor FROM refunds
+                             WHERE state = 'succeeded' OR reversed_at_us IS NOT NULL
+                             UNION ALL
+                             SELECT id, 'refund_reversal', payment_id, amount_minor FROM refunds
+                             WHERE reversed_at_us IS NOT NULL),
                   entry AS (SELECT t.source_id, t.kind, t.payment_id, count(DISTINCT t.id) AS entries,
                                    sum(max(p.amount_minor, 0)) AS amount_minor
                             FROM ledger_transactions t LEFT JOIN ledger_postings p ON p.transaction_id = t.id
-                            WHERE t.kind IN ('capture', 'refund')
+                            WHERE t.kind IN ('capture', 'refund', 'refund_reversal')
                             GROUP BY t.source_id, t.kind, t.payment_id)
              SELECT source.kind || ' ' || source.id || ' of ' || source.amount_minor || ': '
                     || ifnull(entries, 0) || ' entries over ' || ifnull(entry.amount_minor, 0)
@@ -157,7 +163,7 @@ pub async fn one_charge_an_order(stores: &mut Stores) -> sqlx::Result<Violations
             "WITH charge AS (
                  SELECT charge_reference, max(order_ref) AS order_ref,
                         sum(CASE outcome WHEN 'captured' THEN amount_minor WHEN 'refunded' THEN -amount_minor
-                            ELSE 0 END) AS kept,
+                            WHEN 'refund_failed' THEN amount_minor ELSE 0 END) AS kept,
                         max(outcome IN ('voided', 'declined', 'captured')) AS decided,
                         max(ifnull(expires_at_us, 0)) AS expires_at_us,
                         max(outcome IN ('authorized', 'pending', 'action_required')) AS open
@@ -178,7 +184,8 @@ pub async fn provider_and_payments_agree(stores: &mut Stores) -> sqlx::Result<Vi
         .texts(
             "WITH charge AS (
                  SELECT a.payment_id, sum(CASE j.outcome WHEN 'captured' THEN j.amount_minor
-                                          WHEN 'refunded' THEN -j.amount_minor ELSE 0 END) AS kept
+                                          WHEN 'refunded' THEN -j.amount_minor
+                                          WHEN 'refund_failed' THEN j.amount_minor ELSE 0 END) AS kept
                  FROM provider.journal j JOIN attempts a ON a.id = j.charge_reference GROUP BY a.payment_id),
                   given AS (SELECT payment_id, sum(amount_minor) AS back FROM refunds
                             WHERE state = 'succeeded' GROUP BY payment_id)
@@ -189,6 +196,60 @@ pub async fn provider_and_payments_agree(stores: &mut Stores) -> sqlx::Result<Vi
              UNION ALL
              SELECT 'the provider knows ' || charge_reference || ', which no payment knows'
              FROM provider.journal WHERE charge_reference NOT IN (SELECT id FROM attempts)",
+        )
+        .await
+}
+
+/// Each dispute that has taken money has one entry of its amount, and one more once the money is back; no other has any.
+/// What is won is back, what is an inquiry or came to nothing never moved money.
+pub async fn every_dispute_is_booked_as_it_stands(stores: &mut Stores) -> sqlx::Result<Violations> {
+    stores
+        .texts(
+            "WITH source AS (SELECT id, 'dispute' AS kind, payment_id, currency, amount_minor FROM disputes
+                             WHERE withdrawn_at_us IS NOT NULL
+                             UNION ALL
+                             SELECT id, 'dispute_reversal', payment_id, currency, amount_minor FROM disputes
+                             WHERE reinstated_at_us IS NOT NULL),
+                  entry AS (SELECT t.source_id, t.kind, t.payment_id, p.currency, count(DISTINCT t.id) AS entries,
+                                   sum(max(p.amount_minor, 0)) AS amount_minor
+                            FROM ledger_transactions t LEFT JOIN ledger_postings p ON p.transaction_id = t.id
+                            WHERE t.kind IN ('dispute', 'dispute_reversal') GROUP BY 1, 2, 3, 4)
+             SELECT source.kind || ' ' || source.id || ' of ' || source.amount_minor || ': '
+                    || ifnull(entries, 0) || ' entries over ' || ifnull(entry.amount_minor, 0)
+             FROM source LEFT JOIN entry ON entry.source_id = source.id AND entry.kind = source.kind
+                                        AND entry.payment_id = source.payment_id AND entry.currency = source.currency
+             WHERE ifnull(entries, 0) <> 1 OR entry.amount_minor <> source.amount_minor
+             UNION ALL
+             SELECT 'an entry for ' || kind || ' ' || source_id || ', which moved no money' FROM entry
+             WHERE (source_id, kind) NOT IN (SELECT id, kind FROM source)
+             UNION ALL
+             SELECT id || ' is ' || state || iif(withdrawn_at_us IS NULL, ', nothing was taken',
+                    iif(reinstated_at_us IS NULL, ', its money was taken', ', its money is back')) FROM disputes
+             WHERE (state = 'WON') <> (reinstated_at_us IS NOT NULL)
+                OR (state IN ('INQUIRY', 'CLOSED')) <> (withdrawn_at_us IS NULL)",
+        )
+        .await
+}
+
+/// What the ledger says that the provider owes us for a payment is what its journal has for the payment's attempts: what
+/// was captured, less refunds that arrived, less disputes that were not won. Fees and payouts are no part of it.
+pub async fn provider_account_equals_its_journal(stores: &mut Stores) -> sqlx::Result<Violations> {
+    stores
+        .texts(
+            "WITH booked AS (
+                 SELECT t.payment_id, p.currency, sum(p.amount_minor) AS amount
+                 FROM ledger_transactions t JOIN ledger_postings p ON p.transaction_id = t.id
+                 WHERE p.account LIKE 'assets:provider:%' AND t.kind NOT IN ('fee', 'payout') GROUP BY 1, 2),
+                  moved AS (
+                 SELECT a.payment_id, j.currency_code AS currency,
+                        sum(CASE j.outcome WHEN 'captured' THEN j.amount_minor WHEN 'refund_failed' THEN j.amount_minor
+                            WHEN 'won' THEN j.amount_minor WHEN 'refunded' THEN -j.amount_minor
+                            WHEN 'needs_response' THEN -j.amount_minor ELSE 0 END) AS amount
+                 FROM provider.journal j JOIN attempts a ON a.id = j.charge_reference GROUP BY 1, 2)
+             SELECT ifnull(booked.payment_id, moved.payment_id) || ': the ledger has ' || ifnull(booked.amount, 0)
+                    || ' with the provider, its journal ' || ifnull(moved.amount, 0)
+             FROM booked FULL JOIN moved USING (payment_id, currency)
+             WHERE ifnull(booked.amount, 0) <> ifnull(moved.amount, 0)",
         )
         .await
 }

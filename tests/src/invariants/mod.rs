@@ -20,8 +20,9 @@ mod stores;
 pub use acknowledged::{acknowledged_is_there, queues_are_empty};
 pub use books::{
     balances_equal_their_postings, captured_and_refunded_stay_within_bounds,
-    every_capture_and_refund_is_booked_once, forged_webhooks_are_refused, one_charge_an_order,
-    postings_are_immutable, postings_sum_to_zero, provider_and_payments_agree,
+    every_capture_and_refund_is_booked_once, every_dispute_is_booked_as_it_stands,
+    forged_webhooks_are_refused, one_charge_an_order, postings_are_immutable, postings_sum_to_zero,
+    provider_account_equals_its_journal, provider_and_payments_agree,
 };
 pub use cards::{card_number, no_card_number_is_stored};
 pub use progress::{every_event_has_one_effect, nothing_is_left_undone};
@@ -33,7 +34,7 @@ pub use stock::{
 pub use stores::{Stores, Violations};
 
 /// The invariants by name.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 19] = [
     "postings_sum_to_zero",
     "balances_equal_their_postings",
     "postings_are_immutable",
@@ -41,6 +42,8 @@ pub const NAMES: [&str; 17] = [
     "every_capture_and_refund_is_booked_once",
     "one_charge_an_order",
     "provider_and_payments_agree",
+    "every_dispute_is_booked_as_it_stands",
+    "provider_account_equals_its_journal",
     "forged_webhooks_are_refused",
     "stock_covers_its_holds",
     "committed_equals_captured",
@@ -67,6 +70,10 @@ pub async fn check(name: &str, stores: &mut Stores) -> sqlx::Result<Violations> 
         }
         "one_charge_an_order" => one_charge_an_order(stores).await,
         "provider_and_payments_agree" => provider_and_payments_agree(stores).await,
+        "every_dispute_is_booked_as_it_stands" => {
+            every_dispute_is_booked_as_it_stands(stores).await
+        }
+        "provider_account_equals_its_journal" => provider_account_equals_its_journal(stores).await,
         "forged_webhooks_are_refused" => forged_webhooks_are_refused(stores).await,
         "stock_covers_its_holds" => stock_covers_its_holds(stores).await,
         "committed_equals_captured" => committed_equals_captured(stores).await,

@@ -2,13 +2,14 @@
 
 use super::{Stores, Violations};
 
-/// Each event of a sale was applied once by the consumer that adds up sales: the inbox has one row for
-/// each, none is undelivered, and none was given up.
+/// Each event of a sale was applied once by the consumer that adds up sales: the inbox has one row for each capture and for
+/// each end of a refund, two for one that succeeded and failed later; none is undelivered, and none was given up.
 pub async fn every_event_has_one_effect(stores: &mut Stores) -> sqlx::Result<Violations> {
     stores
         .texts(
             "WITH made AS (SELECT (SELECT count(*) FROM captures WHERE state = 'succeeded')
-                                + (SELECT count(*) FROM refunds WHERE state = 'succeeded') AS events),
+                                + (SELECT count(*) FROM refunds WHERE state IN ('succeeded', 'failed'))
+                                + (SELECT count(*) FROM refunds WHERE reversed_at_us IS NOT NULL) AS events),
                   applied AS (SELECT count(*) AS events FROM product.mesh_inbox)
              SELECT made.events || ' captures and refunds, ' || applied.events || ' applied'
              FROM made, applied WHERE made.events <> applied.events
@@ -36,6 +37,9 @@ pub async fn nothing_is_left_undone(stores: &mut Stores) -> sqlx::Result<Violati
              SELECT 'capture ' || id || ' is still pending' FROM captures WHERE state = 'pending' OR stock = 'pending'
              UNION ALL
              SELECT 'refund ' || id || ' is still pending' FROM refunds WHERE state = 'pending' OR stock = 'pending'
+             UNION ALL
+             SELECT 'the response to dispute ' || id || ' is still ' || response FROM disputes
+             WHERE response IN ('submitting', 'accepting')
              UNION ALL
              SELECT 'attempt ' || a.id || ' is still ' || a.state || ' and ' || a.hold
              FROM attempts a JOIN payments p ON p.id = a.payment_id

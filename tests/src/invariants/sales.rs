@@ -2,7 +2,7 @@
 
 use super::{Stores, Violations};
 
-/// What was captured and refunded, line by line, recomputed from the captures, refunds and snapshots.
+/// What was captured, refunded and returned by banks, line by line, recomputed from the captures, refunds and snapshots.
 macro_rules! happened {
     () => {
         "happened AS (
@@ -16,7 +16,11 @@ macro_rules! happened {
                          ifnull(p.ordered_at_us, c.captured_at_us) AS at_us
                   FROM captures c JOIN payments p ON p.id = c.payment_id WHERE c.state = 'succeeded'
                   UNION ALL
-                  SELECT id, 'refund', payment_id, lines, -1, created_at_us FROM refunds WHERE state = 'succeeded') source
+                  SELECT id, 'refund', payment_id, lines, -1, created_at_us FROM refunds
+                  WHERE state = 'succeeded' OR reversed_at_us IS NOT NULL
+                  UNION ALL
+                  SELECT id, 'refund_reversal', payment_id, lines, 1, reversed_at_us FROM refunds
+                  WHERE reversed_at_us IS NOT NULL) source
             JOIN payments p ON p.id = source.payment_id, json_each(source.lines) l, json_each(p.items) i
             WHERE l.value ->> 'sku' = i.value ->> 'sku')"
     };

@@ -104,6 +104,7 @@ fn value(table: &str, column: &str, kind: &str) -> String {
         ("attempts", "id") | (_, "attempt_id") => "'att_'",
         ("captures", "id") => "'cap_'",
         ("refunds", "id") => "'re_'",
+        ("disputes", "id") | (_, "dispute_id") => "'dsp_'",
         ("ledger_transactions", "id") | (_, "transaction_id") => "'txn_'",
         (_, "source_id") => {
             "CASE kind WHEN 'capture' THEN 'cap_' WHEN 'dispute' THEN 'dsp_' WHEN 'dispute_reversal' THEN 'dsp_'

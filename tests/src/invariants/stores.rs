@@ -173,7 +173,7 @@ impl Stores {
             "SELECT count(*) FROM (SELECT charge_reference FROM provider.journal WHERE order_ref = ? \
              GROUP BY charge_reference \
              HAVING sum(CASE outcome WHEN 'captured' THEN amount_minor WHEN 'refunded' THEN -amount_minor \
-             ELSE 0 END) > 0)",
+             WHEN 'refund_failed' THEN amount_minor ELSE 0 END) > 0)",
         )
         .bind(order_ref)
         .fetch_one(&mut self.connection)
@@ -249,6 +249,16 @@ impl Stores {
             .bind(id)
             .fetch_optional(&mut self.connection)
             .await
+    }
+
+    /// Whether a refund succeeded before it failed.
+    pub(super) async fn was_reversed(&mut self, refund: &str) -> sqlx::Result<bool> {
+        sqlx::query_scalar(
+            "SELECT count(*) > 0 FROM refunds WHERE id = ? AND reversed_at_us IS NOT NULL",
+        )
+        .bind(refund)
+        .fetch_one(&mut self.connection)
+        .await
     }
 
     /// The reservations that hold stock.

@@ -6,6 +6,7 @@ mod bad_input;
 mod canaries;
 mod captures;
 mod catalogue;
+mod disputes;
 mod grpc;
 mod history;
 mod ledger_history;

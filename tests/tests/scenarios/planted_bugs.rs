@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use serde_json::json;
+use tests::eventually;
 use tests::invariants::{NAMES, Stores, acknowledged_is_there, check, check_all, queues_are_empty};
 use tests::orders::{lines, manual_order, order, put_on_sale, with};
+use tests::rest::Rest;
 use tests::shop::Shop;
 
 /// Invariant and bug. Every invariant has at least one.
@@ -53,6 +55,34 @@ const BUGS: &[(&str, &str)] = &[
     (
         "every_capture_and_refund_is_booked_once",
         "DROP TRIGGER ledger_transactions_are_not_deleted; DELETE FROM ledger_transactions WHERE kind = 'refund'",
+    ),
+    (
+        "every_capture_and_refund_is_booked_once",
+        "DROP TRIGGER ledger_transactions_are_not_deleted; \
+         DELETE FROM ledger_transactions WHERE kind = 'refund_reversal'",
+    ),
+    (
+        "every_dispute_is_booked_as_it_stands",
+        "DROP TRIGGER ledger_transactions_are_not_deleted; \
+         DELETE FROM ledger_transactions WHERE kind = 'dispute_reversal'",
+    ),
+    (
+        "every_dispute_is_booked_as_it_stands",
+        "UPDATE disputes SET amount_minor = amount_minor + 1 WHERE state = 'NEEDS_RESPONSE'",
+    ),
+    (
+        "every_dispute_is_booked_as_it_stands",
+        "UPDATE disputes SET state = 'WON' WHERE state = 'NEEDS_RESPONSE'",
+    ),
+    (
+        "provider_account_equals_its_journal",
+        "CREATE TEMP TABLE j AS SELECT * FROM provider.journal WHERE outcome = 'needs_response' LIMIT 1; \
+         UPDATE j SET sequence = 1000, reference = 'dp_planted'; \
+         INSERT INTO provider.journal SELECT * FROM j",
+    ),
+    (
+        "provider_account_equals_its_journal",
+        "DROP TRIGGER provider.journal_rows_stay; DELETE FROM provider.journal WHERE outcome = 'refund_failed'",
     ),
     (
         "one_charge_an_order",
@@ -138,6 +168,10 @@ const BUGS: &[(&str, &str)] = &[
     (
         "nothing_is_left_undone",
         "UPDATE product.reservation SET expires_at_us = 1 WHERE state = 'HELD'",
+    ),
+    (
+        "nothing_is_left_undone",
+        "UPDATE disputes SET response = 'submitting'",
     ),
     (
         "nothing_is_left_undone",
@@ -239,9 +273,47 @@ async fn live(shop: &Shop) -> String {
         rest.post(&cancel, &json!({})).await.ok()["state"],
         "CANCELED"
     );
+    dispute_and_return(rest).await;
     shop.drain_events().await;
     let entry = |answer| json!({"path": "", "key": "", "answer": answer}).to_string();
     [paid, refunded, held].map(entry).join("\n")
+}
+
+/// A dispute that is won, one that is open, and a refund that comes back.
+async fn dispute_and_return(rest: &Rest) {
+    for (order_ref, token) in [
+        ("WON", "pm_card_dispute_won"),
+        ("OPEN", "pm_card_dispute_lost"),
+        ("RETURNED", "pm_card_refund_fails_later"),
+    ] {
+        let bought = with(order(order_ref, &[("MUG-1", 1)]), "paymentMethod", token);
+        let bought = rest.post("/v1/payments", &bought).await.ok();
+        let path = format!("/v1/payments/{}", bought["id"].as_str().unwrap());
+        if order_ref == "RETURNED" {
+            let refund = rest.post(&format!("{path}/refunds"), &json!({})).await.ok();
+            let refund = format!("/v1/refunds/{}", refund["id"].as_str().unwrap());
+            eventually("the refund comes back", || async {
+                rest.get(&refund).await.ok()["state"] == "FAILED"
+            })
+            .await;
+            continue;
+        }
+        let dispute = || async { rest.get(&path).await.ok()["disputes"][0].clone() };
+        eventually("the dispute is known", || async {
+            dispute().await["state"] == "NEEDS_RESPONSE"
+        })
+        .await;
+        if order_ref == "WON" {
+            let id = dispute().await["id"].as_str().unwrap().to_owned();
+            let evidence = json!({"explanation": "it was sent"});
+            let hand_in = format!("/v1/disputes/{id}:submitEvidence");
+            rest.post(&hand_in, &evidence).await.ok();
+            eventually("the dispute is won", || async {
+                dispute().await["state"] == "WON"
+            })
+            .await;
+        }
+    }
 }
 
 fn copy_of(folder: &Path) -> tempfile::TempDir {

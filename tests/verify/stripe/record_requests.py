@@ -4,11 +4,14 @@
     record_requests.py --check FILE   fails when the client sends anything else by now
 
 `services/payment/tests/providers/golden.rs` compares the adapter with the file. Left out are headers that name the
-client and its connection, and the value of the random key that the client makes up where it was given none.
+client and its connection, the value of the random key that the client makes up where it was given none, and the random
+boundary between the parts of an upload.
 """
 
 import http.server
+import io
 import json
+import re
 import sys
 import threading
 
@@ -18,6 +21,7 @@ KEY = "sk_test_golden"
 ATTEMPT = "att_01h455vb4pex5vsknk084sn02q"
 CAPTURE = "cap_01h455vb4pex5vsknk084sn02q"
 REFUND = "re_01h455vb4pex5vsknk084sn02q"
+RESPONSE = "dsp_01h455vb4pex5vsknk084sn02q-response-1"
 PAYMENT = "pay_01h455vb4pex5vsknk084sn02q"
 OF_THE_CLIENT = {
     "accept-encoding",
@@ -67,6 +71,20 @@ def create(client, **more):
     client.v1.payment_intents.create(params, {"idempotency_key": ATTEMPT})
 
 
+def named(name, content):
+    file = io.BytesIO(content)
+    file.name = name
+    return file
+
+
+def without_boundary(request):
+    kind = request["headers"].get("content-type", "")
+    found = re.fullmatch(r"multipart/form-data; boundary=(.+)", kind)
+    if found:
+        request["headers"]["content-type"] = kind.replace(found[1], "(boundary)")
+        request["body"] = request["body"].replace(found[1], "(boundary)")
+
+
 OPERATIONS = {
     "create": create,
     "create with redirect and multicapture": lambda client: create(
@@ -94,6 +112,26 @@ OPERATIONS = {
         {"query": f"metadata['reference']:'{ATTEMPT}'"}
     ),
     "list refunds": lambda client: client.v1.refunds.list({"payment_intent": "pi_1", "limit": 100}),
+    "list disputes": lambda client: client.v1.disputes.list({"payment_intent": "pi_1", "limit": 100}),
+    "upload evidence": lambda client: client.v1.files.create(
+        {"purpose": "dispute_evidence", "file": named("receipt.pdf", b"%PDF-1.7 receipt")},
+        {"idempotency_key": f"{RESPONSE}-receipt"},
+    ),
+    "submit evidence": lambda client: client.v1.disputes.update(
+        "dp_1",
+        {
+            "evidence": {
+                "uncategorized_text": "sent & signed for",
+                "customer_email_address": "ann@shop.example",
+                "receipt": "file_1",
+            },
+            "submit": True,
+        },
+        {"idempotency_key": RESPONSE},
+    ),
+    "close a dispute": lambda client: client.v1.disputes.close(
+        "dp_1", {}, {"idempotency_key": RESPONSE}
+    ),
     "list transactions": lambda client: client.v1.balance_transactions.list(
         {"limit": 100, "starting_after": "txn_1", "expand": ["data.source"]}
     ),
@@ -105,7 +143,7 @@ def recorded():
     server.seen = []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
-    client = stripe.StripeClient(KEY, base_addresses={"api": url}, max_network_retries=0)
+    client = stripe.StripeClient(KEY, base_addresses={"api": url, "files": url}, max_network_retries=0)
     golden = {}
     for name, operation in OPERATIONS.items():
         operation(client)
@@ -113,6 +151,7 @@ def recorded():
         server.seen.clear()
         if name == "cancel":
             request["headers"]["idempotency-key"] = "(random)"
+        without_boundary(request)
         golden[name] = request
     server.shutdown()
     return json.dumps(golden, indent=2, ensure_ascii=False) + "\n"

@@ -52,6 +52,10 @@ mod tests {
             Err(ReferencesError("there are none".to_owned()))
         }
 
+        async fn charge_named(&self, _: &str, _: &str) -> Result<Option<String>, ReferencesError> {
+            Ok(None)
+        }
+
         async fn find(&self, _: &str, _: &str) -> Result<Option<String>, ReferencesError> {
             Ok(None)
         }

@@ -5,9 +5,11 @@
 //! same key, and new payments go to another provider where routing knows one. A refusal or a decline is an answer.
 
 use super::{
-    Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, Refund, Settlement,
-    SettlementPage, TransactionPage, Void, WebhookError, WebhookEvent,
+    AcceptDispute, Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError,
+    Refund, Settlement, SettlementPage, SubmitEvidence, TransactionPage, Void, WebhookError,
+    WebhookEvent,
 };
+use crate::dispute::SeenDispute;
 use async_trait::async_trait;
 use http::HeaderMap;
 use mesh_runtime::Clock;
@@ -200,6 +202,29 @@ impl Provider for Guarded {
         reference: &str,
     ) -> Result<Option<Settlement>, ProviderError> {
         self.call(self.inner.look_up_settlement(reference)).await
+    }
+
+    async fn look_up_disputes(
+        &self,
+        charge_reference: &str,
+    ) -> Result<Vec<SeenDispute>, ProviderError> {
+        self.call(self.inner.look_up_disputes(charge_reference))
+            .await
+    }
+
+    async fn submit_evidence(
+        &self,
+        request: &SubmitEvidence,
+    ) -> Result<SeenDispute, ProviderError> {
+        self.call(self.inner.submit_evidence(request)).await
+    }
+
+    async fn accept_dispute(&self, request: &AcceptDispute) -> Result<SeenDispute, ProviderError> {
+        self.call(self.inner.accept_dispute(request)).await
+    }
+
+    async fn reference_of(&self, charge_ref: &str) -> Result<Option<String>, ProviderError> {
+        self.call(self.inner.reference_of(charge_ref)).await
     }
 
     fn verify_webhook(

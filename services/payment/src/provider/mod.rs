@@ -18,15 +18,23 @@ pub mod toss;
 pub use circuit::{CircuitConfig, Guarded};
 pub use references::References;
 
+use crate::dispute::{Evidence, SeenDispute};
 use async_trait::async_trait;
 use http::HeaderMap;
 use kernel::{Invalid, Money};
+
+/// The code of a refusal of what a provider cannot do.
+pub const UNSUPPORTED: &str = "UNSUPPORTED";
 
 /// The names of the providers that are built in.
 pub const NAMES: [&str; 3] = [simulator::NAME, stripe::NAME, toss::NAME];
 
 /// What a provider can do. The saga asks before it plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is something else that a provider can do"
+)]
 pub struct Capabilities {
     /// Authorise now, capture later. Without it [`Provider::authorize`] charges at once, whatever
     /// [`Authorize::capture`] says, and compensation is a refund.
@@ -42,6 +50,8 @@ pub struct Capabilities {
     pub idempotency_window_us: i64,
     /// How long after a command a look-up may still not find what it did.
     pub look_up_lag_us: i64,
+    /// It tells of disputes and takes evidence.
+    pub disputes: bool,
 }
 
 /// Asks for money: authorises it, or charges it at once.
@@ -91,6 +101,26 @@ pub struct Refund {
     pub charge_reference: String,
     /// How much; at most what is captured and not refunded.
     pub amount: Money,
+}
+
+/// Hands in evidence against a dispute, once and for all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubmitEvidence {
+    /// Our reference.
+    pub reference: String,
+    /// The provider's name of the dispute.
+    pub dispute_ref: String,
+    /// What is handed in.
+    pub evidence: Evidence,
+}
+
+/// Gives a dispute up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptDispute {
+    /// Our reference.
+    pub reference: String,
+    /// The provider's name of the dispute.
+    pub dispute_ref: String,
 }
 
 /// Where a charge stands, as answered by [`Provider::authorize`] and [`Provider::look_up_charge`].
@@ -177,6 +207,14 @@ pub enum ProviderError {
 }
 
 impl ProviderError {
+    /// What a provider says that has no interface for disputes.
+    pub fn without_disputes(provider: &str) -> Self {
+        Self::Refused {
+            code: UNSUPPORTED.to_owned(),
+            message: format!("{provider} does not tell of disputes"),
+        }
+    }
+
     /// Whether the command may be sent again.
     pub fn retry(&self) -> Retry {
         match self {
@@ -194,8 +232,11 @@ pub struct WebhookEvent {
     /// The provider's id of the event; one event may arrive several times.
     pub event_id: String,
     /// What it names: an attempt, a capture, a refund, or a payment, whose attempts are then meant. Empty: it is
-    /// about nothing of ours, which is no mistake, for others may use the same account.
+    /// about nothing of ours, which is no mistake, for others may use the same account. Of the disputes of a charge,
+    /// [`crate::dispute::reference_of`] it.
     pub reference: String,
+    /// The provider's name of the charge, where it names none of ours: [`Provider::reference_of`] knows it.
+    pub disputed_charge: Option<String>,
     /// Whether its sender has proven who it is. What anybody can send is no more than a hint, and is stored only
     /// where it names something.
     pub signed: bool,
@@ -219,7 +260,8 @@ pub struct Transaction {
     pub id: String,
     /// Which way the money went.
     pub kind: TransactionKind,
-    /// Our reference: of a one-step charge the attempt, else the capture or the refund.
+    /// Our reference: of a one-step charge the attempt, else the capture or the refund; of a dispute the provider's
+    /// own name of it.
     pub reference: String,
     /// The attempt that it belongs to.
     pub charge_reference: String,
@@ -238,6 +280,47 @@ pub enum TransactionKind {
     Capture,
     /// Back to the customer.
     Refund,
+    /// To us: a refund that did not arrive.
+    RefundReversal,
+    /// Back to the customer's bank.
+    Dispute,
+    /// To us: a dispute that was won.
+    DisputeReversal,
+}
+
+impl TransactionKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Capture,
+        Self::Refund,
+        Self::RefundReversal,
+        Self::Dispute,
+        Self::DisputeReversal,
+    ];
+
+    /// The name in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Capture => "capture",
+            Self::Refund => "refund",
+            Self::RefundReversal => "refund_reversal",
+            Self::Dispute => "dispute",
+            Self::DisputeReversal => "dispute_reversal",
+        }
+    }
+
+    /// Reads [`TransactionKind::name`] back.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// 1 where the money came to us, else -1.
+    pub fn sign(self) -> i64 {
+        match self {
+            Self::Capture | Self::RefundReversal | Self::DisputeReversal => 1,
+            Self::Refund | Self::Dispute => -1,
+        }
+    }
 }
 
 /// Some transactions, in the order in which the provider lists them.
@@ -333,6 +416,22 @@ pub trait Provider: Send + Sync {
         &self,
         reference: &str,
     ) -> Result<Option<Settlement>, ProviderError>;
+
+    /// The disputes of a charge as they stand now, in the order in which they were opened.
+    async fn look_up_disputes(
+        &self,
+        charge_reference: &str,
+    ) -> Result<Vec<SeenDispute>, ProviderError>;
+
+    /// Hands in evidence; answers the dispute after that.
+    async fn submit_evidence(&self, request: &SubmitEvidence)
+    -> Result<SeenDispute, ProviderError>;
+
+    /// Gives a dispute up; answers it after that.
+    async fn accept_dispute(&self, request: &AcceptDispute) -> Result<SeenDispute, ProviderError>;
+
+    /// Our reference of a charge that a webhook names by the provider's own name; none: it is not ours.
+    async fn reference_of(&self, charge_ref: &str) -> Result<Option<String>, ProviderError>;
 
     /// Checks a webhook's signature and reads it. Pure: nothing is stored or sent.
     fn verify_webhook(

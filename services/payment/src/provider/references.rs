@@ -22,6 +22,13 @@ pub trait References: Send + Sync {
         provider_ref: &str,
     ) -> Result<(), ReferencesError>;
 
+    /// The charge's reference under which a name was noted.
+    async fn charge_named(
+        &self,
+        provider: &str,
+        provider_ref: &str,
+    ) -> Result<Option<String>, ReferencesError>;
+
     /// The name that was noted.
     async fn find(
         &self,

@@ -3,7 +3,8 @@
 //! A provider names our captures and refunds by the references that it was given: those of the capture or refund, of
 //! the attempt (a provider that books by charge), or of the payment (Toss). Lines are matched by the narrowest name
 //! first. What was taken and given back of an attempt that was given up is in no books of ours, and no discrepancy.
-//! Deliberately missing: time and I/O; `until_us` is an argument.
+//! Deliberately missing: time and I/O; `until_us` is an argument. Disputes, and refunds that came back, which not every
+//! provider lists: each is looked up by itself.
 
 use super::{Finding, Kind};
 use crate::attempt::{Attempt, AttemptState};
@@ -64,6 +65,16 @@ struct Ours<'a> {
     amount: Money,
     at_us: i64,
     line: Option<&'a Line>,
+}
+
+/// Whether lines of this kind are compared.
+pub fn is_compared(kind: TransactionKind) -> bool {
+    match kind {
+        TransactionKind::Capture | TransactionKind::Refund => true,
+        TransactionKind::RefundReversal
+        | TransactionKind::Dispute
+        | TransactionKind::DisputeReversal => false,
+    }
 }
 
 /// A line that belongs to no payment of ours.
@@ -325,6 +336,7 @@ fn ours<'a>(case: &Case) -> Vec<Ours<'a>> {
         stand: match refund.state {
             RefundState::Succeeded => Stand::Settled,
             RefundState::Pending => Stand::Open,
+            RefundState::Failed if refund.reversed_at_us.is_some() => Stand::Settled,
             RefundState::Failed | RefundState::Canceled => Stand::Failed,
         },
         amount: payment.money(refund.amount_minor),

@@ -7,7 +7,7 @@
 
 pub mod compare;
 
-pub use compare::{Booked, Case, Line, compare, stranger};
+pub use compare::{Booked, Case, Line, compare, is_compared, stranger};
 
 use kernel::{DiscrepancyId, Money, PaymentId, ReconciliationId};
 

@@ -321,6 +321,7 @@ mod tests {
             authorization_ttl_us: 7 * DAY_US,
             idempotency_window_us: DAY_US,
             look_up_lag_us: 60_000_000,
+            disputes: true,
         }));
         let sent_at_us = 1_000_000;
         let asked_at = |now_us: i64| {

@@ -4,13 +4,15 @@
 //! was asked: a cancellation may have been recorded meanwhile.
 
 mod charge;
+mod dispute;
 mod settlement;
 mod stock;
 
+use crate::dispute::SeenDispute;
 use crate::fact::Turn;
 use crate::failure::Failure;
 use crate::payment::{Item, Payment};
-use kernel::{AttemptId, CaptureId, RefundId};
+use kernel::{AttemptId, CaptureId, DisputeId, RefundId};
 
 /// What the product service answered to a reservation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +92,30 @@ pub enum SettlementAnswer {
     Unavailable,
 }
 
+/// What the provider answered about the disputes of a charge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DisputesAnswer {
+    /// These are all of them.
+    Seen(Vec<SeenDispute>),
+    /// It does not tell of disputes.
+    Unsupported,
+    /// No answer.
+    Unknown,
+}
+
+/// What the provider answered to evidence, or to the giving up of a dispute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResponseAnswer {
+    /// It took it; the dispute after that.
+    Taken(Box<SeenDispute>),
+    /// It refused.
+    Refused(Failure),
+    /// No answer, and no knowing whether it took it.
+    Unknown,
+    /// No answer, and it certainly did not take it.
+    Unavailable,
+}
+
 /// An answer with what it answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
@@ -115,6 +141,10 @@ pub enum Report {
     Capture(CaptureId, SettlementAnswer),
     /// To `Refund` and `LookUpRefund`.
     Refund(RefundId, SettlementAnswer),
+    /// To `LookUpDisputes`.
+    Disputes(AttemptId, DisputesAnswer),
+    /// To `SubmitEvidence` and `AcceptDispute`.
+    Response(DisputeId, ResponseAnswer),
 }
 
 impl Payment {
@@ -127,13 +157,15 @@ impl Payment {
             | Report::Release(id, _)
             | Report::Restock(id, _)
             | Report::Charge(id, _)
-            | Report::Reverse(id, _) => self.attempt_index(*id),
+            | Report::Reverse(id, _)
+            | Report::Disputes(id, _) => self.attempt_index(*id),
             Report::CommitCapture(id, _) | Report::Capture(id, _) => {
                 self.captures.iter().position(|capture| capture.id == *id)
             }
             Report::RestockRefund(id, _) | Report::Refund(id, _) => {
                 self.refunds.iter().position(|refund| refund.id == *id)
             }
+            Report::Response(id, _) => self.disputes.iter().position(|of| of.id == *id),
         };
         let Some(index) = attempt else { return };
         match report {
@@ -149,6 +181,8 @@ impl Payment {
             Report::Reverse(_, answer) => self.reversed(index, turn, &answer),
             Report::Capture(_, answer) => self.captured(index, turn, answer),
             Report::Refund(_, answer) => self.refunded(index, turn, answer),
+            Report::Disputes(_, answer) => self.disputes_looked_up(index, turn, answer),
+            Report::Response(_, answer) => self.responded(index, turn, answer),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::charge::{look_up_later, not_found, provider_unavailable, put_off};
 use crate::attempt::{AttemptState, Hold};
 use crate::capture::{CaptureMove, CaptureState, Follow, Line, tax_of};
 use crate::charges::Part;
-use crate::fact::{Fact, Turn};
+use crate::fact::{Fact, Reversed, Turn};
 use crate::failure::Failure;
 use crate::ledger::{Split, Transaction};
 use crate::payment::{CancelReason, CaptureMethod, Payment};
@@ -127,8 +127,10 @@ impl Payment {
 
     pub(super) fn refunded(&mut self, index: usize, turn: &mut Turn<'_>, answer: SettlementAnswer) {
         let refund = &mut self.refunds[index];
-        if refund.state != RefundState::Pending {
-            return;
+        match refund.state {
+            RefundState::Pending => {}
+            RefundState::Succeeded => return self.refund_looked_at(index, turn, answer),
+            RefundState::Failed | RefundState::Canceled => return,
         }
         match answer {
             SettlementAnswer::Done => self.book_refund(index, turn),
@@ -140,6 +142,7 @@ impl Payment {
                     Fact::RefundFailed {
                         refund: refund_id,
                         failure,
+                        reversed: None,
                     },
                 );
             }
@@ -188,6 +191,62 @@ impl Payment {
         );
     }
 
+    /// A refund that has succeeded was looked up because a webhook named it.
+    fn refund_looked_at(&mut self, index: usize, turn: &mut Turn<'_>, answer: SettlementAnswer) {
+        let refund = &mut self.refunds[index];
+        refund.check = false;
+        match answer {
+            SettlementAnswer::Done => {}
+            SettlementAnswer::Declined(failure) => self.reverse_refund(index, turn, failure),
+            SettlementAnswer::Pending
+            | SettlementAnswer::Unknown
+            | SettlementAnswer::Unavailable => {
+                refund.check = true;
+                look_up_later(&mut refund.asked.progress, turn);
+            }
+            // A look-up may lag behind; asked ever more rarely, for it did succeed.
+            SettlementAnswer::NotFound => {
+                refund.check = true;
+                let (first_us, max_us) = (turn.rules.look_up_first_us, turn.rules.late_success_us);
+                refund.asked.progress.put_off(turn.now_us, first_us, max_us);
+            }
+        }
+    }
+
+    /// The money of a refund has come back: what it left in the books and the sales is undone, once. Its units stay
+    /// in stock where they went back: the goods may well be there.
+    fn reverse_refund(&mut self, index: usize, turn: &mut Turn<'_>, failure: Failure) {
+        self.end_refund(index, turn, RefundMove::Reverse, Some(failure.clone()));
+        let refund = &mut self.refunds[index];
+        refund.reversed_at_us = Some(turn.now_us);
+        let (id, lines, shipping) = (refund.id, refund.lines.clone(), refund.shipping);
+        let restocked = matches!(refund.stock, Follow::Pending | Follow::Done);
+        let amount_minor = refund.amount_minor;
+        let split = self.split(&lines, shipping);
+        let kind = SaleKind::RefundReversal;
+        let lines = self.sale_lines(kind, id.to_string(), &lines, turn.now_us);
+        turn.effects.entries.push(
+            Transaction::of_refund_reversal(self.id, id, &self.order.provider, split, turn.now_us)
+                .expect("refunds are above zero"),
+        );
+        turn.effects.sales.extend(lines.iter().cloned());
+        let reversed = Reversed {
+            amount: self.money(amount_minor),
+            split,
+            lines,
+            restocked,
+            reversed_at_us: turn.now_us,
+        };
+        self.emit(
+            turn,
+            Fact::RefundFailed {
+                refund: id,
+                failure,
+                reversed: Some(reversed),
+            },
+        );
+    }
+
     pub(super) fn end_capture(&mut self, index: usize, step: CaptureMove) {
         let capture = &mut self.captures[index];
         capture.state = capture
@@ -207,7 +266,7 @@ impl Payment {
         refund.state = refund
             .state
             .after(step)
-            .expect("only pending refunds are ended");
+            .expect("callers end pending refunds, and reverse those that succeeded");
         refund.failure = failure;
         refund.updated_at_us = turn.now_us;
     }

@@ -4,6 +4,7 @@
 //! A call to the provider is returned only after the row that it concerns was marked as sent; the
 //! caller commits that before it makes the call. What was sent and not answered is looked up.
 
+mod dispute;
 mod money;
 mod stock;
 
@@ -11,7 +12,7 @@ use crate::attempt::{AttemptState, Hold};
 use crate::fact::{Fact, Turn};
 use crate::payment::{CancelReason, Payment};
 use crate::state::{Move, State};
-use kernel::{AttemptId, CaptureId, Currency, Money, PaymentId, RefundId};
+use kernel::{AttemptId, CaptureId, Currency, DisputeId, Money, PaymentId, RefundId};
 
 /// One call to the world, with all that it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +114,31 @@ pub enum MoneyCall {
     },
     /// Ask what became of that.
     LookUpRefund { refund: RefundId },
+    /// Something about disputes.
+    Dispute(DisputeCall),
+}
+
+/// One call to the provider about disputes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "each field is the argument of that name in the port that is called"
+)]
+pub enum DisputeCall {
+    /// Ask which there are of a charge, and how they stand.
+    LookUp { attempt: AttemptId },
+    /// Hand in the evidence that is kept for one.
+    SubmitEvidence {
+        dispute: DisputeId,
+        provider_ref: String,
+        reference: String,
+    },
+    /// Give one up.
+    Accept {
+        dispute: DisputeId,
+        provider_ref: String,
+        reference: String,
+    },
 }
 
 impl From<StockCall> for Call {
@@ -141,6 +167,11 @@ impl Call {
             Self::Money(_, MoneyCall::LookUpReversal { .. }) => "look_up_reversal",
             Self::Money(_, MoneyCall::Refund { .. }) => "refund",
             Self::Money(_, MoneyCall::LookUpRefund { .. }) => "look_up_refund",
+            Self::Money(_, MoneyCall::Dispute(call)) => match call {
+                DisputeCall::LookUp { .. } => "look_up_disputes",
+                DisputeCall::SubmitEvidence { .. } => "submit_evidence",
+                DisputeCall::Accept { .. } => "accept_dispute",
+            },
         }
     }
 }
@@ -239,14 +270,16 @@ impl Payment {
     }
 
     fn parts(&self) -> usize {
-        2 * (self.attempts.len() + self.captures.len() + self.refunds.len())
+        let disputes = self.attempts.len() + self.disputes.len();
+        2 * (self.attempts.len() + self.captures.len() + self.refunds.len()) + disputes
     }
 
-    /// The parts in order: money of attempts, captures, refunds; then stock of captures, refunds,
-    /// attempts.
+    /// The parts in order: money of attempts, captures, refunds; disputes of attempts, and responses to them; then
+    /// stock of captures, refunds, attempts.
     fn part(&mut self, mut index: usize, turn: &mut Turn<'_>) -> Ready {
         let (attempts, captures, refunds) =
             (self.attempts.len(), self.captures.len(), self.refunds.len());
+        let disputes = self.disputes.len();
         for (count, step) in [
             (
                 attempts,
@@ -254,6 +287,8 @@ impl Payment {
             ),
             (captures, Self::capture_money),
             (refunds, Self::refund_money),
+            (attempts, Self::attempt_disputes),
+            (disputes, Self::dispute_response),
             (captures, Self::capture_stock),
             (refunds, Self::refund_stock),
             (attempts, Self::attempt_stock),

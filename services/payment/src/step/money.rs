@@ -197,8 +197,18 @@ impl Payment {
         let amount = self.money(self.refunds[index].amount_minor);
         let refund = &mut self.refunds[index];
         let (id, attempt) = (refund.id, refund.attempt);
-        if refund.state != RefundState::Pending {
-            return Ready::Never;
+        match refund.state {
+            RefundState::Pending => {}
+            RefundState::Succeeded if refund.check => {
+                let due_us = refund.asked.progress.due_at_us;
+                let provider = self.order.provider.clone();
+                return Ready::when(due_us, turn.now_us, || {
+                    Call::Money(provider, MoneyCall::LookUpRefund { refund: id })
+                });
+            }
+            RefundState::Succeeded | RefundState::Failed | RefundState::Canceled => {
+                return Ready::Never;
+            }
         }
         if !refund.asked.progress.is_due(turn.now_us) {
             return Ready::At(refund.asked.progress.due_at_us);

@@ -13,6 +13,7 @@ pub mod postgres;
 pub mod reconcile;
 pub mod sqlite;
 
+use crate::dispute::{Dispute, DisputeState, Evidence};
 use crate::error::Error;
 use crate::fact::Effects;
 use crate::ledger::Source;
@@ -22,7 +23,7 @@ use crate::sales::{SalesQuery, SalesRow};
 use crate::step::{Call, Next};
 use async_trait::async_trait;
 use kernel::filter::Expr;
-use kernel::{Currency, PaymentId, RefundId};
+use kernel::{Currency, DisputeId, PaymentId, RefundId};
 use mesh_store::idempotency::{Claim, Key};
 
 pub use audit::{AuditLog, AuditQuery, Pending};
@@ -72,8 +73,26 @@ pub struct Decision {
     pub next: Next,
     /// Where nothing is to be called now: whether to keep the lease until the time in `next`.
     pub pause: bool,
-    /// The refund that a command began.
-    pub refund: Option<RefundId>,
+    /// What a command began.
+    pub begun: Option<Begun>,
+}
+
+/// What a command began that is answered for itself, and not as its payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// A refund.
+    Refund(RefundId),
+    /// A response to a dispute.
+    Response(DisputeId),
+}
+
+impl std::fmt::Display for Begun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refund(id) => id.fmt(f),
+            Self::Response(id) => id.fmt(f),
+        }
+    }
 }
 
 /// Decides on a payment. The flag says whether this transaction holds the lease; without it a
@@ -102,8 +121,8 @@ pub enum Opened {
 pub struct Recorded {
     /// The payment.
     pub payment: PaymentId,
-    /// The refund that it began.
-    pub refund: Option<RefundId>,
+    /// What it began.
+    pub begun: Option<Begun>,
     /// What is to be done now.
     pub work: Work,
     /// The stored answer, where nothing is to be done and the store has it at hand.
@@ -149,6 +168,32 @@ pub struct PaymentsQuery {
     pub after: Option<(i64, String)>,
     /// At most so many.
     pub limit: i64,
+}
+
+/// Which disputes, and where the page begins.
+#[derive(Debug, Clone)]
+pub struct DisputesQuery {
+    /// Of whose payments.
+    pub viewer: Viewer,
+    /// Only of this payment.
+    pub payment: Option<PaymentId>,
+    /// Only in this state.
+    pub state: Option<DisputeState>,
+    /// After this time of becoming known and id, newest first.
+    pub after: Option<(i64, DisputeId)>,
+    /// At most so many.
+    pub limit: i64,
+}
+
+/// A dispute with what it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedDispute {
+    /// The payment.
+    pub payment: PaymentId,
+    /// Who told of it.
+    pub provider: String,
+    /// The dispute.
+    pub dispute: Dispute,
 }
 
 /// An account of the ledger in one currency.
@@ -271,6 +316,15 @@ pub trait Store: Send + Sync {
 
     /// The payment of a refund, whoever's.
     async fn payment_of_refund(&self, id: RefundId) -> Result<Option<Payment>, Error>;
+
+    /// The payment of a dispute, whoever's.
+    async fn payment_of_dispute(&self, id: DisputeId) -> Result<Option<Payment>, Error>;
+
+    /// A page of disputes, newest first.
+    async fn disputes(&self, query: &DisputesQuery) -> Result<Vec<ListedDispute>, Error>;
+
+    /// The evidence that is kept for a dispute.
+    async fn evidence(&self, id: DisputeId) -> Result<Evidence, Error>;
 
     /// A page of payments.
     async fn payments(&self, query: &PaymentsQuery) -> Result<Vec<Payment>, Error>;

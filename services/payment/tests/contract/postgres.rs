@@ -122,6 +122,15 @@ impl Storage {
         unlocked.unwrap();
     }
 
+    /// The bodies of the events of a kind that wait, in the order in which they were made.
+    pub(crate) async fn events(&self, kind: &str) -> Vec<Vec<u8>> {
+        sqlx::query_scalar("SELECT body FROM mesh_outbox WHERE kind = $1 ORDER BY message_id")
+            .bind(kind)
+            .fetch_all(self.postgres.pool())
+            .await
+            .unwrap()
+    }
+
     /// How many rows a table has.
     pub(crate) async fn count(&self, table: &str) -> i64 {
         sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}")))

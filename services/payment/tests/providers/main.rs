@@ -9,5 +9,6 @@ mod golden;
 mod notes;
 mod recorder;
 mod stripe;
+mod stripe_disputes;
 mod toss;
 mod toss_stand_in;

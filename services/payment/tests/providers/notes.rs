@@ -19,6 +19,18 @@ impl References for Notes {
         Ok(())
     }
 
+    async fn charge_named(
+        &self,
+        _: &str,
+        provider_ref: &str,
+    ) -> Result<Option<String>, ReferencesError> {
+        let names = self.0.lock().unwrap();
+        let found = names
+            .iter()
+            .find(|(reference, name)| reference.starts_with("att_") && *name == provider_ref);
+        Ok(found.map(|(reference, _)| reference.clone()))
+    }
+
     async fn find(&self, _: &str, reference: &str) -> Result<Option<String>, ReferencesError> {
         Ok(self.0.lock().unwrap().get(reference).cloned())
     }

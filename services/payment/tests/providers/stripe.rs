@@ -11,11 +11,12 @@ use payment::provider::{
 };
 use std::sync::Arc;
 
-const ATTEMPT: &str = "att_01h455vb4pex5vsknk084sn02q";
+pub(crate) const ATTEMPT: &str = "att_01h455vb4pex5vsknk084sn02q";
 
-async fn stripe() -> (Recorder, Stripe) {
+pub(crate) async fn stripe() -> (Recorder, Stripe) {
     let (recorder, url) = Recorder::start().await;
     let config = StripeConfig {
+        files_url: url.clone(),
         url,
         secret_key: Secret::new("sk_test_1"),
         webhook_secrets: vec![Secret::new("whsec_1")],
@@ -25,11 +26,11 @@ async fn stripe() -> (Recorder, Stripe) {
     (recorder, stripe)
 }
 
-fn usd(amount_minor: i64) -> Money {
+pub(crate) fn usd(amount_minor: i64) -> Money {
     Money::new(Currency::parse("USD").unwrap(), amount_minor).unwrap()
 }
 
-fn authorize() -> Authorize {
+pub(crate) fn authorize() -> Authorize {
     Authorize {
         reference: ATTEMPT.to_owned(),
         payment_reference: "pay_1".to_owned(),

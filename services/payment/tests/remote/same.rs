@@ -3,12 +3,15 @@
 use crate::far::{
     Far, authorize, capture, client, config, is_unavailable, open, refund, usd, void,
 };
+use payment::dispute::{ContentType, DisputeState, Evidence, EvidenceFile, FileKind, TextKind};
 use payment::provider::simulator::remote::LostAnswers;
-use payment::provider::simulator::{FeeRule, SettlementConfig, SimulatorConfig};
-use payment::provider::{Authorize, Capture, Provider, ProviderError};
+use payment::provider::simulator::{Decision, FeeRule, SettlementConfig, SimulatorConfig};
+use payment::provider::{
+    AcceptDispute, Authorize, Capture, Provider, ProviderError, Settlement, SubmitEvidence,
+};
 use std::fmt::Debug;
 
-const TOKENS: [&str; 19] = [
+const TOKENS: [&str; 24] = [
     "pm_card_visa",
     "pm_card_mastercard",
     "pm_card_declined",
@@ -27,6 +30,11 @@ const TOKENS: [&str; 19] = [
     "pm_card_slow",
     "pm_card_capture_declined",
     "pm_card_refund_declined",
+    "pm_card_refund_fails_later",
+    "pm_card_dispute_won",
+    "pm_card_dispute_lost",
+    "pm_card_inquiry",
+    "pm_card_inquiry_escalates",
     "pm_card_nobody_knows",
 ];
 
@@ -69,6 +77,7 @@ async fn everything(provider: &dyn Provider) -> Vec<String> {
             answers.push(told(provider.refund(&some).await));
             answers.push(told(provider.look_up_settlement(&some.reference).await));
             answers.push(told(provider.void(&void(&charge)).await));
+            answers.push(told(provider.look_up_disputes(&charge).await));
         }
     }
     answers
@@ -187,6 +196,61 @@ async fn all_pages_of_transactions_are_read() {
     let pages = books(&remote).await;
     assert_eq!(pages.len(), 2);
     assert_eq!(pages, books(&*far.simulator).await);
+}
+
+/// Evidence with all that can stand in it.
+fn evidence(dispute_ref: &str) -> SubmitEvidence {
+    SubmitEvidence {
+        reference: "dsp_1-response-1".to_owned(),
+        dispute_ref: dispute_ref.to_owned(),
+        evidence: Evidence {
+            texts: vec![(TextKind::CustomerName, "Zoë \"Z\"\n".to_owned())],
+            files: vec![EvidenceFile {
+                kind: FileKind::Receipt,
+                content_type: ContentType::Png,
+                description: "ü".to_owned(),
+                bytes: [b"\x89PNG\r\n\x1a\n".as_slice(), &vec![0xff; 100_000]].concat(),
+            }],
+        },
+    }
+}
+
+#[tokio::test]
+async fn banks_and_our_answers_to_them_travel_too() {
+    let far = Far::new().await;
+    let remote = far.client();
+    let once = Authorize {
+        capture: true,
+        ..authorize("att_1", "pm_card_visa")
+    };
+    remote.authorize(&once).await.unwrap();
+    let refused = remote.open_dispute("nobody", None, false).await;
+    assert!(matches!(refused, Err(ProviderError::Refused { .. })));
+    let won = remote.open_dispute("att_1", Some(usd(300)), true).await;
+    let won = won.unwrap();
+    let escalated = remote.decide_dispute(&won, Decision::Escalate).await;
+    assert_eq!(escalated.unwrap().state, DisputeState::NeedsResponse);
+    let handed_in = remote.submit_evidence(&evidence(&won)).await.unwrap();
+    assert!(handed_in.responded && handed_in.state == DisputeState::UnderReview);
+    assert_eq!(remote.submit_evidence(&evidence(&won)).await, Ok(handed_in));
+    remote.decide_dispute(&won, Decision::Win).await.unwrap();
+    let lost = remote.open_dispute("att_1", None, false).await.unwrap();
+    let accept = AcceptDispute {
+        reference: "dsp_2-response-1".to_owned(),
+        dispute_ref: lost,
+    };
+    let accepted = remote.accept_dispute(&accept).await;
+    assert_eq!(accepted.unwrap().state, DisputeState::Lost);
+    remote.refund(&refund("re_1", "att_1", 100)).await.unwrap();
+    remote.return_refund("re_1").await.unwrap();
+    let near = &*far.simulator;
+    let seen = near.look_up_disputes("att_1").await;
+    assert_eq!(seen.as_ref().unwrap().len(), 2);
+    assert_eq!(remote.look_up_disputes("att_1").await, seen);
+    let returned = near.look_up_settlement("re_1").await;
+    assert!(matches!(returned, Ok(Some(Settlement::Declined(_)))));
+    assert_eq!(remote.look_up_settlement("re_1").await, returned);
+    assert_eq!(books(&remote).await, books(near).await);
 }
 
 #[tokio::test]

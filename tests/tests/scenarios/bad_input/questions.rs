@@ -101,6 +101,14 @@ pub(super) fn about_the_rest() -> Vec<Case> {
         get("/v1/payments?orderBy=amount", 400, "orderBy|order_by"),
         get("/v1/payments?pageSize=1001", 400, "pageSize|page_size"),
         get("/v1/refunds/nonsense", 400, "id"),
+        get("/v1/disputes/nonsense", 400, "id"),
+        get("/v1/disputes?state=BROKEN", 400, "state"),
+        get(
+            "/v1/disputes?paymentId=nonsense",
+            400,
+            "paymentId|payment_id",
+        ),
+        get("/v1/disputes?pageSize=1001", 400, "pageSize|page_size"),
         get(
             "/v1/sales:summarize?groupBy=COLOUR",
             400,

@@ -14,6 +14,8 @@ pub(super) enum Operation {
     Capture,
     Void,
     Refund,
+    Dispute,
+    Evidence,
 }
 
 /// A command as it came in.
@@ -65,6 +67,18 @@ pub(super) enum Outcome {
     Declined,
     Voided,
     Refunded,
+    /// It was refunded, and the money has come back.
+    RefundFailed,
+    /// Of a dispute, or of the failure of a refund: it is to come, at its time.
+    Scheduled,
+    Inquiry,
+    NeedsResponse,
+    UnderReview,
+    Won,
+    Lost,
+    Closed,
+    /// Of evidence.
+    Submitted,
 }
 
 /// One line of the journal.
@@ -83,11 +97,11 @@ pub(super) struct Entry {
     /// Of a capture: whether it gives up the rest.
     pub(super) last: bool,
     pub(super) outcome: Outcome,
-    /// Of what was declined: why.
+    /// Of what was declined: why. Of evidence: against which dispute.
     pub(super) code: Option<String>,
     /// Of what is authorised: until when.
     pub(super) expires_at_us: Option<i64>,
-    /// Of what is pending: when it is decided.
+    /// Of what is pending: when it is decided. Of a dispute that waits for evidence: until when.
     pub(super) due_at_us: Option<i64>,
 }
 
@@ -103,6 +117,10 @@ pub(super) struct Terms {
     pub(super) late_webhook_delay_us: i64,
     pub(super) late_effect_us: i64,
     pub(super) redirect_url: String,
+    /// How long banks take.
+    pub(super) bank_delay_us: i64,
+    /// How long evidence is waited for.
+    pub(super) dispute_response_us: i64,
 }
 
 impl Terms {
@@ -114,6 +132,7 @@ impl Terms {
             authorization_ttl_us: self.authorization_ttl_us,
             idempotency_window_us: self.idempotency_window_us,
             look_up_lag_us: self.look_up_lag_us,
+            disputes: true,
         }
     }
 
@@ -131,7 +150,7 @@ pub(super) struct Step<T> {
 }
 
 impl<T> Step<T> {
-    fn answer(answer: T) -> Self {
+    pub(super) fn answer(answer: T) -> Self {
         Self {
             append: None,
             answer,
@@ -159,8 +178,13 @@ struct Charge<'a> {
 
 impl Book<'_> {
     /// What becomes of a charge by itself: a pending one whose time has come and, when somebody
-    /// `asked` how it stands, one whose customer is scripted to have authenticated.
+    /// `asked` how it stands, one whose customer is scripted to have authenticated; and what banks do at its time.
     pub(super) fn settle(&self, charge_reference: &str, asked: bool) -> Option<Entry> {
+        self.settle_charge(charge_reference, asked)
+            .or_else(|| self.settle_bank())
+    }
+
+    fn settle_charge(&self, charge_reference: &str, asked: bool) -> Option<Entry> {
         let charge = self
             .charge(charge_reference)
             .filter(|charge| !charge.closed)?;
@@ -247,7 +271,12 @@ impl Book<'_> {
             | Script::Late
             | Script::Slow
             | Script::DeclineCapture
-            | Script::DeclineRefund => entry = self.decided(&entry, true),
+            | Script::DeclineRefund
+            | Script::FailRefundLater
+            | Script::DisputeWon
+            | Script::DisputeLost
+            | Script::Inquiry
+            | Script::InquiryEscalates => entry = self.decided(&entry, true),
         }
         let answer = self.outcome(&Charge::new(&entry));
         Ok(Step {
@@ -405,6 +434,9 @@ impl Book<'_> {
                 (Operation::Refund, Outcome::Refunded) => {
                     charge.refunded_minor += entry.amount.amount_minor();
                 }
+                (Operation::Refund, Outcome::RefundFailed) => {
+                    charge.refunded_minor -= entry.amount.amount_minor();
+                }
                 _ => {}
             }
         }
@@ -480,7 +512,18 @@ impl Book<'_> {
                 provider_ref,
                 expires_at_us: entry.expires_at_us.unwrap_or(entry.recorded_at_us),
             },
-            Outcome::Pending | Outcome::Voided | Outcome::Refunded => ChargeOutcome::Pending,
+            Outcome::Pending
+            | Outcome::Voided
+            | Outcome::Refunded
+            | Outcome::RefundFailed
+            | Outcome::Scheduled
+            | Outcome::Inquiry
+            | Outcome::NeedsResponse
+            | Outcome::UnderReview
+            | Outcome::Won
+            | Outcome::Lost
+            | Outcome::Closed
+            | Outcome::Submitted => ChargeOutcome::Pending,
         }
     }
 }
@@ -525,13 +568,22 @@ impl<'a> Charge<'a> {
 /// Where the capture, void or refund of an entry stands.
 pub(super) fn settlement(entry: &Entry) -> Settlement {
     match entry.outcome {
-        Outcome::Declined => Settlement::Declined(declined(entry)),
+        Outcome::Declined | Outcome::RefundFailed => Settlement::Declined(declined(entry)),
         Outcome::Pending | Outcome::ActionRequired => Settlement::Pending,
-        Outcome::Authorized | Outcome::Captured | Outcome::Voided | Outcome::Refunded => {
-            Settlement::Done {
-                provider_ref: provider_ref(entry),
-            }
-        }
+        Outcome::Authorized
+        | Outcome::Captured
+        | Outcome::Voided
+        | Outcome::Refunded
+        | Outcome::Scheduled
+        | Outcome::Inquiry
+        | Outcome::NeedsResponse
+        | Outcome::UnderReview
+        | Outcome::Won
+        | Outcome::Lost
+        | Outcome::Closed
+        | Outcome::Submitted => Settlement::Done {
+            provider_ref: provider_ref(entry),
+        },
     }
 }
 
@@ -545,6 +597,8 @@ fn provider_ref(entry: &Entry) -> String {
         Operation::Capture => "capture",
         Operation::Void => "void",
         Operation::Refund => "refund",
+        Operation::Dispute => "dispute",
+        Operation::Evidence => "evidence",
     };
     format!("sim_{kind}_{}", entry.reference)
 }

@@ -31,6 +31,11 @@ pub struct SimulatorConfig {
     pub late_webhook_delay_ms: u32,
     /// How long a request is under way that is held up, in milliseconds.
     pub late_effect_ms: u32,
+    /// How long banks take, in milliseconds: until a dispute that a token scripts is opened, until a refund that is
+    /// to fail later does, until evidence was looked at.
+    pub bank_delay_ms: u32,
+    /// How long banks wait for evidence, and how long an inquiry stands, in seconds.
+    pub dispute_response_s: u32,
     /// How long a slow answer takes, in milliseconds.
     pub slow_ms: u32,
     /// Whether every change is announced by a webhook, as real providers do; else only what becomes of charges
@@ -59,6 +64,8 @@ impl Default for SimulatorConfig {
             webhook_delay_ms: 500,
             late_webhook_delay_ms: 3_000,
             late_effect_ms: 3_000,
+            bank_delay_ms: 500,
+            dispute_response_s: 7 * 24 * 3600,
             slow_ms: 2_000,
             webhooks_of_all: false,
             settlement: SettlementConfig::default(),
@@ -95,6 +102,8 @@ impl SimulatorConfig {
             late_webhook_delay_us: i64::from(self.late_webhook_delay_ms) * 1000,
             late_effect_us: i64::from(self.late_effect_ms) * 1000,
             redirect_url: self.redirect_url.clone(),
+            bank_delay_us: i64::from(self.bank_delay_ms) * 1000,
+            dispute_response_us: i64::from(self.dispute_response_s) * 1_000_000,
         }
     }
 

@@ -5,7 +5,7 @@ use super::book::{Entry, Operation, Outcome, Step};
 use super::fault::WebhookFault;
 use super::token::{self, Script};
 use super::webhook::{self, Delivered, Planned, Queued, WebhookSender};
-use super::{Occasion, Simulator, store, unavailable};
+use super::{Occasion, Simulator, bank, store, unavailable};
 use crate::provider::ProviderError;
 use futures_util::{StreamExt as _, stream};
 use std::time::Duration;
@@ -139,6 +139,9 @@ impl Simulator {
         entry: &Entry,
     ) -> Result<(), sqlx::Error> {
         store::append(write, entry).await?;
+        if let Some(later) = bank::follows(entry, &self.terms) {
+            store::append(write, &later).await?;
+        }
         for webhook in self.webhooks_of(entry) {
             store::queue_webhook(write, &webhook).await?;
         }
@@ -147,12 +150,17 @@ impl Simulator {
 
     /// The webhooks that announce an entry, in the order in which they are due at the same time.
     fn webhooks_of(&self, entry: &Entry) -> Vec<Planned> {
-        if matches!(entry.outcome, Outcome::Pending | Outcome::ActionRequired) {
+        if matches!(
+            entry.outcome,
+            Outcome::Pending | Outcome::ActionRequired | Outcome::Scheduled | Outcome::Submitted
+        ) {
             return Vec::new(); // Nothing has been decided yet.
         }
         let script = token::script(&entry.payment_method)
             .filter(|script| entry.operation == Operation::Authorize && script.announces());
-        if script.is_none() && !self.webhooks_of_all {
+        let by_a_bank =
+            entry.operation == Operation::Dispute || entry.outcome == Outcome::RefundFailed;
+        if script.is_none() && !by_a_bank && !self.webhooks_of_all {
             return Vec::new();
         }
         let now_us = entry.recorded_at_us;

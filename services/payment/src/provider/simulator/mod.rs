@@ -21,6 +21,11 @@
 //! | `pm_card_slow` | success, after `slow_ms` |
 //! | `pm_card_capture_declined` | authorised, but captures are declined |
 //! | `pm_card_refund_declined` | charged, but refunds are declined |
+//! | `pm_card_refund_fails_later` | refunds succeed, and the bank returns them after `bank_delay_ms` |
+//! | `pm_card_dispute_won` | after `bank_delay_ms` the bank takes the money back; evidence wins it, silence loses it |
+//! | `pm_card_dispute_lost` | the same, and lost whatever is handed in |
+//! | `pm_card_inquiry` | after `bank_delay_ms` the bank asks; after `dispute_response_s` it asks no more |
+//! | `pm_card_inquiry_escalates` | the bank asks, and after `dispute_response_s` takes the money back; then as won |
 //!
 //! Beside what tokens script, commands and webhooks fail by the probabilities of [`Faults`] and
 //! [`WebhookFaults`], the same ones for the same seed. What was done on purpose is noted beside the journal.
@@ -29,11 +34,14 @@
 //!
 //! Fees and payouts are made from the journal (`settlement`).
 //!
-//! Every other payment method is refused, and not repeated in the message. Deliberately missing: disputes and customers.
+//! Every other payment method is refused, and not repeated in the message. Deliberately missing: customers.
 
+mod bank;
 mod book;
+mod command;
 mod config;
 mod delivery;
+mod disputes;
 mod fault;
 pub mod remote;
 mod settlement;
@@ -44,6 +52,7 @@ mod webhook;
 #[cfg(test)]
 mod tests;
 
+pub use bank::Decision;
 pub use config::SimulatorConfig;
 pub use fault::{Faults, WebhookFaults};
 pub use remote::{Post, RemoteConfig, RemoteSimulator};
@@ -51,12 +60,13 @@ pub use settlement::{FeeRule, SettlementConfig};
 pub use webhook::{BODY_BYTES_MAX, SIGNATURE_AGE_MAX_US, SIGNATURE_HEADER, Webhook, WebhookSender};
 
 use super::{
-    Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, Refund, Settlement,
-    SettlementPage, Transaction, TransactionKind, TransactionPage, Void, WebhookError,
-    WebhookEvent,
+    AcceptDispute, Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError,
+    Refund, Settlement, SettlementPage, SubmitEvidence, Transaction, TransactionKind,
+    TransactionPage, Void, WebhookError, WebhookEvent,
 };
+use crate::dispute::SeenDispute;
 use async_trait::async_trait;
-use book::{Book, Command, Entry, Operation, Outcome, Step, Terms, refused};
+use book::{Book, Command, Entry, Outcome, Step, Terms, refused};
 use fault::{Dice, Fault};
 use http::HeaderMap;
 use mesh_runtime::Clock;
@@ -141,111 +151,6 @@ impl Simulator {
         self.journal.close().await
     }
 
-    /// A command: what `decide` says on the entries of one charge is on disk before it is answered. `decide` is
-    /// told whether the command is to be declined whatever it says.
-    async fn command<T: Send>(
-        &self,
-        command: Command,
-        decide: impl FnOnce(Book<'_>, bool) -> Result<Step<T>, ProviderError> + Send,
-    ) -> Result<Decided<T>, ProviderError> {
-        let (charge_reference, reference) = (command.charge_reference(), command.reference());
-        bounded("reference", reference, REFERENCE_CHARACTERS_MAX)?;
-        bounded(
-            "charge_reference",
-            charge_reference,
-            REFERENCE_CHARACTERS_MAX,
-        )?;
-        self.wait().await;
-        let drawn = self.dice.roll();
-        // Only charges are declined by chance.
-        let fault = drawn.filter(|fault| {
-            *fault != Fault::Declined || command.operation() == Operation::Authorize
-        });
-        match fault {
-            Some(Fault::Unavailable) => {
-                self.note(&command, Fault::Unavailable).await?;
-                return Err(injected_unavailable());
-            }
-            Some(Fault::UnknownBefore) => {
-                self.note(&command, Fault::UnknownBefore).await?;
-                return Err(lost());
-            }
-            Some(Fault::Late) => {
-                self.hold_up(&command).await?;
-                return Err(lost());
-            }
-            Some(Fault::UnknownAfter | Fault::Slow | Fault::Declined) | None => {}
-        }
-        let occasion = Occasion {
-            asked: command.operation() == Operation::Authorize,
-            fault: fault.map(|fault| (&command, fault)),
-            arrival: None,
-        };
-        let decided = self
-            .transact(charge_reference, reference, occasion, |book| {
-                decide(book, fault == Some(Fault::Declined))
-            })
-            .await?;
-        if fault == Some(Fault::Slow) {
-            tokio::time::sleep(self.slow).await;
-        }
-        if fault == Some(Fault::UnknownAfter) {
-            Err(lost())
-        } else {
-            Ok(decided)
-        }
-    }
-
-    /// Notes a fault of a command that has no effect.
-    async fn note(&self, command: &Command, fault: Fault) -> Result<(), ProviderError> {
-        let mut write = self.journal.begin().await.map_err(unavailable)?;
-        store::note_fault(&mut write, command, fault, self.clock.now_us())
-            .await
-            .map_err(unavailable)?;
-        write.commit().await.map_err(unavailable)
-    }
-
-    /// Keeps a command until it arrives.
-    async fn hold_up(&self, command: &Command) -> Result<(), ProviderError> {
-        let mut write = self.journal.begin().await.map_err(unavailable)?;
-        let now_us = self.clock.now_us();
-        store::note_fault(&mut write, command, Fault::Late, now_us)
-            .await
-            .map_err(unavailable)?;
-        store::hold_up(&mut write, command, now_us + self.terms.late_effect_us)
-            .await
-            .map_err(unavailable)?;
-        write.commit().await.map_err(unavailable)
-    }
-
-    /// Carries out a command that was held up. Nobody is told how it went.
-    async fn arrive(&self, sequence: i64, command: &Command) -> Result<(), ProviderError> {
-        let occasion = Occasion {
-            asked: false,
-            fault: None,
-            arrival: Some(sequence),
-        };
-        let done = self.transact(
-            command.charge_reference(),
-            command.reference(),
-            occasion,
-            |book| {
-                let append = match command {
-                    Command::Authorize(request) => book.authorize(request, false)?.append,
-                    Command::Capture(request) => book.capture(request)?.append,
-                    Command::Void(request) => book.void(request)?.append,
-                    Command::Refund(request) => book.refund(request)?.append,
-                };
-                Ok(Step { append, answer: () })
-            },
-        );
-        match done.await {
-            // That it is wrong by now is an end, too.
-            Ok(_) | Err(ProviderError::Refused { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
     async fn transact<T>(
         &self,
         charge_reference: &str,
@@ -305,6 +210,14 @@ impl Simulator {
             answer: step.answer,
             new: appended,
         })
+    }
+
+    fn book<'a>(&'a self, entries: &'a [Entry]) -> Book<'a> {
+        Book {
+            entries,
+            terms: &self.terms,
+            now_us: self.clock.now_us(),
+        }
     }
 
     /// Whether this is the first request under a reference; the next one is not.
@@ -410,7 +323,7 @@ impl Provider for Simulator {
         }
         let decided = self
             .transact(reference, reference, ASKED, |book| {
-                Ok(Step { append: None, answer: book.charge_outcome(reference) })
+                Ok(Step::answer(book.charge_outcome(reference)))
             })
             .await
             // Asking twice is harmless, so nothing about a question is unknown.
@@ -431,6 +344,29 @@ impl Provider for Simulator {
             .map_err(unavailable)?;
         let shown = entry.filter(|entry| self.terms.shows(entry, self.clock.now_us()));
         Ok(shown.as_ref().map(book::settlement))
+    }
+
+    async fn look_up_disputes(
+        &self,
+        charge_reference: &str,
+    ) -> Result<Vec<SeenDispute>, ProviderError> {
+        self.disputes_of(charge_reference).await
+    }
+
+    async fn submit_evidence(
+        &self,
+        request: &SubmitEvidence,
+    ) -> Result<SeenDispute, ProviderError> {
+        self.hand_in(request).await
+    }
+
+    async fn accept_dispute(&self, request: &AcceptDispute) -> Result<SeenDispute, ProviderError> {
+        self.give_up(request).await
+    }
+
+    /// Its webhooks name our references.
+    async fn reference_of(&self, charge_ref: &str) -> Result<Option<String>, ProviderError> {
+        Ok(Some(charge_ref.to_owned()))
     }
 
     fn verify_webhook(
@@ -519,6 +455,7 @@ impl Simulator {
             .filter(|(_, entry)| entry.outcome == Outcome::Captured);
         let fee = |(sequence, entry): &(i64, Entry)| {
             let movement = Movement {
+                kind: TransactionKind::Capture,
                 recorded_at_us: entry.recorded_at_us,
                 amount: entry.amount,
             };
@@ -562,14 +499,21 @@ fn asked_for(reference: &str) -> &str {
         .map_or(reference, |(asked, _)| asked)
 }
 
+/// What an entry that moved money says.
+fn moved(outcome: Outcome) -> TransactionKind {
+    match outcome {
+        Outcome::Refunded => TransactionKind::Refund,
+        Outcome::RefundFailed => TransactionKind::RefundReversal,
+        Outcome::NeedsResponse => TransactionKind::Dispute,
+        Outcome::Won => TransactionKind::DisputeReversal,
+        _ => TransactionKind::Capture,
+    }
+}
+
 fn transaction((sequence, entry): (i64, Entry)) -> Transaction {
-    let kind = match entry.operation {
-        Operation::Refund => TransactionKind::Refund,
-        Operation::Authorize | Operation::Capture | Operation::Void => TransactionKind::Capture,
-    };
     Transaction {
         id: format!("sim_{sequence}"),
-        kind,
+        kind: moved(entry.outcome),
         reference: asked_for(&entry.reference).to_owned(),
         charge_reference: asked_for(&entry.charge_reference).to_owned(),
         order_ref: entry.order_ref,

@@ -1,9 +1,9 @@
 //! What the simulator keeps and pays out: made from the journal alone, so that the same journal gives the same lines.
 //!
 //! A fee for each capture by the rule of its currency; a payout for each UTC day and currency, once the day is over, of
-//! what was captured less what went back and the fees. Deliberately missing: minimum amounts, reserves and weekends.
+//! what was captured and came back, less what went back and the fees. Deliberately missing: minimum amounts, reserves and weekends.
 
-use crate::provider::{SettlementKind, SettlementLine};
+use crate::provider::{SettlementKind, SettlementLine, TransactionKind};
 use kernel::{Currency, Money, day};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -40,8 +40,9 @@ impl FeeRule {
 /// A movement as the journal has it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Movement {
+    pub(super) kind: TransactionKind,
     pub(super) recorded_at_us: i64,
-    /// Above zero for a capture, below for what went back.
+    /// Above zero for what came in, below for what went back.
     pub(super) amount: Money,
 }
 
@@ -88,7 +89,7 @@ impl SettlementConfig {
         reference: &str,
         movement: Movement,
     ) -> Option<SettlementLine> {
-        let fee_minor = self.fee_minor(movement.amount);
+        let fee_minor = self.fee_minor(movement);
         let currency = movement.amount.currency();
         (fee_minor > 0).then(|| SettlementLine {
             id: format!("fee_{sequence}"),
@@ -101,9 +102,11 @@ impl SettlementConfig {
         })
     }
 
-    fn fee_minor(&self, amount: Money) -> i64 {
+    fn fee_minor(&self, movement: Movement) -> i64 {
+        let amount = movement.amount;
         let rule = self.fees.get(amount.currency().code()).copied();
-        rule.map_or(0, |rule| rule.of(amount.amount_minor().max(0)))
+        let rule = rule.filter(|_| movement.kind == TransactionKind::Capture);
+        rule.map_or(0, |rule| rule.of(amount.amount_minor()))
     }
 }
 
@@ -121,7 +124,7 @@ impl Payouts {
             .net
             .entry((day, currency.code()))
             .or_insert((currency, 0));
-        *net += i128::from(movement.amount.amount_minor() - rules.fee_minor(movement.amount));
+        *net += i128::from(movement.amount.amount_minor() - rules.fee_minor(movement));
     }
 
     /// The payouts of days that are over; those of nothing are none.
@@ -197,7 +200,13 @@ mod tests {
                 (monday_us + day::DAY_US - 1, money("KRW", 9_000)),
                 (monday_us + day::DAY_US, money("USD", 100)),
             ] {
+                let kind = if amount.amount_minor() < 0 {
+                    TransactionKind::Refund
+                } else {
+                    TransactionKind::Capture
+                };
                 let movement = Movement {
+                    kind,
                     recorded_at_us,
                     amount,
                 };
@@ -237,5 +246,32 @@ mod tests {
         for text in ["", "fees:1", "payouts:x", "payouts:1:2", "fees:1:2:3"] {
             assert_eq!(Place::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_banks_take_and_bring_back_is_in_the_payout_without_a_fee() {
+        let (rules, monday_us) = (rules(), 20_000 * day::DAY_US);
+        let mut payouts = Payouts::default();
+        for (kind, minor) in [
+            (TransactionKind::Capture, 1_000),
+            (TransactionKind::RefundReversal, 400),
+            (TransactionKind::Dispute, -700),
+            (TransactionKind::DisputeReversal, 700),
+        ] {
+            let movement = Movement {
+                kind,
+                recorded_at_us: monday_us,
+                amount: money("USD", minor),
+            };
+            payouts.add(&rules, movement);
+            let fee = rules.fee(1, "", movement);
+            assert_eq!(fee.is_some(), kind == TransactionKind::Capture, "{kind:?}");
+        }
+        let lines = payouts.lines(&rules, monday_us + 2 * day::DAY_US);
+        let paid: Vec<i64> = lines
+            .iter()
+            .map(|line| line.amount.amount_minor())
+            .collect();
+        assert_eq!(paid, [1_000 + 400 - 59]);
     }
 }

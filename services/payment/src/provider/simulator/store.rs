@@ -65,7 +65,8 @@ pub(super) async fn movements(
     after: i64,
 ) -> Result<Vec<(i64, Entry)>, sqlx::Error> {
     let sql = sqlx::AssertSqlSafe(format!(
-        "SELECT {COLUMNS} FROM journal WHERE sequence > ? AND outcome IN ('captured', 'refunded') \
+        "SELECT {COLUMNS} FROM journal WHERE sequence > ? AND outcome IN \
+             ('captured', 'refunded', 'refund_failed', 'needs_response', 'won') \
          ORDER BY sequence LIMIT ?"
     ));
     let rows = sqlx::query(sql)
@@ -95,8 +96,8 @@ pub(super) async fn first_day(
     day: i64,
 ) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT MIN(recorded_at_us) / ?1 FROM journal \
-         WHERE recorded_at_us >= ?2 AND outcome IN ('captured', 'refunded')",
+        "SELECT MIN(recorded_at_us) / ?1 FROM journal WHERE recorded_at_us >= ?2 \
+         AND outcome IN ('captured', 'refunded', 'refund_failed', 'needs_response', 'won')",
     )
     .bind(DAY_US)
     .bind(day.saturating_mul(DAY_US))
@@ -113,34 +114,59 @@ pub(super) async fn each_movement(
 ) -> Result<(), sqlx::Error> {
     let mut rows = sqlx::query(
         "SELECT recorded_at_us, outcome, currency_code, amount_minor FROM journal \
-         WHERE recorded_at_us >= ? AND recorded_at_us < ? AND outcome IN ('captured', 'refunded')",
+         WHERE recorded_at_us >= ? AND recorded_at_us < ? \
+         AND outcome IN ('captured', 'refunded', 'refund_failed', 'needs_response', 'won')",
     )
     .bind(first.saturating_mul(DAY_US))
     .bind(end.saturating_mul(DAY_US))
     .fetch(reads);
     while let Some(row) = rows.try_next().await? {
-        let moved = amount(&row)?;
-        let back = row.try_get::<&str, _>("outcome")? == outcome_name(Outcome::Refunded);
+        let kind = super::moved(named(&row, "outcome", OUTCOMES, outcome_name)?);
+        let amount = amount(&row)?;
         each(Movement {
+            kind,
             recorded_at_us: row.try_get("recorded_at_us")?,
-            amount: if back { moved.negated() } else { moved },
+            amount: if kind.sign() < 0 {
+                amount.negated()
+            } else {
+                amount
+            },
         });
     }
     Ok(())
 }
 
-/// Charges that are pending although their time has come.
+/// The charge that a dispute is about.
+pub(super) async fn charge_of_dispute(
+    reads: Reads<'_, sqlx::Sqlite>,
+    dispute_ref: &str,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT charge_reference FROM journal WHERE operation = 'dispute' AND reference = ? LIMIT 1",
+    )
+    .bind(dispute_ref)
+    .fetch_optional(reads)
+    .await
+}
+
+/// Charges that are pending although their time has come, and those about which a bank does something by now.
 pub(super) async fn due_charges(
     reads: Reads<'_, sqlx::Sqlite>,
     now_us: i64,
 ) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT charge_reference FROM journal AS pending \
-         WHERE outcome = 'pending' AND due_at_us <= ? AND NOT EXISTS ( \
+         WHERE outcome = 'pending' AND due_at_us <= ?1 AND NOT EXISTS ( \
              SELECT 1 FROM journal AS later \
              WHERE later.charge_reference = pending.charge_reference \
                  AND later.sequence > pending.sequence AND later.operation IN ('authorize', 'void')) \
-         ORDER BY due_at_us LIMIT ?",
+         UNION ALL \
+         SELECT charge_reference FROM journal AS waiting \
+         WHERE outcome IN ('scheduled', 'inquiry', 'needs_response', 'under_review') AND due_at_us <= ?1 \
+             AND NOT EXISTS (SELECT 1 FROM journal AS later \
+                 WHERE later.reference = waiting.reference AND later.operation = waiting.operation \
+                     AND later.sequence > waiting.sequence) \
+         LIMIT ?2",
     )
     .bind(now_us)
     .bind(ROWS_MAX)
@@ -289,11 +315,13 @@ fn arrival(row: &SqliteRow) -> Result<Command, sqlx::Error> {
             amount,
             last: row.try_get("last")?,
         }),
-        Operation::Void | Operation::Refund => Command::Refund(Refund {
-            reference,
-            charge_reference,
-            amount,
-        }),
+        Operation::Void | Operation::Refund | Operation::Dispute | Operation::Evidence => {
+            Command::Refund(Refund {
+                reference,
+                charge_reference,
+                amount,
+            })
+        }
     })
 }
 
@@ -430,6 +458,8 @@ const OPERATIONS: &[Operation] = &[
     Operation::Capture,
     Operation::Void,
     Operation::Refund,
+    Operation::Dispute,
+    Operation::Evidence,
 ];
 
 const OUTCOMES: &[Outcome] = &[
@@ -440,6 +470,15 @@ const OUTCOMES: &[Outcome] = &[
     Outcome::Declined,
     Outcome::Voided,
     Outcome::Refunded,
+    Outcome::RefundFailed,
+    Outcome::Scheduled,
+    Outcome::Inquiry,
+    Outcome::NeedsResponse,
+    Outcome::UnderReview,
+    Outcome::Won,
+    Outcome::Lost,
+    Outcome::Closed,
+    Outcome::Submitted,
 ];
 
 fn operation_name(operation: Operation) -> &'static str {
@@ -448,6 +487,8 @@ fn operation_name(operation: Operation) -> &'static str {
         Operation::Capture => "capture",
         Operation::Void => "void",
         Operation::Refund => "refund",
+        Operation::Dispute => "dispute",
+        Operation::Evidence => "evidence",
     }
 }
 
@@ -460,5 +501,14 @@ pub(super) fn outcome_name(outcome: Outcome) -> &'static str {
         Outcome::Declined => "declined",
         Outcome::Voided => "voided",
         Outcome::Refunded => "refunded",
+        Outcome::RefundFailed => "refund_failed",
+        Outcome::Scheduled => "scheduled",
+        Outcome::Inquiry => "inquiry",
+        Outcome::NeedsResponse => "needs_response",
+        Outcome::UnderReview => "under_review",
+        Outcome::Won => "won",
+        Outcome::Lost => "lost",
+        Outcome::Closed => "closed",
+        Outcome::Submitted => "submitted",
     }
 }

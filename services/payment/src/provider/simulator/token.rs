@@ -37,6 +37,16 @@ pub(super) enum Script {
     DeclineCapture,
     /// Charges; refunds are declined.
     DeclineRefund,
+    /// Refunds succeed, and fail later.
+    FailRefundLater,
+    /// The bank takes the money back, and gives it to us where there is evidence.
+    DisputeWon,
+    /// The bank takes the money back, whatever there is against it.
+    DisputeLost,
+    /// The bank asks, and no more.
+    Inquiry,
+    /// The bank asks, and then takes the money back; evidence wins.
+    InquiryEscalates,
 }
 
 impl Script {
@@ -57,7 +67,12 @@ impl Script {
             | Self::TimeoutAfter
             | Self::Slow
             | Self::DeclineCapture
-            | Self::DeclineRefund => false,
+            | Self::DeclineRefund
+            | Self::FailRefundLater
+            | Self::DisputeWon
+            | Self::DisputeLost
+            | Self::Inquiry
+            | Self::InquiryEscalates => false,
         }
     }
 
@@ -74,7 +89,7 @@ impl Script {
 }
 
 /// Every token. The list in docs and tests is made from it.
-pub(super) const TOKENS: [(&str, Script); 18] = [
+pub(super) const TOKENS: [(&str, Script); 23] = [
     ("pm_card_visa", Script::Succeed),
     ("pm_card_mastercard", Script::Succeed),
     ("pm_card_declined", Script::Decline(CARD_DECLINED)),
@@ -96,6 +111,11 @@ pub(super) const TOKENS: [(&str, Script); 18] = [
     ("pm_card_slow", Script::Slow),
     ("pm_card_capture_declined", Script::DeclineCapture),
     ("pm_card_refund_declined", Script::DeclineRefund),
+    ("pm_card_refund_fails_later", Script::FailRefundLater),
+    ("pm_card_dispute_won", Script::DisputeWon),
+    ("pm_card_dispute_lost", Script::DisputeLost),
+    ("pm_card_inquiry", Script::Inquiry),
+    ("pm_card_inquiry_escalates", Script::InquiryEscalates),
 ];
 
 pub(super) const CARD_DECLINED: &str = "CARD_DECLINED";
@@ -104,6 +124,7 @@ pub(super) const AUTHENTICATION_FAILED: &str = "AUTHENTICATION_FAILED";
 pub(super) const AUTHORIZATION_EXPIRED: &str = "AUTHORIZATION_EXPIRED";
 pub(super) const CAPTURE_DECLINED: &str = "CAPTURE_DECLINED";
 pub(super) const REFUND_DECLINED: &str = "REFUND_DECLINED";
+pub(super) const REFUND_RETURNED: &str = "REFUND_RETURNED";
 
 pub(super) fn script(token: &str) -> Option<Script> {
     TOKENS
@@ -120,6 +141,7 @@ pub(super) fn decline(code: &str) -> Decline {
         AUTHORIZATION_EXPIRED => "the authorisation has expired",
         CAPTURE_DECLINED => "the capture was declined",
         REFUND_DECLINED => "the refund was declined",
+        REFUND_RETURNED => "the customer's bank has returned the refund",
         _ => "declined",
     };
     Decline {

@@ -7,6 +7,7 @@
 
 use super::book::{Entry, Operation};
 use super::fault::WebhookFault;
+use crate::dispute;
 use crate::provider::{WebhookError, WebhookEvent};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub const BODY_BYTES_MAX: usize = 65_536;
 /// How many signatures of one header are tried: more than one while a secret is being changed.
 const SIGNATURES_MAX: usize = 8;
 const ID_CHARACTERS_MAX: usize = 64;
+/// What events about disputes are of.
+const DISPUTE: &str = "dispute";
 
 /// A signed webhook, ready to be posted to `/v1/webhooks/simulator`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,11 +88,17 @@ pub(super) fn body(event_id: &str, outcome: &str, entry: &Entry) -> Vec<u8> {
         Operation::Authorize | Operation::Void => "charge",
         Operation::Capture => "capture",
         Operation::Refund => "refund",
+        Operation::Dispute | Operation::Evidence => DISPUTE,
+    };
+    let reference = if subject == DISPUTE {
+        entry.charge_reference.clone()
+    } else {
+        entry.reference.clone()
     };
     let event = Event {
         id: event_id.to_owned(),
         kind: format!("{subject}.{outcome}"),
-        reference: entry.reference.clone(),
+        reference,
         created_at: day::to_rfc3339(entry.recorded_at_us),
     };
     serde_json::to_vec(&event).expect("a struct of strings is JSON")
@@ -173,9 +182,18 @@ pub(super) fn verify(
     text::bounded("body.id", &event.id, 1, ID_CHARACTERS_MAX).map_err(WebhookError::Body)?;
     text::bounded("body.reference", &event.reference, 1, ID_CHARACTERS_MAX)
         .map_err(WebhookError::Body)?;
+    let of_dispute = event
+        .kind
+        .split_once('.')
+        .is_some_and(|(of, _)| of == DISPUTE);
     Ok(WebhookEvent {
         event_id: event.id,
-        reference: event.reference,
+        reference: if of_dispute {
+            dispute::reference_of(&event.reference)
+        } else {
+            event.reference
+        },
+        disputed_charge: None,
         signed: true,
     })
 }
@@ -222,9 +240,18 @@ mod tests {
             WebhookEvent {
                 event_id: "evt_1".into(),
                 reference: "att_1".into(),
+                disputed_charge: None,
                 signed: true,
             }
         );
+    }
+
+    #[test]
+    fn one_about_a_dispute_names_the_disputes_of_its_charge() {
+        let body = br#"{"id":"evt_1","type":"dispute.won","reference":"att_1","created_at":""}"#;
+        let webhook = sign(SECRET, body.to_vec(), NOW_US);
+        let event = verify(SECRET, &webhook.headers, &webhook.body, NOW_US).unwrap();
+        assert_eq!(event.reference, "att_1-disputes");
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use super::answer::{Problem, problem};
 use super::form::Form;
+use super::upload::Upload;
 use crate::provider::ProviderError;
-use crate::provider::https::Caller;
+use crate::provider::https::{Answer, Caller};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -20,18 +21,26 @@ const AGENT: &str = concat!("commerce-mesh-payment/", env!("CARGO_PKG_VERSION"))
 /// Calls Stripe with one key.
 pub(super) struct Client {
     caller: Caller,
+    /// Where files are taken.
+    files: Caller,
     authorization: HeaderValue,
 }
 
 impl Client {
     /// With this key. `name` is where the key is configured.
-    pub(super) fn new(caller: Caller, name: &str, key: &Secret) -> Result<Self, Invalid> {
+    pub(super) fn new(
+        caller: Caller,
+        files: Caller,
+        name: &str,
+        key: &Secret,
+    ) -> Result<Self, Invalid> {
         let bearer = format!("Bearer {}", key.expose());
         let mut authorization =
             HeaderValue::try_from(bearer).map_err(|_| Invalid::new(name, "is no header value"))?;
         authorization.set_sensitive(true);
         Ok(Self {
             caller,
+            files,
             authorization,
         })
     }
@@ -53,6 +62,22 @@ impl Client {
         self.send(request, form.body().into()).await
     }
 
+    /// A file.
+    pub(super) async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        upload: &Upload<'_>,
+        idempotency_key: &str,
+    ) -> Result<T, Problem> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(self.files.at(path))
+            .header(CONTENT_TYPE, upload.content_type())
+            .header("idempotency-key", idempotency_key);
+        let request = self.complete(request, upload.body().into())?;
+        read(self.files.send(request).await?)
+    }
+
     /// A question.
     pub(super) async fn get<T: DeserializeOwned>(
         &self,
@@ -69,18 +94,30 @@ impl Client {
         request: http::request::Builder,
         body: Bytes,
     ) -> Result<T, Problem> {
-        let request = request
+        let request = self.complete(request, body)?;
+        read(self.caller.send(request).await?)
+    }
+
+    /// With what all requests carry.
+    fn complete(
+        &self,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, ProviderError> {
+        request
             .header(AUTHORIZATION, self.authorization.clone())
             .header("stripe-version", VERSION)
             .header(ACCEPT, "*/*")
             .header(USER_AGENT, AGENT)
             .body(Full::new(body))
-            .map_err(|error| ProviderError::Unavailable(error.to_string()))?;
-        let answer = self.caller.send(request).await?;
-        if answer.status == StatusCode::OK {
-            return serde_json::from_slice(&answer.body)
-                .map_err(|error| ProviderError::Unknown(format!("answer: {error}")).into());
-        }
-        Err(problem(answer.status, &answer.body))
+            .map_err(|error| ProviderError::Unavailable(error.to_string()))
     }
+}
+
+fn read<T: DeserializeOwned>(answer: Answer) -> Result<T, Problem> {
+    if answer.status == StatusCode::OK {
+        return serde_json::from_slice(&answer.body)
+            .map_err(|error| ProviderError::Unknown(format!("answer: {error}")).into());
+    }
+    Err(problem(answer.status, &answer.body))
 }

@@ -10,7 +10,10 @@ use std::path::PathBuf;
 pub struct StripeConfig {
     /// Where its API is; plain HTTP only on this machine.
     pub url: String,
-    /// The secret key, `sk_…`, or better a restricted one, `rk_…`, that may write PaymentIntents and refunds.
+    /// Where it takes files of evidence; plain HTTP only on this machine.
+    pub files_url: String,
+    /// The secret key, `sk_…`, or better a restricted one, `rk_…`, that may write PaymentIntents, refunds, disputes and
+    /// files.
     pub secret_key: Secret,
     /// The file that holds it, instead.
     pub secret_key_file: Option<PathBuf>,
@@ -38,6 +41,7 @@ impl Default for StripeConfig {
     fn default() -> Self {
         Self {
             url: "https://api.stripe.com".to_owned(),
+            files_url: "https://files.stripe.com".to_owned(),
             secret_key: Secret::default(),
             secret_key_file: None,
             webhook_secrets: Vec::new(),

@@ -114,6 +114,55 @@ pub(super) enum RefundStatus {
     Other,
 }
 
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Dispute {
+    pub(super) id: String,
+    pub(super) status: DisputeStatus,
+    pub(super) amount: i64,
+    pub(super) currency: String,
+    #[serde(default)]
+    pub(super) reason: String,
+    #[serde(default)]
+    pub(super) evidence_details: EvidenceDetails,
+    /// What it took from the balance, and gave back to it.
+    #[serde(default)]
+    pub(super) balance_transactions: Vec<Moved>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum DisputeStatus {
+    WarningNeedsResponse,
+    WarningUnderReview,
+    WarningClosed,
+    NeedsResponse,
+    UnderReview,
+    Won,
+    Lost,
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct EvidenceDetails {
+    /// In seconds since 1970.
+    pub(super) due_by: Option<i64>,
+    #[serde(default)]
+    pub(super) submission_count: i64,
+}
+
+/// A movement of the balance.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Moved {
+    /// Below zero where it was taken from us.
+    pub(super) amount: i64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct File {
+    pub(super) id: String,
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Page<T> {
     pub(super) data: Vec<T>,
@@ -184,5 +233,25 @@ pub(super) struct EventData {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct EventObject {
+    #[serde(default)]
+    pub(super) object: String,
     pub(super) metadata: Option<Metadata>,
+    /// Of a dispute, the intent whose charge it is about.
+    pub(super) payment_intent: Option<Named>,
+}
+
+/// Something by its id, or with it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Named {
+    Id(String),
+    Expanded { id: String },
+}
+
+impl Named {
+    pub(super) fn id(self) -> String {
+        match self {
+            Self::Id(id) | Self::Expanded { id } => id,
+        }
+    }
 }

@@ -5,30 +5,34 @@
 //! | a charge | a PaymentIntent, created and confirmed in one request |
 //! | our reference | the idempotency key, and `metadata[reference]` |
 //! | the customer must act | `requires_action` with a redirect (3-D Secure) |
+//! | a dispute | `/v1/disputes`, by the intent; evidence is submitted once, files by `/v1/files` |
 //! | a void | cancel; without an idempotency key, for an error that Stripe remembers under one would stay for ever |
 //!
 //! Stripe's own ids are noted ([`References`]); an intent whose answer was lost is found by searching for our
 //! reference, which lags behind: until then the outcome stays unknown (`look_up_lag_us`).
-//! Deliberately missing: customers, saved cards, Connect and disputes.
+//! Deliberately missing: customers, saved cards and Connect.
 
 mod amount;
 mod answer;
 mod client;
 mod config;
+mod disputes;
 mod form;
 mod messages;
 mod settlement;
 mod signature;
+mod upload;
 mod webhook;
 
 pub use config::StripeConfig;
 
 use super::https::{Caller, asked};
 use super::{
-    Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, References, Refund,
-    Settlement, SettlementPage, Transaction, TransactionKind, TransactionPage, Void, WebhookError,
-    WebhookEvent, secret,
+    AcceptDispute, Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError,
+    References, Refund, Settlement, SettlementPage, SubmitEvidence, Transaction, TransactionKind,
+    TransactionPage, Void, WebhookError, WebhookEvent, secret,
 };
+use crate::dispute::SeenDispute;
 use amount::{from_stripe, to_stripe};
 use answer::Problem;
 use async_trait::async_trait;
@@ -74,8 +78,9 @@ impl Stripe {
         )?;
         let connect_timeout = Duration::from_millis(config.connect_timeout_ms.into());
         let caller = Caller::new("stripe.url", &config.url, connect_timeout)?;
+        let files = Caller::new("stripe.files_url", &config.files_url, connect_timeout)?;
         Ok(Self {
-            client: Client::new(caller, "stripe.secret_key", &key)?,
+            client: Client::new(caller, files, "stripe.secret_key", &key)?,
             references,
             webhook_secrets,
             config,
@@ -208,6 +213,7 @@ impl Provider for Stripe {
             authorization_ttl_us: i64::from(self.config.authorization_ttl_s) * 1_000_000,
             idempotency_window_us: IDEMPOTENCY_WINDOW_US,
             look_up_lag_us: i64::from(self.config.search_lag_s) * 1_000_000,
+            disputes: true,
         }
     }
 
@@ -329,6 +335,28 @@ impl Provider for Stripe {
         ))
     }
 
+    async fn look_up_disputes(
+        &self,
+        charge_reference: &str,
+    ) -> Result<Vec<SeenDispute>, ProviderError> {
+        self.disputes_of(charge_reference).await
+    }
+
+    async fn submit_evidence(
+        &self,
+        request: &SubmitEvidence,
+    ) -> Result<SeenDispute, ProviderError> {
+        self.hand_in(request).await
+    }
+
+    async fn accept_dispute(&self, request: &AcceptDispute) -> Result<SeenDispute, ProviderError> {
+        self.give_up(request).await
+    }
+
+    async fn reference_of(&self, charge_ref: &str) -> Result<Option<String>, ProviderError> {
+        self.attempt_of(charge_ref).await
+    }
+
     fn verify_webhook(
         &self,
         headers: &HeaderMap,
@@ -396,7 +424,7 @@ fn transaction(booked: BalanceTransaction) -> Option<Transaction> {
         kind,
         charge_reference: match kind {
             TransactionKind::Capture => reference.clone(),
-            TransactionKind::Refund => String::new(),
+            _ => String::new(),
         },
         reference,
         order_ref: metadata.remove("order_ref").unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! Stripe's webhooks: verified, and read for nothing but which of our references they are about. What happened to
 //! it is then asked, so that late, repeated and reordered deliveries are all the same.
 
-use super::messages::{Event, REFERENCE};
+use super::messages::{Event, Named, REFERENCE};
 use super::signature;
 use crate::provider::{WebhookError, WebhookEvent};
 use http::HeaderMap;
@@ -10,6 +10,8 @@ use mesh_runtime::config::Secret;
 
 const SIGNATURE_HEADER: &str = "stripe-signature";
 const ID_CHARACTERS_MAX: usize = 255;
+/// What the object of an event about a dispute is.
+const DISPUTE: &str = "dispute";
 
 pub(super) fn verify(
     secrets: &[Secret],
@@ -27,10 +29,15 @@ pub(super) fn verify(
     let event: Event = serde_json::from_slice(body)
         .map_err(|error| WebhookError::Body(Invalid::new("body", error.to_string())))?;
     text::bounded("body.id", &event.id, 1, ID_CHARACTERS_MAX).map_err(WebhookError::Body)?;
-    let mut metadata = event.data.object.metadata.unwrap_or_default();
+    let object = event.data.object;
+    let mut metadata = object.metadata.unwrap_or_default();
+    // A dispute has metadata of its own, which is not that of its charge.
+    let of_dispute = object.object == DISPUTE;
+    let reference = metadata.remove(REFERENCE).filter(|_| !of_dispute);
     Ok(WebhookEvent {
         event_id: event.id,
-        reference: metadata.remove(REFERENCE).unwrap_or_default(),
+        reference: reference.unwrap_or_default(),
+        disputed_charge: object.payment_intent.filter(|_| of_dispute).map(Named::id),
         signed: true,
     })
 }
@@ -72,6 +79,32 @@ mod tests {
         ] {
             assert_eq!(received(&body(others)).unwrap().reference, "", "{others}");
         }
+    }
+
+    #[test]
+    fn one_about_a_dispute_names_the_intent_of_its_charge() {
+        let body = |intent: &str| {
+            format!(
+                r#"{{"id":"evt_1","type":"charge.dispute.created","data":{{"object":{{"id":"dp_1","object":"dispute","metadata":{{"reference":"att_1"}}{intent}}}}}}}"#
+            )
+        };
+        for intent in [
+            r#","payment_intent":"pi_1""#,
+            r#","payment_intent":{"id":"pi_1","object":"payment_intent"}"#,
+        ] {
+            let event = received(&body(intent)).unwrap();
+            assert_eq!(event.disputed_charge.as_deref(), Some("pi_1"), "{intent}");
+            assert_eq!(event.reference, "");
+        }
+        for intent in ["", r#","payment_intent":null"#] {
+            assert_eq!(received(&body(intent)).unwrap().disputed_charge, None);
+        }
+        let refund = r#"{"id":"evt_1","data":{"object":{"id":"re_1","object":"refund","payment_intent":"pi_1","metadata":{"reference":"re_x"}}}}"#;
+        let event = received(refund).unwrap();
+        assert_eq!(
+            (event.reference.as_str(), event.disputed_charge),
+            ("re_x", None)
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | a deposit into a virtual account | pending until Toss says so; its webhook is a hint |
 //!
 //! Takes won (KRW) only. Deliberately missing: billing keys, refunds into a bank account that the customer names
-//! (virtual accounts), escrow.
+//! (virtual accounts), escrow, and disputes, for which Toss documents no interface.
 
 mod answer;
 mod client;
@@ -23,10 +23,11 @@ pub use config::TossConfig;
 
 use super::https::{Caller, asked};
 use super::{
-    Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, References, Refund,
-    Settlement, SettlementPage, Transaction, TransactionKind, TransactionPage, Void, WebhookError,
-    WebhookEvent, secret,
+    AcceptDispute, Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError,
+    References, Refund, Settlement, SettlementPage, SubmitEvidence, Transaction, TransactionKind,
+    TransactionPage, Void, WebhookError, WebhookEvent, secret,
 };
+use crate::dispute::SeenDispute;
 use answer::Problem;
 use async_trait::async_trait;
 use client::{Client, segment};
@@ -175,6 +176,7 @@ impl Provider for Toss {
             authorization_ttl_us: 0,
             idempotency_window_us: IDEMPOTENCY_WINDOW_US,
             look_up_lag_us: 0,
+            disputes: false,
         }
     }
 
@@ -261,6 +263,24 @@ impl Provider for Toss {
         };
         let payment = self.look_up(&names).await?;
         Ok(payment.and_then(|payment| answer::refund(&payment, reference)))
+    }
+
+    /// Toss documents no interface for disputes: it tells shops of them by mail, and takes papers the same way.
+    async fn look_up_disputes(&self, _: &str) -> Result<Vec<SeenDispute>, ProviderError> {
+        Err(ProviderError::without_disputes(NAME))
+    }
+
+    async fn submit_evidence(&self, _: &SubmitEvidence) -> Result<SeenDispute, ProviderError> {
+        Err(ProviderError::without_disputes(NAME))
+    }
+
+    async fn accept_dispute(&self, _: &AcceptDispute) -> Result<SeenDispute, ProviderError> {
+        Err(ProviderError::without_disputes(NAME))
+    }
+
+    /// Its webhooks name our references.
+    async fn reference_of(&self, _: &str) -> Result<Option<String>, ProviderError> {
+        Ok(None)
     }
 
     fn verify_webhook(

@@ -24,6 +24,7 @@ pub(super) fn read(body: &[u8]) -> Result<WebhookEvent, WebhookError> {
     Ok(WebhookEvent {
         event_id: format!("sha256_{}", hex::encode(Sha256::digest(body))),
         reference,
+        disputed_charge: None,
         signed: false,
     })
 }

@@ -32,19 +32,21 @@ written AS (
     INSERT INTO attempts AS old (id, payment_id, number, payment_method, amount_minor, state, sent_at_us, tries,
         due_at_us, reversal_sent_at_us, reversal_tries, reversal_due_at_us, taken, look_up,
         authorization_expires_at_us, hold, reservation_id, hold_expires_at_us, stock_tries, stock_due_at_us, failure,
-        created_at_us)
+        created_at_us, disputes_due_at_us, disputes_tries)
     SELECT a.id, payment_id, number, payment_method, amount_minor, state, sent_at_us, tries,
         due_at_us, reversal_sent_at_us, reversal_tries, reversal_due_at_us, taken, look_up,
         authorization_expires_at_us, hold, reservation_id, hold_expires_at_us, stock_tries, stock_due_at_us, failure,
-        created_at_us
+        created_at_us, disputes_due_at_us, disputes_tries
     FROM written, jsonb_populate_recordset(NULL::attempts, $1 -> 'attempts') a
     ON CONFLICT (id) DO UPDATE
     SET (state, sent_at_us, tries, due_at_us, reversal_sent_at_us, reversal_tries, reversal_due_at_us, taken, look_up,
-        authorization_expires_at_us, hold, reservation_id, hold_expires_at_us, stock_tries, stock_due_at_us, failure)
+        authorization_expires_at_us, hold, reservation_id, hold_expires_at_us, stock_tries, stock_due_at_us, failure,
+        disputes_due_at_us, disputes_tries)
       = (excluded.state, excluded.sent_at_us, excluded.tries, excluded.due_at_us, excluded.reversal_sent_at_us,
         excluded.reversal_tries, excluded.reversal_due_at_us, excluded.taken, excluded.look_up,
         excluded.authorization_expires_at_us, excluded.hold, excluded.reservation_id, excluded.hold_expires_at_us,
-        excluded.stock_tries, excluded.stock_due_at_us, excluded.failure))
+        excluded.stock_tries, excluded.stock_due_at_us, excluded.failure, excluded.disputes_due_at_us,
+        excluded.disputes_tries))
 --? captures
 , captured AS (
     INSERT INTO captures AS old (id, payment_id, number, attempt_id, state, amount_minor, tax_minor, shipping_minor, lines,
@@ -60,14 +62,42 @@ written AS (
 , refunded AS (
     INSERT INTO refunds AS old (id, payment_id, number, attempt_id, state, amount_minor, tax_minor, shipping_minor, lines,
         restock, reason,
-        sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, updated_at_us)
+        sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, updated_at_us, look_up,
+        reversed_at_us)
     SELECT r.id, payment_id, number, attempt_id, state, amount_minor, tax_minor, shipping_minor, lines, restock, reason,
-        sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, updated_at_us
+        sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, created_at_us, updated_at_us, look_up,
+        reversed_at_us
     FROM written, jsonb_populate_recordset(NULL::refunds, $1 -> 'refunds') r
     ON CONFLICT (id) DO UPDATE
-    SET (state, sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, updated_at_us)
+    SET (state, sent_at_us, tries, due_at_us, stock, stock_tries, stock_due_at_us, failure, updated_at_us, look_up,
+        reversed_at_us)
       = (excluded.state, excluded.sent_at_us, excluded.tries, excluded.due_at_us, excluded.stock,
-        excluded.stock_tries, excluded.stock_due_at_us, excluded.failure, excluded.updated_at_us))
+        excluded.stock_tries, excluded.stock_due_at_us, excluded.failure, excluded.updated_at_us, excluded.look_up,
+        excluded.reversed_at_us))
+--? disputes
+, disputed AS (
+    INSERT INTO disputes AS old (id, payment_id, number, attempt_id, provider_ref, state, currency, amount_minor, reason,
+        evidence_due_at_us, withdrawn_at_us, reinstated_at_us, response, responses, responded_at_us, sent_at_us, tries,
+        due_at_us, evidence, failure, created_at_us, updated_at_us)
+    SELECT d.id, payment_id, number, attempt_id, provider_ref, state, currency, amount_minor, reason,
+        evidence_due_at_us, withdrawn_at_us, reinstated_at_us, response, responses, responded_at_us, sent_at_us, tries,
+        due_at_us, evidence, failure, created_at_us, updated_at_us
+    FROM written, jsonb_populate_recordset(NULL::disputes, $1 -> 'disputes') d
+    ON CONFLICT (id) DO UPDATE
+    SET (state, currency, amount_minor, evidence_due_at_us, withdrawn_at_us, reinstated_at_us, response, responses,
+        responded_at_us, sent_at_us, tries, due_at_us, evidence, failure, updated_at_us)
+      = (excluded.state, excluded.currency, excluded.amount_minor, excluded.evidence_due_at_us, excluded.withdrawn_at_us,
+        excluded.reinstated_at_us, excluded.response, excluded.responses, excluded.responded_at_us, excluded.sent_at_us,
+        excluded.tries, excluded.due_at_us, excluded.evidence, excluded.failure, excluded.updated_at_us))
+--? evidence
+, evident AS (
+    INSERT INTO dispute_evidence (dispute_id, kind, content_type, body)
+    SELECT dispute_id, kind, content_type, body
+    FROM written, jsonb_populate_recordset(NULL::dispute_evidence, $1 -> 'evidence'))
+--? evidence_dropped
+, forgotten AS (
+    DELETE FROM dispute_evidence WHERE EXISTS (SELECT FROM written)
+        AND dispute_id IN (SELECT value::uuid FROM jsonb_array_elements_text($1 -> 'evidence_dropped')))
 --? moves
 , moved AS (
     INSERT INTO payment_history (payment_id, version, from_state, to_state, at_us)

@@ -1,6 +1,7 @@
 //! Reads, each one statement: pages of payments, sales, the books, the log of changes; and the sweep.
 
 use super::rows;
+use crate::dispute;
 use crate::error::Error;
 use crate::ledger::Source;
 use crate::payment::{Order, Payment};
@@ -9,7 +10,7 @@ use crate::store::{
     Change, LedgerAccount, LedgerEntry, PaymentsQuery, Retention, Revisions, Viewer,
 };
 use kernel::filter::{Comparison, Expr, Operator, Value};
-use kernel::{AttemptId, CaptureId, Currency, PaymentId, RefundId, TransactionId};
+use kernel::{AttemptId, CaptureId, Currency, DisputeId, PaymentId, RefundId, TransactionId};
 use mesh_store::Reads;
 use sqlx::postgres::PgRow;
 use sqlx::types::{Json, Uuid};
@@ -53,11 +54,12 @@ pub(super) async fn with_order(
     id.map(payment_id).transpose()
 }
 
-/// The payment that an attempt, capture or refund belongs to.
+/// The payment that an attempt, capture, refund or dispute belongs to.
 pub(super) async fn payment_of(
     connection: &mut PgConnection,
     reference: &str,
 ) -> Result<Option<PaymentId>, Error> {
+    let reference = dispute::charge_of(reference);
     let (query, id) = if let Ok(attempt) = AttemptId::parse(reference) {
         (
             "SELECT payment_id FROM attempts WHERE id = $1",
@@ -72,6 +74,11 @@ pub(super) async fn payment_of(
         (
             "SELECT payment_id FROM refunds WHERE id = $1",
             refund.uuid(),
+        )
+    } else if let Ok(dispute) = DisputeId::parse(reference) {
+        (
+            "SELECT payment_id FROM disputes WHERE id = $1",
+            dispute.uuid(),
         )
     } else {
         return Ok(None);

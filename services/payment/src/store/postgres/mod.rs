@@ -19,6 +19,7 @@
 mod audit;
 mod books;
 mod create;
+mod disputes;
 mod lists;
 mod providers;
 mod recent;
@@ -28,17 +29,19 @@ mod write;
 
 use super::outcome::{self, decided, opened};
 use super::{
-    Advanced, Change, Decide, Decision, LeaseWish, LedgerAccount, LedgerEntry, Make, Opened,
-    PaymentsQuery, Recorded, Retention, Revisions, Store, Viewer, Work,
+    Advanced, Begun, Change, Decide, Decision, DisputesQuery, LeaseWish, LedgerAccount,
+    LedgerEntry, ListedDispute, Make, Opened, PaymentsQuery, Recorded, Retention, Revisions, Store,
+    Viewer, Work,
 };
 use crate::config::SharedConfig;
+use crate::dispute::Evidence;
 use crate::error::Error;
 use crate::payment::Payment;
 use crate::rejection::Rejection;
 use crate::sales::{SalesQuery, SalesRow};
 use async_trait::async_trait;
 use create::New;
-use kernel::{Currency, PaymentId, RefundId};
+use kernel::{Currency, DisputeId, PaymentId, RefundId};
 use mesh_store::Postgres;
 use mesh_store::group::{Group, Limits};
 use mesh_store::idempotency::{Claim, Key};
@@ -87,7 +90,7 @@ pub struct PostgresStore {
 /// What a change of a payment came to.
 enum Changed {
     /// It is written.
-    Done(Option<RefundId>, Work),
+    Done(Option<Begun>, Work),
     /// The key was claimed before.
     Known(Opened),
 }
@@ -158,7 +161,7 @@ impl PostgresStore {
                     let events = !decision.effects.facts.is_empty();
                     committing.has_committed(events);
                     self.keep(&write, Some(&before));
-                    return Ok(Some(Changed::Done(decision.refund, work)));
+                    return Ok(Some(Changed::Done(decision.begun, work)));
                 }
                 Written::Stale => {}
                 Written::OverLimit => {
@@ -237,7 +240,7 @@ impl Store for PostgresStore {
                     self.keep(&write, None);
                     return Ok(Opened::Recorded(Recorded {
                         payment: payment.id,
-                        refund: None,
+                        begun: None,
                         answer: write.answer(),
                         work,
                     }));
@@ -286,9 +289,9 @@ impl Store for PostgresStore {
         match changed.await? {
             None => Err(Error::PaymentNotFound(payment.to_string())),
             Some(Changed::Known(known)) => Ok(known),
-            Some(Changed::Done(refund, work)) => Ok(Opened::Recorded(Recorded {
+            Some(Changed::Done(begun, work)) => Ok(Opened::Recorded(Recorded {
                 payment,
-                refund,
+                begun,
                 work,
                 answer: None,
             })),
@@ -343,9 +346,9 @@ impl Store for PostgresStore {
         };
         let changed = self.change(&mut write, payment, None, lease, holds, decide);
         let recorded = match changed.await? {
-            Some(Changed::Done(refund, work)) => Some(Recorded {
+            Some(Changed::Done(begun, work)) => Some(Recorded {
                 payment,
-                refund,
+                begun,
                 work,
                 answer: None,
             }),
@@ -370,6 +373,25 @@ impl Store for PostgresStore {
             }
             None => Ok(None),
         }
+    }
+
+    async fn payment_of_dispute(&self, id: DisputeId) -> Result<Option<Payment>, Error> {
+        let mut connection = self.postgres.reads().acquire().await?;
+        match lists::payment_of(&mut connection, &id.to_string()).await? {
+            Some(payment) => {
+                let loaded = rows::load(&mut connection, payment).await?;
+                Ok(loaded.map(|loaded| loaded.payment))
+            }
+            None => Ok(None),
+        }
+    }
+
+    async fn disputes(&self, query: &DisputesQuery) -> Result<Vec<ListedDispute>, Error> {
+        disputes::page(self.postgres.reads(), query).await
+    }
+
+    async fn evidence(&self, id: DisputeId) -> Result<Evidence, Error> {
+        disputes::evidence(self.postgres.reads(), id).await
     }
 
     async fn payments(&self, query: &PaymentsQuery) -> Result<Vec<Payment>, Error> {

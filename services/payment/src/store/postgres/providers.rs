@@ -32,6 +32,23 @@ impl References for PostgresStore {
         .map_err(|error| ReferencesError(error.to_string()))
     }
 
+    async fn charge_named(
+        &self,
+        provider: &str,
+        provider_ref: &str,
+    ) -> Result<Option<String>, ReferencesError> {
+        sqlx::query_scalar(
+            "SELECT reference FROM provider_references \
+             WHERE provider = $1 AND provider_ref = $2 AND reference LIKE 'att\\_%' ESCAPE '\\' \
+             ORDER BY reference LIMIT 1",
+        )
+        .bind(provider)
+        .bind(provider_ref)
+        .fetch_optional(self.postgres.reads())
+        .await
+        .map_err(|error| ReferencesError(error.to_string()))
+    }
+
     async fn find(
         &self,
         provider: &str,

@@ -2,6 +2,7 @@
 //! with `jsonb_populate_recordset`, so one description of a table's columns serves both ways. Columns that
 //! a newer release has added are left alone.
 
+use super::disputes::DisputeRow;
 use crate::attempt::{Attempt, AttemptState, Hold};
 use crate::capture::{Capture, CaptureState, Follow, Line, tax_of};
 use crate::charges::{Charges, Part};
@@ -86,6 +87,8 @@ pub(super) struct AttemptRow {
     stock_due_at_us: i64,
     failure: Option<Failure>,
     created_at_us: i64,
+    disputes_due_at_us: Option<i64>,
+    disputes_tries: u32,
 }
 
 /// A capture's columns.
@@ -135,6 +138,8 @@ pub(super) struct RefundRow {
     failure: Option<Failure>,
     created_at_us: i64,
     updated_at_us: i64,
+    look_up: bool,
+    reversed_at_us: Option<i64>,
 }
 
 /// Loads a payment with everything that belongs to it, in one round trip and without a lock.
@@ -155,6 +160,7 @@ pub(super) fn loaded(row: &PgRow) -> Result<Loaded, Error> {
     let attempts: Option<Json<Vec<AttemptRow>>> = row.try_get("attempts")?;
     let captures: Option<Json<Vec<CaptureRow>>> = row.try_get("captures")?;
     let refunds: Option<Json<Vec<RefundRow>>> = row.try_get("refunds")?;
+    let disputes: Option<Json<Vec<DisputeRow>>> = row.try_get("disputes")?;
     Ok(Loaded {
         writes: payment.writes,
         due_at_us: payment.due_at_us,
@@ -164,6 +170,7 @@ pub(super) fn loaded(row: &PgRow) -> Result<Loaded, Error> {
             attempts: all(attempts, AttemptRow::read)?,
             captures: all(captures, CaptureRow::read)?,
             refunds: all(refunds, RefundRow::read)?,
+            disputes: all(disputes, DisputeRow::read)?,
             ..payment.read()?
         },
     })
@@ -210,7 +217,7 @@ impl PaymentRow {
         }
     }
 
-    /// The payment without its attempts, captures and refunds.
+    /// The payment without its attempts, captures, refunds and disputes.
     fn read(self) -> Result<Payment, Error> {
         let closing = self.closing.as_deref();
         Ok(Payment {
@@ -242,6 +249,7 @@ impl PaymentRow {
             attempts: Vec::new(),
             captures: Vec::new(),
             refunds: Vec::new(),
+            disputes: Vec::new(),
             expires_at_us: self.expires_at_us,
             created_at_us: self.created_at_us,
             updated_at_us: self.updated_at_us,
@@ -275,6 +283,8 @@ impl AttemptRow {
             stock_due_at_us: attempt.stock.due_at_us,
             failure: attempt.failure.clone(),
             created_at_us: attempt.created_at_us,
+            disputes_due_at_us: attempt.disputes.map(|progress| progress.due_at_us),
+            disputes_tries: attempt.disputes.map_or(0, |progress| progress.tries),
         }
     }
 
@@ -292,6 +302,9 @@ impl AttemptRow {
             ),
             taken: self.taken,
             check: self.look_up,
+            disputes: self
+                .disputes_due_at_us
+                .map(|due_at_us| progress(self.disputes_tries, due_at_us)),
             authorization_expires_at_us: self.authorization_expires_at_us,
             hold: Hold::parse(&self.hold).ok_or(Error::Corrupt("hold"))?,
             reservation: self.reservation_id,
@@ -370,6 +383,8 @@ impl RefundRow {
             failure: refund.failure.clone(),
             created_at_us: refund.created_at_us,
             updated_at_us: refund.updated_at_us,
+            look_up: refund.check,
+            reversed_at_us: refund.reversed_at_us,
         }
     }
 
@@ -384,6 +399,8 @@ impl RefundRow {
             restock: self.restock,
             reason: self.reason,
             asked: asked(self.sent_at_us, self.tries, self.due_at_us),
+            check: self.look_up,
+            reversed_at_us: self.reversed_at_us,
             stock: Follow::parse(&self.stock).ok_or(Error::Corrupt("stock"))?,
             stock_progress: progress(self.stock_tries, self.stock_due_at_us),
             failure: self.failure,
@@ -401,7 +418,7 @@ fn shipping(lines: &[Line], shipping_minor: i64, tax_minor: i64) -> Part {
     }
 }
 
-fn asked(sent_at_us: Option<i64>, tries: u32, due_at_us: i64) -> Asked {
+pub(super) fn asked(sent_at_us: Option<i64>, tries: u32, due_at_us: i64) -> Asked {
     Asked {
         sent_at_us,
         progress: progress(tries, due_at_us),
@@ -412,7 +429,7 @@ fn progress(tries: u32, due_at_us: i64) -> Progress {
     Progress { tries, due_at_us }
 }
 
-fn id<T, E>(text: &str, known: impl FnOnce(Uuid) -> Result<T, E>) -> Result<T, Error> {
+pub(super) fn id<T, E>(text: &str, known: impl FnOnce(Uuid) -> Result<T, E>) -> Result<T, Error> {
     let uuid = Uuid::parse_str(text).map_err(|_| Error::Corrupt("id"))?;
     known(uuid).map_err(|_| Error::Corrupt("id"))
 }

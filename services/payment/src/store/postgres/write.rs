@@ -5,13 +5,14 @@
 
 use super::audit;
 use super::create::New;
+use super::disputes::{self, DisputeRow};
 use super::rows::{AttemptRow, CaptureRow, Loaded, PaymentRow, RefundRow};
 use crate::error::Error;
 use crate::ledger::Transaction;
 use crate::payment::Payment;
 use crate::sales::{SaleKind, SaleLine};
 use crate::step::Next;
-use crate::store::{Decision, LeaseWish, Work, outcome};
+use crate::store::{Begun, Decision, LeaseWish, Work, outcome};
 use crate::wire::{self, method};
 use kernel::{CaptureId, PaymentId, RefundId};
 use mesh_events::Event;
@@ -151,6 +152,10 @@ impl Write<'_> {
                 .map(|(number, capture)| CaptureRow::of(after.id, number, capture)).collect::<Vec<_>>(),
             "refunds": changed(old.map(|old| &*old.refunds), &after.refunds)
                 .map(|(number, refund)| RefundRow::of(after.id, number, refund)).collect::<Vec<_>>(),
+            "disputes": changed(old.map(|old| &*old.disputes), &after.disputes)
+                .map(|(number, dispute)| DisputeRow::of(after.id, number, dispute)).collect::<Vec<_>>(),
+            "evidence": disputes::kept(&effects.evidence),
+            "evidence_dropped": disputes::dropped(&effects.evidence),
             "moves": effects.moves.iter().map(|moved| json!({
                 "payment_id": after.id.uuid().to_string(),
                 "version": moved.version,
@@ -184,19 +189,19 @@ impl Write<'_> {
     /// What is answered under the caller's key, where nothing is left to do.
     pub(super) fn answer(&self) -> Option<Vec<u8>> {
         let key = self.key.filter(|_| matches!(self.work, Work::Done))?;
-        Some(wire::answer(&key.method, self.after, self.decision.refund))
+        Some(wire::answer(&key.method, self.after, self.decision.begun))
     }
 
     /// The claim of the caller's key, with its answer.
     fn claim(&self, key: &Key) -> Value {
-        let refund = self.decision.refund;
+        let begun = self.decision.begun;
         let answer = self.answer().map(|answer| bytea(&answer));
         json!({
             "principal": key.principal,
             "method": key.method,
             "request_id": key.request_id,
             "fingerprint": bytea(&key.fingerprint),
-            "reference": refund.map_or_else(|| self.after.id.to_string(), |refund| refund.to_string()),
+            "reference": begun.map_or_else(|| self.after.id.to_string(), |begun| begun.to_string()),
             "claimed_at_us": self.lease.now_us,
             "completed_at_us": answer.is_some().then_some(self.lease.now_us),
             "answer": answer,
@@ -239,11 +244,11 @@ fn changed<'a, T: PartialEq>(
 
 /// The answers to whatever commands on a payment are still open, as the payment is now.
 fn answers(payment: &Payment, now_us: i64) -> Vec<Value> {
-    let answer = |reference: String, method: &str, refund: Option<RefundId>| {
+    let answer = |reference: String, method: &str, begun: Option<Begun>| {
         json!({
             "reference": reference,
             "method": method,
-            "answer": bytea(&wire::answer(method, payment, refund)),
+            "answer": bytea(&wire::answer(method, payment, begun)),
             "completed_at_us": now_us,
         })
     };
@@ -252,12 +257,20 @@ fn answers(payment: &Payment, now_us: i64) -> Vec<Value> {
         method::CONFIRM_PAYMENT,
         method::CAPTURE_PAYMENT,
         method::CANCEL_PAYMENT,
+        method::REPLAY_WEBHOOK,
+        method::LOOK_UP_PAYMENT,
     ];
     let of_payment = commands.map(|method| answer(payment.id.to_string(), method, None));
-    let refunds = payment.refunds.iter().map(|refund| refund.id);
+    let refunds = payment.refunds.iter().map(|of| Begun::Refund(of.id));
     let of_refunds =
-        refunds.map(|refund| answer(refund.to_string(), method::CREATE_REFUND, Some(refund)));
-    of_payment.into_iter().chain(of_refunds).collect()
+        refunds.map(|begun| answer(begun.to_string(), method::CREATE_REFUND, Some(begun)));
+    let responses = payment.disputes.iter().map(|of| Begun::Response(of.id));
+    let of_responses = responses.flat_map(|begun| {
+        [method::SUBMIT_DISPUTE_EVIDENCE, method::ACCEPT_DISPUTE]
+            .map(|method| answer(begun.to_string(), method, Some(begun)))
+    });
+    let parts = of_refunds.chain(of_responses);
+    of_payment.into_iter().chain(parts).collect()
 }
 
 pub(super) fn entry(entry: &Transaction) -> Value {
@@ -306,7 +319,9 @@ fn balances(entry: &Transaction) -> impl Iterator<Item = Value> {
 fn sale(payment: PaymentId, line: &SaleLine) -> Result<Value, Error> {
     let source = match line.kind {
         SaleKind::Capture => CaptureId::parse(&line.source).map(CaptureId::uuid),
-        SaleKind::Refund => RefundId::parse(&line.source).map(RefundId::uuid),
+        SaleKind::Refund | SaleKind::RefundReversal => {
+            RefundId::parse(&line.source).map(RefundId::uuid)
+        }
     };
     Ok(json!({
         "source_id": source.map_err(|_| Error::Corrupt("source"))?.to_string(),

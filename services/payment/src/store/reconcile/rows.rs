@@ -165,11 +165,7 @@ impl LineRow {
     pub(in crate::store) fn of(line: &Line, payment: Option<PaymentId>) -> Self {
         Self {
             provider_id: line.id.clone(),
-            kind: match line.kind {
-                TransactionKind::Capture => "capture",
-                TransactionKind::Refund => "refund",
-            }
-            .to_owned(),
+            kind: line.kind.name().to_owned(),
             reference: line.reference.clone(),
             charge_reference: line.charge_reference.clone(),
             order_ref: line.order_ref.clone(),
@@ -183,11 +179,7 @@ impl LineRow {
     pub(in crate::store) fn read(self) -> Result<Line, Error> {
         Ok(Transaction {
             id: self.provider_id,
-            kind: match self.kind.as_str() {
-                "capture" => TransactionKind::Capture,
-                "refund" => TransactionKind::Refund,
-                _ => return Err(Error::Corrupt("kind")),
-            },
+            kind: TransactionKind::parse(&self.kind).ok_or(Error::Corrupt("kind"))?,
             reference: self.reference,
             charge_reference: self.charge_reference,
             order_ref: self.order_ref,

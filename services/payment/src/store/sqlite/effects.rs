@@ -5,9 +5,9 @@ use crate::fact::Effects;
 use crate::ledger::Transaction;
 use crate::payment::Payment;
 use crate::sales::SaleLine;
-use crate::store::outcome;
+use crate::store::{Begun, outcome};
 use crate::wire;
-use kernel::{PaymentId, RefundId};
+use kernel::PaymentId;
 use mesh_store::sqlite::{idempotency, outbox};
 use sqlx::SqliteConnection;
 
@@ -150,10 +150,11 @@ pub(super) async fn answer_open(
         let answer = wire::answer(&pending.key.method, payment, None);
         idempotency::complete(connection, &pending.key, &answer, now_us).await?;
     }
-    for refund in &payment.refunds {
-        let refund: RefundId = refund.id;
-        for pending in idempotency::in_flight_for(connection, &refund.to_string()).await? {
-            let answer = wire::answer(&pending.key.method, payment, Some(refund));
+    let refunds = payment.refunds.iter().map(|of| Begun::Refund(of.id));
+    let responses = payment.disputes.iter().map(|of| Begun::Response(of.id));
+    for begun in refunds.chain(responses) {
+        for pending in idempotency::in_flight_for(connection, &begun.to_string()).await? {
+            let answer = wire::answer(&pending.key.method, payment, Some(begun));
             idempotency::complete(connection, &pending.key, &answer, now_us).await?;
         }
     }

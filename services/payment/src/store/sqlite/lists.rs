@@ -4,6 +4,7 @@ use super::super::{
     Change, LedgerAccount, LedgerEntry, PaymentsQuery, Retention, Revisions, Viewer,
 };
 use super::rows;
+use crate::dispute;
 use crate::error::Error;
 use crate::ledger::Source;
 use crate::payment::Payment;
@@ -34,7 +35,7 @@ pub(super) async fn due(
         .collect()
 }
 
-/// The payment that an attempt, capture or refund belongs to.
+/// The payment that an attempt, capture, refund or dispute belongs to.
 pub(super) async fn payment_of(
     connection: &mut SqliteConnection,
     reference: &str,
@@ -42,9 +43,10 @@ pub(super) async fn payment_of(
     let id: Option<String> = sqlx::query_scalar(
         "SELECT payment_id FROM attempts WHERE id = ?1 \
          UNION ALL SELECT payment_id FROM captures WHERE id = ?1 \
-         UNION ALL SELECT payment_id FROM refunds WHERE id = ?1 LIMIT 1",
+         UNION ALL SELECT payment_id FROM refunds WHERE id = ?1 \
+         UNION ALL SELECT payment_id FROM disputes WHERE id = ?1 LIMIT 1",
     )
-    .bind(reference)
+    .bind(dispute::charge_of(reference))
     .fetch_optional(connection)
     .await?;
     id.map(|id| PaymentId::parse(&id).map_err(|_| Error::Corrupt("payment_id")))

@@ -3,6 +3,7 @@
 
 mod audit;
 mod books;
+mod disputes;
 mod effects;
 mod lists;
 mod providers;
@@ -11,16 +12,18 @@ mod rows;
 
 use super::outcome::{self, decided, opened};
 use super::{
-    Advanced, Change, Decide, Decision, LeaseWish, LedgerAccount, LedgerEntry, Make, Opened,
-    PaymentsQuery, Recorded, Retention, Revisions, Store, Viewer, Work,
+    Advanced, Change, Decide, Decision, DisputesQuery, LeaseWish, LedgerAccount, LedgerEntry,
+    ListedDispute, Make, Opened, PaymentsQuery, Recorded, Retention, Revisions, Store, Viewer,
+    Work,
 };
+use crate::dispute::Evidence;
 use crate::error::Error;
 use crate::payment::Payment;
 use crate::rejection::Rejection;
 use crate::sales::{SalesQuery, SalesRow};
 use crate::step::Next;
 use async_trait::async_trait;
-use kernel::{Currency, PaymentId, RefundId};
+use kernel::{Currency, DisputeId, PaymentId, RefundId};
 use mesh_store::idempotency::{Claim, Key};
 use mesh_store::sqlite::idempotency;
 use mesh_store::{Sqlite, Write};
@@ -93,7 +96,7 @@ impl Store for SqliteStore {
         write.commit().await?;
         Ok(Opened::Recorded(Recorded {
             payment: payment.id,
-            refund: None,
+            begun: None,
             work,
             answer: None,
         }))
@@ -119,8 +122,8 @@ impl Store for SqliteStore {
         let free = is_free(&loaded, lease);
         let (after, decision) = change(&mut write, &loaded.payment, lease, free, decide).await?;
         let reference = decision
-            .refund
-            .map_or_else(|| payment.to_string(), |refund| refund.to_string());
+            .begun
+            .map_or_else(|| payment.to_string(), |begun| begun.to_string());
         if let Some(known) = claim(&mut write, key, &reference, lease.now_us).await? {
             return Ok(known);
         }
@@ -132,7 +135,7 @@ impl Store for SqliteStore {
         write.commit().await?;
         Ok(Opened::Recorded(Recorded {
             payment,
-            refund: decision.refund,
+            begun: decision.begun,
             work,
             answer: None,
         }))
@@ -213,7 +216,7 @@ impl Store for SqliteStore {
         write.commit().await?;
         Ok(Some(Recorded {
             payment: after.id,
-            refund: None,
+            begun: None,
             work,
             answer: None,
         }))
@@ -234,6 +237,24 @@ impl Store for SqliteStore {
                 .map(|found| found.payment)),
             None => Ok(None),
         }
+    }
+
+    async fn payment_of_dispute(&self, id: DisputeId) -> Result<Option<Payment>, Error> {
+        let mut read = self.sqlite.reader().begin().await?;
+        match lists::payment_of(&mut read, &id.to_string()).await? {
+            Some(payment) => Ok(rows::load(&mut read, payment)
+                .await?
+                .map(|found| found.payment)),
+            None => Ok(None),
+        }
+    }
+
+    async fn disputes(&self, query: &DisputesQuery) -> Result<Vec<ListedDispute>, Error> {
+        disputes::page(self.sqlite.reader(), query).await
+    }
+
+    async fn evidence(&self, id: DisputeId) -> Result<Evidence, Error> {
+        disputes::evidence(self.sqlite.reader(), id).await
     }
 
     async fn payments(&self, query: &PaymentsQuery) -> Result<Vec<Payment>, Error> {
@@ -335,6 +356,7 @@ async fn change(
     let (after, decision) = decided(before, lease, holds_lease, decide)?;
     audit::spend(connection, &decision.effects.spending, lease.now_us).await?;
     audit::record(connection, &decision.effects.audit).await?; // Also of what changed nothing that is stored.
+    disputes::keep(connection, &decision.effects.evidence).await?;
     if after == *before {
         return Ok((after, decision));
     }

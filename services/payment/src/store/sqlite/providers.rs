@@ -36,6 +36,23 @@ impl References for SqliteStore {
             .map_err(|error: sqlx::Error| ReferencesError(error.to_string()))
     }
 
+    async fn charge_named(
+        &self,
+        provider: &str,
+        provider_ref: &str,
+    ) -> Result<Option<String>, ReferencesError> {
+        sqlx::query_scalar(
+            "SELECT reference FROM provider_references \
+             WHERE provider = ? AND provider_ref = ? AND reference LIKE 'att\\_%' ESCAPE '\\' \
+             ORDER BY reference LIMIT 1",
+        )
+        .bind(provider)
+        .bind(provider_ref)
+        .fetch_optional(self.sqlite.reader())
+        .await
+        .map_err(|error| ReferencesError(error.to_string()))
+    }
+
     async fn find(
         &self,
         provider: &str,

@@ -1,5 +1,6 @@
 //! A payment as rows: loaded as a whole, saved where it differs from what was loaded.
 
+use super::disputes;
 use crate::attempt::{Attempt, AttemptState, Hold};
 use crate::capture::{Capture, CaptureState, Follow, Line, tax_of};
 use crate::charges::Part;
@@ -42,7 +43,7 @@ pub(super) async fn load(
     }))
 }
 
-/// Adds attempts, captures and refunds to payments: three queries, however many payments there are.
+/// Adds attempts, captures, refunds and disputes to payments: four queries, however many payments there are.
 pub(super) async fn load_parts(
     connection: &mut SqliteConnection,
     payments: &mut [Payment],
@@ -79,9 +80,6 @@ pub(super) async fn load_parts(
     for row in &captures {
         of(&mut places, row)?.captures.push(capture(row)?);
     }
-    if captures.is_empty() {
-        return Ok(()); // Without a capture nothing was ever refunded.
-    }
     let refunds = sqlx::query(
         "SELECT * FROM refunds WHERE payment_id IN (SELECT value FROM json_each(?)) \
          ORDER BY payment_id, number",
@@ -91,6 +89,12 @@ pub(super) async fn load_parts(
     .await?;
     for row in &refunds {
         of(&mut places, row)?.refunds.push(refund(row)?);
+    }
+    for (payment, dispute) in disputes::of_payments(connection, &ids).await? {
+        let place = places
+            .get_mut(&payment)
+            .ok_or(Error::Corrupt("payment_id"))?;
+        place.disputes.push(dispute);
     }
     Ok(())
 }
@@ -190,6 +194,11 @@ pub(super) async fn save(
             save_refund(connection, after.id, number, refund).await?;
         }
     }
+    for (number, dispute) in after.disputes.iter().enumerate() {
+        if before.disputes.get(number) != Some(dispute) {
+            disputes::save(connection, after.id, number, dispute).await?;
+        }
+    }
     Ok(true)
 }
 
@@ -204,8 +213,8 @@ pub(super) async fn save_attempt(
              state, sent_at_us, tries, due_at_us, reversal_sent_at_us, reversal_tries, \
              reversal_due_at_us, taken, look_up, authorization_expires_at_us, hold, \
              reservation_id, hold_expires_at_us, stock_tries, stock_due_at_us, failure, \
-             created_at_us) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             created_at_us, disputes_due_at_us, disputes_tries) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(attempt.id.to_string())
     .bind(payment.to_string())
@@ -229,6 +238,8 @@ pub(super) async fn save_attempt(
     .bind(attempt.stock.due_at_us)
     .bind(attempt.failure.as_ref().map(json))
     .bind(attempt.created_at_us)
+    .bind(attempt.disputes.map(|progress| progress.due_at_us))
+    .bind(attempt.disputes.map_or(0, |progress| progress.tries))
     .execute(connection)
     .await?;
     Ok(())
@@ -279,8 +290,8 @@ async fn save_refund(
     sqlx::query(
         "INSERT OR REPLACE INTO refunds (id, payment_id, number, attempt_id, state, \
              amount_minor, tax_minor, shipping_minor, lines, restock, reason, sent_at_us, tries, due_at_us, \
-             stock, stock_tries, stock_due_at_us, failure, created_at_us, updated_at_us) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             stock, stock_tries, stock_due_at_us, failure, created_at_us, updated_at_us, look_up, reversed_at_us) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(refund.id.to_string())
     .bind(payment.to_string())
@@ -302,12 +313,14 @@ async fn save_refund(
     .bind(refund.failure.as_ref().map(json))
     .bind(refund.created_at_us)
     .bind(refund.updated_at_us)
+    .bind(refund.check)
+    .bind(refund.reversed_at_us)
     .execute(connection)
     .await?;
     Ok(())
 }
 
-/// A payment without its attempts, captures and refunds.
+/// A payment without its attempts, captures, refunds and disputes.
 pub(super) fn payment(row: &SqliteRow) -> Result<Payment, Error> {
     let currency: String = row.try_get("currency")?;
     let capture_method: String = row.try_get("capture_method")?;
@@ -340,6 +353,7 @@ pub(super) fn payment(row: &SqliteRow) -> Result<Payment, Error> {
         attempts: Vec::new(),
         captures: Vec::new(),
         refunds: Vec::new(),
+        disputes: Vec::new(),
         expires_at_us: row.try_get("expires_at_us")?,
         created_at_us: row.try_get("created_at_us")?,
         updated_at_us: row.try_get("updated_at_us")?,
@@ -360,6 +374,13 @@ fn attempt(row: &SqliteRow) -> Result<Attempt, Error> {
         },
         taken: row.try_get("taken")?,
         check: row.try_get("look_up")?,
+        disputes: match row.try_get("disputes_due_at_us")? {
+            None => None,
+            Some(due_at_us) => Some(Progress {
+                tries: row.try_get("disputes_tries")?,
+                due_at_us,
+            }),
+        },
         authorization_expires_at_us: row.try_get("authorization_expires_at_us")?,
         hold: name(row, "hold", Hold::parse)?,
         reservation: row.try_get("reservation_id")?,
@@ -401,6 +422,8 @@ fn refund(row: &SqliteRow) -> Result<Refund, Error> {
         restock: row.try_get("restock")?,
         reason: row.try_get("reason")?,
         asked: asked(row)?,
+        check: row.try_get("look_up")?,
+        reversed_at_us: row.try_get("reversed_at_us")?,
         stock: name(row, "stock", Follow::parse)?,
         stock_progress: progress(row, "stock_tries", "stock_due_at_us")?,
         failure: document(row, "failure")?,
@@ -420,7 +443,7 @@ fn lines(row: &SqliteRow) -> Result<(Vec<Line>, Part), Error> {
     Ok((lines, shipping))
 }
 
-fn asked(row: &SqliteRow) -> Result<Asked, Error> {
+pub(super) fn asked(row: &SqliteRow) -> Result<Asked, Error> {
     Ok(Asked {
         sent_at_us: row.try_get("sent_at_us")?,
         progress: progress(row, "tries", "due_at_us")?,
@@ -434,7 +457,7 @@ fn progress(row: &SqliteRow, tries: &str, due_at_us: &str) -> Result<Progress, E
     })
 }
 
-fn id<T, E>(
+pub(super) fn id<T, E>(
     row: &SqliteRow,
     column: &'static str,
     parse: impl FnOnce(&str) -> Result<T, E>,
@@ -443,7 +466,7 @@ fn id<T, E>(
     parse(&text).map_err(|_| Error::Corrupt(column))
 }
 
-fn name<T>(
+pub(super) fn name<T>(
     row: &SqliteRow,
     column: &'static str,
     parse: impl FnOnce(&str) -> Option<T>,
@@ -452,7 +475,7 @@ fn name<T>(
     parse(&text).ok_or(Error::Corrupt(column))
 }
 
-fn document<T: DeserializeOwned>(
+pub(super) fn document<T: DeserializeOwned>(
     row: &SqliteRow,
     column: &'static str,
 ) -> Result<Option<T>, Error> {
@@ -466,6 +489,6 @@ pub(super) fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("texts and numbers are JSON")
 }
 
-fn number_of(index: usize) -> i64 {
+pub(super) fn number_of(index: usize) -> i64 {
     i64::try_from(index).expect("a payment has a handful of parts")
 }

@@ -4,7 +4,7 @@
 use crate::suite::world::World;
 use payment::capture::{CaptureState, Follow};
 use payment::payment::Payment;
-use payment::provider::{Provider as _, TransactionKind};
+use payment::provider::Provider as _;
 use payment::refund::RefundState;
 use payment::store::{PaymentsQuery, Viewer};
 use std::collections::BTreeMap;
@@ -28,10 +28,34 @@ impl World {
         )
         .await;
         self.counts_nothing(
-            "captures and refunds without exactly one entry",
-            "SELECT CAST(id AS TEXT) FROM (SELECT id, state FROM captures UNION ALL SELECT id, state FROM refunds) AS parts \
-             WHERE CASE state WHEN 'succeeded' THEN 1 ELSE 0 END <> \
-                 (SELECT COUNT(*) FROM ledger_transactions WHERE source_id = parts.id AND kind IN ('capture', 'refund'))",
+            "captures, refunds and disputes without exactly the entries that they are to have",
+            "SELECT CAST(id AS TEXT) || ' ' || kind FROM ( \
+                 SELECT id, 'capture' AS kind, state = 'succeeded' AS booked FROM captures \
+                 UNION ALL SELECT id, 'refund', state = 'succeeded' OR reversed_at_us IS NOT NULL FROM refunds \
+                 UNION ALL SELECT id, 'refund_reversal', reversed_at_us IS NOT NULL FROM refunds \
+                 UNION ALL SELECT id, 'dispute', withdrawn_at_us IS NOT NULL FROM disputes \
+                 UNION ALL SELECT id, 'dispute_reversal', reinstated_at_us IS NOT NULL FROM disputes) AS parts \
+             WHERE CASE WHEN booked THEN 1 ELSE 0 END <> (SELECT COUNT(*) FROM ledger_transactions t \
+                 WHERE t.source_id = parts.id AND t.kind = parts.kind)",
+        )
+        .await;
+        self.counts_nothing(
+            "entries of what is not there",
+            "SELECT CAST(source_id AS TEXT) FROM ledger_transactions \
+             WHERE kind IN ('capture', 'refund', 'refund_reversal', 'dispute', 'dispute_reversal') AND source_id NOT IN \
+                 (SELECT id FROM captures UNION SELECT id FROM refunds UNION SELECT id FROM disputes)",
+        )
+        .await;
+        self.counts_nothing(
+            "evidence that is kept for nothing",
+            "SELECT CAST(dispute_id AS TEXT) FROM dispute_evidence WHERE dispute_id NOT IN \
+                 (SELECT id FROM disputes WHERE response = 'submitting')",
+        )
+        .await;
+        self.counts_nothing(
+            "disputes that stand without their money being where it belongs",
+            "SELECT CAST(id AS TEXT) FROM disputes WHERE (state = 'WON') <> (reinstated_at_us IS NOT NULL) \
+                 OR (state IN ('NEEDS_RESPONSE', 'UNDER_REVIEW', 'WON', 'LOST')) <> (withdrawn_at_us IS NOT NULL)",
         )
         .await;
         self.counts_nothing(
@@ -61,13 +85,18 @@ impl World {
         )
         .await;
         self.counts_nothing(
-            "captures and refunds without exactly one event",
+            "captures, refunds and disputes without exactly one event",
             "SELECT kind FROM (SELECT \
                  (SELECT COUNT(*) FROM captures WHERE state = 'succeeded') AS captures, \
                  (SELECT COUNT(*) FROM mesh_outbox WHERE kind = 'payment.PaymentCaptured.v1') AS captured, \
-                 (SELECT COUNT(*) FROM refunds WHERE state = 'succeeded') AS refunds, \
+                 (SELECT COUNT(*) FROM refunds WHERE state = 'succeeded' OR reversed_at_us IS NOT NULL) AS refunds, \
                  (SELECT COUNT(*) FROM mesh_outbox WHERE kind = 'payment.RefundSucceeded.v1') AS refunded, \
-                 'event' AS kind) AS counts WHERE captures <> captured OR refunds <> refunded",
+                 (SELECT COUNT(*) FROM refunds WHERE state = 'failed') AS failures, \
+                 (SELECT COUNT(*) FROM mesh_outbox WHERE kind = 'payment.RefundFailed.v1') AS failed, \
+                 (SELECT COUNT(*) FROM disputes) AS disputes, \
+                 (SELECT COUNT(*) FROM mesh_outbox WHERE kind = 'payment.DisputeOpened.v1') AS disputed, \
+                 'event' AS kind) AS counts WHERE captures <> captured OR refunds <> refunded OR failures <> failed \
+                     OR disputes <> disputed",
         )
         .await;
         let payments = self.payments().await;
@@ -100,12 +129,8 @@ impl World {
         loop {
             let page = self.simulator.transactions(from.as_deref()).await.unwrap();
             for transaction in page.transactions {
-                let sign = match transaction.kind {
-                    TransactionKind::Capture => 1,
-                    TransactionKind::Refund => -1,
-                };
-                let amount_minor = transaction.amount.amount_minor();
-                *net.entry(transaction.charge_reference).or_default() += sign * amount_minor;
+                let amount_minor = transaction.kind.sign() * transaction.amount.amount_minor();
+                *net.entry(transaction.charge_reference).or_default() += amount_minor;
             }
             from = page.next;
             if from.is_none() {
@@ -120,8 +145,13 @@ impl World {
                 let refunds = payment.refunds.iter().filter(|refund| {
                     refund.attempt == attempt.id && refund.state == RefundState::Succeeded
                 });
+                let disputes = payment
+                    .disputes
+                    .iter()
+                    .filter(|dispute| dispute.attempt == attempt.id && dispute.holds_money());
                 let kept = captures.map(|capture| capture.amount_minor).sum::<i64>()
-                    - refunds.map(|refund| refund.amount_minor).sum::<i64>();
+                    - refunds.map(|refund| refund.amount_minor).sum::<i64>()
+                    - disputes.map(|of| of.amount.amount_minor()).sum::<i64>();
                 let moved = net.remove(&attempt.id.to_string()).unwrap_or(0);
                 assert_eq!(moved, kept, "money kept of attempt {}", attempt.id);
             }

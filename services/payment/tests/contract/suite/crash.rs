@@ -2,7 +2,7 @@
 //! nothing held.
 
 use crate::suite::fuse::Fuse;
-use crate::suite::world::{Buy, Process, World, owned, request};
+use crate::suite::world::{Buy, Process, World, how, owned, request};
 use kernel::PaymentId;
 use payment::error::Error;
 use payment::payment::{CancelReason, Payment};
@@ -71,7 +71,7 @@ fn refund<'a>(p: &'a Process, key: &'a str, id: PaymentId, _: &'a Buy, _: &'a Wo
         let wanted = Wanted::Lines(owned(&[("A", 1)]));
         let request = request(method::CREATE_REFUND, key);
         p.commands
-            .refund(request, id, wanted, true, String::new())
+            .refund(request, id, wanted, how(true))
             .await
             .map(drop)
     })

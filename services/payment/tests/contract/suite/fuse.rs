@@ -3,20 +3,22 @@
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use kernel::{Currency, PaymentId, RefundId};
+use kernel::{Currency, DisputeId, PaymentId, RefundId};
 use mesh_store::idempotency::{Claim, Key};
 use payment::catalogue::{Catalogue, QuoteError};
+use payment::dispute::{Evidence, SeenDispute};
 use payment::error::Error;
 use payment::payment::{Item, Payment};
 use payment::provider::{
-    Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, Refund, Settlement,
-    SettlementPage, TransactionPage, Void, WebhookError, WebhookEvent,
+    AcceptDispute, Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError,
+    Refund, Settlement, SettlementPage, SubmitEvidence, TransactionPage, Void, WebhookError,
+    WebhookEvent,
 };
 use payment::record::{ReserveAnswer, StockAnswer};
 use payment::sales::{SalesQuery, SalesRow};
 use payment::store::{
-    Advanced, Change, Decide, LeaseWish, LedgerAccount, LedgerEntry, Make, Opened, PaymentsQuery,
-    Recorded, Retention, Revisions, Store, Viewer,
+    Advanced, Change, Decide, DisputesQuery, LeaseWish, LedgerAccount, LedgerEntry, ListedDispute,
+    Make, Opened, PaymentsQuery, Recorded, Retention, Revisions, Store, Viewer,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -213,6 +215,30 @@ impl Provider for Fused<dyn Provider> {
             .await
     }
 
+    async fn look_up_disputes(
+        &self,
+        charge_reference: &str,
+    ) -> Result<Vec<SeenDispute>, ProviderError> {
+        self.fuse
+            .around(self.inner.look_up_disputes(charge_reference))
+            .await
+    }
+
+    async fn submit_evidence(
+        &self,
+        request: &SubmitEvidence,
+    ) -> Result<SeenDispute, ProviderError> {
+        self.fuse.around(self.inner.submit_evidence(request)).await
+    }
+
+    async fn accept_dispute(&self, request: &AcceptDispute) -> Result<SeenDispute, ProviderError> {
+        self.fuse.around(self.inner.accept_dispute(request)).await
+    }
+
+    async fn reference_of(&self, charge_ref: &str) -> Result<Option<String>, ProviderError> {
+        self.inner.reference_of(charge_ref).await
+    }
+
     fn verify_webhook(
         &self,
         headers: &HeaderMap,
@@ -309,6 +335,18 @@ impl Store for Fused<dyn Store> {
 
     async fn payment_of_refund(&self, id: RefundId) -> Result<Option<Payment>, Error> {
         self.inner.payment_of_refund(id).await
+    }
+
+    async fn payment_of_dispute(&self, id: DisputeId) -> Result<Option<Payment>, Error> {
+        self.inner.payment_of_dispute(id).await
+    }
+
+    async fn disputes(&self, query: &DisputesQuery) -> Result<Vec<ListedDispute>, Error> {
+        self.inner.disputes(query).await
+    }
+
+    async fn evidence(&self, id: DisputeId) -> Result<Evidence, Error> {
+        self.fuse.around(self.inner.evidence(id)).await
     }
 
     async fn payments(&self, query: &PaymentsQuery) -> Result<Vec<Payment>, Error> {

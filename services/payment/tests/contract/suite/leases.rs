@@ -30,7 +30,7 @@ fn later(
             effects: Effects::default(),
             next: Next::Later(due_at_us),
             pause,
-            refund: None,
+            begun: None,
         })
     }
 }

@@ -5,9 +5,10 @@
 //!
 //! `PAYMENT_SEED` sets the seed that a failure prints, `PAYMENT_SEQUENCES` how many are run in each.
 
+use crate::suite::bank::{self, Bank, ModelDispute, ModelRefund};
 use crate::suite::catalogue::Sold;
 use crate::suite::table::Table;
-use crate::suite::world::{Buy, NOW_US, Process, SECOND_US, VISA, World, owned};
+use crate::suite::world::{Buy, NOW_US, Process, SECOND_US, VISA, World, how, owned};
 use kernel::{Currency, Money};
 use mesh_runtime::Clock;
 use mesh_store::Durability;
@@ -42,6 +43,8 @@ pub(super) enum Step {
     RefundUnits(Vec<(usize, i32)>, bool),
     RefundAmount(i64),
     Wait(i64),
+    /// What banks do, and what we answer: about the refund or dispute with that number, counted around.
+    Bank(Bank),
 }
 
 /// What a purchase of some units of two things is by the rules.
@@ -54,6 +57,8 @@ pub(super) struct Model {
     pub(super) refunded: [i32; 2],
     pub(super) refunded_minor: [i64; 2],
     restocked: [i32; 2],
+    pub(super) refunds: Vec<ModelRefund>,
+    pub(super) disputes: Vec<ModelDispute>,
     waits_with: Option<&'static str>,
     ends_us: Option<i64>,
 }
@@ -68,6 +73,8 @@ impl Model {
             refunded: [0; 2],
             refunded_minor: [0; 2],
             restocked: [0; 2],
+            refunds: Vec::new(),
+            disputes: Vec::new(),
             waits_with: None,
             ends_us: Some(now_us + 24 * HOUR_US),
         }
@@ -140,6 +147,7 @@ impl Model {
                 }
                 Ok(())
             }
+            Step::Bank(step) => self.bank(step),
         }
     }
 
@@ -207,11 +215,28 @@ impl Model {
         if lines.iter().all(|(_, _, minor)| *minor == 0) {
             return Err("nothing left");
         }
+        let minor: i64 = lines.iter().map(|(_, _, minor)| minor).sum();
+        let disputed = self.disputed_minor();
+        if disputed > 0 && minor > self.left_minor(0) + self.left_minor(1) - disputed {
+            return Err("disputed");
+        }
         for (index, units, minor) in lines {
             self.refunded[*index] += units;
             self.refunded_minor[*index] += minor;
-            self.restocked[*index] += if restock { *units } else { 0 };
         }
+        // The stock takes back no unit twice, and all units of a refund or none.
+        let fits = |(index, units, _): &(usize, i32, i64)| {
+            self.restocked[*index] + units <= self.captured[*index]
+        };
+        if restock && lines.iter().all(fits) {
+            for (index, units, _) in lines {
+                self.restocked[*index] += units;
+            }
+        }
+        self.refunds.push(ModelRefund {
+            lines: lines.to_vec(),
+            returned: false,
+        });
         Ok(())
     }
 }
@@ -228,7 +253,7 @@ fn units(random: &mut StdRng) -> Vec<(usize, i32)> {
 }
 
 pub(super) fn step(random: &mut StdRng) -> Step {
-    match random.random_range(0..16) {
+    match random.random_range(0..20) {
         0..5 => {
             Step::Confirm([VISA, VISA, VISA, DECLINED, ASKS, ASKS_ONCE][random.random_range(0..6)])
         }
@@ -244,17 +269,20 @@ pub(super) fn step(random: &mut StdRng) -> Step {
         10 => Step::RefundAll(random.random_bool(0.5)),
         11..13 => Step::RefundUnits(units(random), random.random_bool(0.5)),
         13..15 => Step::RefundAmount(random.random_range(1..600)),
+        15..19 => Step::Bank(bank::step(random)),
         _ => Step::Wait([HOUR_US / 3, 25 * HOUR_US, 8 * 24 * HOUR_US][random.random_range(0..3)]),
     }
 }
 
-fn named(rejection: &Rejection) -> &'static str {
+pub(super) fn named(rejection: &Rejection) -> &'static str {
     match rejection {
         Rejection::State { .. } => "state",
         Rejection::QuantityExceeded { .. } => "quantity",
         Rejection::AmountExceeded { .. } => "amount",
         Rejection::NothingCaptured(_) => "nothing captured",
         Rejection::NothingLeft(_) => "nothing left",
+        Rejection::Disputed { .. } => "disputed",
+        Rejection::DisputeState { .. } => "dispute",
         _ => "something else",
     }
 }
@@ -266,7 +294,7 @@ fn skus(lines: &[(usize, i32)]) -> Vec<(&'static str, i32)> {
         .collect()
 }
 
-fn usd(minor: i64) -> Money {
+pub(super) fn usd(minor: i64) -> Money {
     Money::new(Currency::parse("USD").unwrap(), minor).unwrap()
 }
 
@@ -322,6 +350,7 @@ impl Bench for Service<'_> {
                 world.clock.advance(*us);
                 self.process.worker.run_once().await.map(drop)
             }
+            Step::Bank(step) => return self.bank(step).await,
         };
         done.map_err(|error| match error {
             Error::Rejected(rejection) => named(&rejection),
@@ -404,29 +433,27 @@ impl Bench for Alone<'_> {
             Step::Cancel => table.change(payment, Payment::cancel).await,
             Step::RefundAll(restock) => {
                 let wanted = Wanted::Everything;
-                let refund = |p: &mut Payment, turn: &mut Turn<'_>| {
-                    p.refund(turn, &wanted, *restock, String::new())
-                };
+                let refund =
+                    |p: &mut Payment, turn: &mut Turn<'_>| p.refund(turn, &wanted, how(*restock));
                 table.change(payment, refund).await
             }
             Step::RefundUnits(lines, restock) => {
                 let wanted = Wanted::Lines(owned(&skus(lines)));
-                let refund = |p: &mut Payment, turn: &mut Turn<'_>| {
-                    p.refund(turn, &wanted, *restock, String::new())
-                };
+                let refund =
+                    |p: &mut Payment, turn: &mut Turn<'_>| p.refund(turn, &wanted, how(*restock));
                 table.change(payment, refund).await
             }
             Step::RefundAmount(minor) => {
                 let wanted = Wanted::Amount(usd(*minor));
-                let refund = |p: &mut Payment, turn: &mut Turn<'_>| {
-                    p.refund(turn, &wanted, false, String::new())
-                };
+                let refund =
+                    |p: &mut Payment, turn: &mut Turn<'_>| p.refund(turn, &wanted, how(false));
                 table.change(payment, refund).await
             }
             Step::Wait(us) => {
                 table.clock.advance(*us);
                 table.change(payment, |_, _| Ok(())).await
             }
+            Step::Bank(step) => return self.bank(step).await,
         };
         done.map_err(|rejection| named(&rejection))
     }
@@ -487,6 +514,7 @@ async fn sequence(bench: &mut impl Bench, seed: u64) {
             payment.refunded_minor(),
             model.refunded_minor.iter().sum::<i64>()
         );
+        model.compare_disputes(&payment, &told);
     }
 }
 
@@ -517,7 +545,11 @@ async fn random_sequences_on_the_domain_agree_with_the_model() {
 
 #[tokio::test]
 async fn random_sequences_on_the_service_agree_with_the_model() {
-    let world = World::with(SimulatorConfig::default(), Durability::Relaxed).await;
+    let patient = SimulatorConfig {
+        dispute_response_s: u32::MAX, // What a bank does, a step says.
+        ..SimulatorConfig::default()
+    };
+    let world = World::with(patient, Durability::Relaxed).await;
     let process = world.process();
     for seed in seeds(STORED_SEQUENCES) {
         let mut bench = Service {

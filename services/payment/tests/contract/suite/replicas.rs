@@ -18,11 +18,11 @@ const CALLS: usize = 200;
 /// What a command comes to; nothing: it is refused, for whatever reason.
 type Results = [Option<Result<(), &'static str>>; 2];
 
-/// A command that can meet another one; time passes for both.
+/// A command that can meet another one; time passes for both, and what banks do begins with a look at the payment.
 fn command(random: &mut StdRng) -> Step {
     loop {
         match step(random) {
-            Step::Confirm(_) | Step::Wait(_) => {}
+            Step::Confirm(_) | Step::Wait(_) | Step::Bank(_) => {}
             step => return step,
         }
     }

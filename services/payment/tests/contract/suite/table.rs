@@ -4,20 +4,24 @@
 use crate::suite::catalogue::MemoryCatalogue;
 use async_trait::async_trait;
 use http::HeaderMap;
+use kernel::Money;
 use mesh_runtime::Clock;
 use payment::catalogue::ask_catalogue;
 use payment::config::SagaConfig;
+use payment::dispute::{DisputeState, Evidence, SeenDispute};
 use payment::fact::{Effects, Turn};
-use payment::money::ask_provider;
+use payment::money::{ask_provider, submit_evidence};
 use payment::payment::Payment;
 use payment::policy::Rules;
 use payment::provider::{
-    Authorize, Capabilities, Capture, ChargeOutcome, Decline, Provider, ProviderError, Refund,
-    Settlement, SettlementPage, TransactionPage, Void, WebhookError, WebhookEvent,
+    AcceptDispute, Authorize, Capabilities, Capture, ChargeOutcome, Decline, Provider,
+    ProviderError, Refund, Settlement, SettlementPage, SubmitEvidence, TransactionPage, Void,
+    WebhookError, WebhookEvent,
 };
+use payment::record::Report;
 use payment::rejection::Rejection;
-use payment::step::{Call, Next};
-use std::collections::HashMap;
+use payment::step::{Call, DisputeCall, MoneyCall, Next};
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -36,6 +40,8 @@ impl Table {
         let provider = MemoryProvider {
             clock: clock.clone(),
             charges: Mutex::default(),
+            returned: Mutex::default(),
+            disputes: Mutex::default(),
         };
         let rules = SagaConfig::default().rules(Some(provider.capabilities()));
         Self {
@@ -64,7 +70,7 @@ impl Table {
                 Call::Stock(call) => {
                     ask_catalogue(&self.catalogue, changed.id, &call, self.clock.now_us()).await
                 }
-                Call::Money(_, call) => ask_provider(&self.provider, &call, LIMIT).await,
+                Call::Money(_, call) => self.ask(&call).await,
             };
             let mut turn = self.turn(&mut changed);
             changed.record(&mut turn, report);
@@ -73,6 +79,58 @@ impl Table {
         }
         *payment = changed;
         Ok(())
+    }
+
+    async fn ask(&self, call: &MoneyCall) -> Report {
+        let MoneyCall::Dispute(DisputeCall::SubmitEvidence {
+            dispute,
+            provider_ref,
+            reference,
+        }) = call
+        else {
+            return ask_provider(&self.provider, call, LIMIT).await;
+        };
+        let request = SubmitEvidence {
+            reference: reference.clone(),
+            dispute_ref: provider_ref.clone(),
+            evidence: Evidence::default(), // What is in it is the store's affair.
+        };
+        submit_evidence(&self.provider, *dispute, &request, LIMIT).await
+    }
+
+    /// A bank returns a refund.
+    pub(super) fn return_refund(&self, reference: &str) {
+        let mut returned = self.provider.returned.lock().unwrap();
+        returned.insert(reference.to_owned());
+    }
+
+    /// A bank opens a dispute of a charge.
+    pub(super) fn open_dispute(&self, charge: &str, amount: Money, inquiry: bool) {
+        let mut disputes = self.provider.disputes.lock().unwrap();
+        let of_charge = disputes.entry(charge.to_owned()).or_default();
+        of_charge.push(SeenDispute {
+            provider_ref: format!("dp_{charge}_{}", of_charge.len()),
+            state: if inquiry {
+                DisputeState::Inquiry
+            } else {
+                DisputeState::NeedsResponse
+            },
+            amount,
+            reason: "fraudulent".into(),
+            evidence_due_at_us: Some(i64::MAX),
+            withdrawn: !inquiry,
+            reinstated: false,
+            responded: false,
+        });
+    }
+
+    /// A bank decides a dispute.
+    pub(super) fn decide_dispute(&self, dispute_ref: &str, state: DisputeState) {
+        self.provider.change_dispute(dispute_ref, |dispute| {
+            dispute.state = state;
+            dispute.withdrawn |= state == DisputeState::NeedsResponse;
+            dispute.reinstated = state == DisputeState::Won;
+        });
     }
 
     pub(super) fn turn(&self, payment: &mut Payment) -> Turn<'_> {
@@ -102,6 +160,10 @@ impl Table {
 struct MemoryProvider {
     clock: Clock,
     charges: Mutex<HashMap<String, Charge>>,
+    /// Refunds that banks have returned.
+    returned: Mutex<HashSet<String>>,
+    /// The disputes of each charge.
+    disputes: Mutex<HashMap<String, Vec<SeenDispute>>>,
 }
 
 struct Charge {
@@ -131,6 +193,18 @@ impl MemoryProvider {
         }
     }
 
+    fn change_dispute(
+        &self,
+        dispute_ref: &str,
+        change: impl FnOnce(&mut SeenDispute),
+    ) -> SeenDispute {
+        let mut disputes = self.disputes.lock().unwrap();
+        let mut all = disputes.values_mut().flatten();
+        let dispute = all.find(|of| of.provider_ref == dispute_ref).unwrap();
+        change(dispute);
+        dispute.clone()
+    }
+
     fn done() -> Settlement {
         Settlement::Done {
             provider_ref: String::new(),
@@ -152,6 +226,7 @@ impl Provider for MemoryProvider {
             authorization_ttl_us: 7 * 86_400_000_000,
             idempotency_window_us: i64::MAX,
             look_up_lag_us: 0,
+            disputes: true,
         }
     }
 
@@ -210,8 +285,57 @@ impl Provider for MemoryProvider {
             .map(|charge| self.outcome(charge, true)))
     }
 
-    async fn look_up_settlement(&self, _: &str) -> Result<Option<Settlement>, ProviderError> {
-        unreachable!("nothing is lost here, so nothing is looked up")
+    /// Only refunds that a webhook named are looked up: nothing is lost here.
+    async fn look_up_settlement(
+        &self,
+        reference: &str,
+    ) -> Result<Option<Settlement>, ProviderError> {
+        if self.returned.lock().unwrap().contains(reference) {
+            return Ok(Some(Settlement::Declined(Decline {
+                code: "REFUND_RETURNED".into(),
+                message: "returned".into(),
+            })));
+        }
+        Ok(Some(Self::done()))
+    }
+
+    async fn look_up_disputes(&self, charge: &str) -> Result<Vec<SeenDispute>, ProviderError> {
+        let disputes = self.disputes.lock().unwrap();
+        Ok(disputes.get(charge).cloned().unwrap_or_default())
+    }
+
+    async fn submit_evidence(
+        &self,
+        request: &SubmitEvidence,
+    ) -> Result<SeenDispute, ProviderError> {
+        Ok(self.change_dispute(&request.dispute_ref, |dispute| {
+            dispute.responded = true;
+            if dispute.state == DisputeState::NeedsResponse {
+                dispute.state = DisputeState::UnderReview;
+            }
+        }))
+    }
+
+    /// As the simulator, which ends no inquiry so.
+    async fn accept_dispute(&self, request: &AcceptDispute) -> Result<SeenDispute, ProviderError> {
+        let lose = |dispute: &mut SeenDispute| {
+            if dispute.state == DisputeState::Inquiry {
+                return;
+            }
+            dispute.state = DisputeState::Lost;
+        };
+        let seen = self.change_dispute(&request.dispute_ref, lose);
+        if seen.state == DisputeState::Lost {
+            return Ok(seen);
+        }
+        Err(ProviderError::Refused {
+            code: "INVALID_STATE".into(),
+            message: "an inquiry is ended by a refund".into(),
+        })
+    }
+
+    async fn reference_of(&self, charge_ref: &str) -> Result<Option<String>, ProviderError> {
+        Ok(Some(charge_ref.to_owned()))
     }
 
     fn verify_webhook(

@@ -16,7 +16,7 @@ use payment::limits::Limits;
 use payment::payment::{CaptureMethod, Payment};
 use payment::provider::simulator::{self, Simulator, SimulatorConfig};
 use payment::reconciler::{Metrics, Reconciler};
-use payment::refund::Wanted;
+use payment::refund::{How, Wanted};
 use payment::saga::{Providers, Saga};
 use payment::store::{AuditLog, Books, Desk, Reconciliations, Store, Viewer};
 use payment::webhook::DirectWebhooks;
@@ -172,13 +172,9 @@ impl World {
     /// Lets time pass in small steps, with webhooks delivered and the worker working, until nothing
     /// is left to do but wait for something to run out.
     pub(crate) async fn settle(&self, process: &Process) {
-        let webhooks = DirectWebhooks::new(process.commands.clone(), simulator::NAME);
         for _ in 0..90 {
             self.clock.advance(2 * SECOND_US);
-            self.simulator.deliver_webhooks(&webhooks).await.unwrap();
-            process.commands.saga().tasks().close();
-            process.commands.saga().tasks().wait().await;
-            process.commands.saga().tasks().reopen();
+            self.deliver(process).await;
             let worked = process.worker.run_once().await.unwrap();
             let due = process
                 .store
@@ -188,6 +184,15 @@ impl World {
                 return;
             }
         }
+    }
+
+    /// Delivers the webhooks that are due, and waits until what they ask for is done.
+    pub(crate) async fn deliver(&self, process: &Process) {
+        let webhooks = DirectWebhooks::new(process.commands.clone(), simulator::NAME);
+        self.simulator.deliver_webhooks(&webhooks).await.unwrap();
+        process.commands.saga().tasks().close();
+        process.commands.saga().tasks().wait().await;
+        process.commands.saga().tasks().reopen();
     }
 
     /// Whether payments that are due within the hour only wait to run out, or for a late success of what was given up.
@@ -203,7 +208,12 @@ impl World {
                 || payment
                     .captures
                     .iter()
-                    .any(|c| c.state == payment::capture::CaptureState::Pending);
+                    .any(|c| c.state == payment::capture::CaptureState::Pending)
+                || payment.refunds.iter().any(|refund| refund.check)
+                || payment
+                    .disputes
+                    .iter()
+                    .any(|dispute| dispute.response.is_open());
             if is_open {
                 return false;
             }
@@ -270,12 +280,19 @@ impl Process {
         let id = PaymentId::parse(id).unwrap();
         let answer = self
             .commands
-            .refund(request, id, wanted, restock, "why".into())
+            .refund(request, id, wanted, how(restock))
             .await?;
         Ok(pb::CreateRefundResponse::decode(answer.bytes.as_slice())
             .unwrap()
             .refund
             .unwrap())
+    }
+
+    /// Asks the provider about everything of a payment.
+    pub(crate) async fn look_up(&self, world: &World, id: &str) {
+        let request = request(method::LOOK_UP_PAYMENT, &format!("key-{}", world.number()));
+        let id = PaymentId::parse(id).unwrap();
+        self.commands.look_up(request, id).await.unwrap();
     }
 
     pub(crate) async fn payment(&self, id: &str) -> Payment {
@@ -367,6 +384,15 @@ pub(crate) fn owned(lines: &[(&str, i32)]) -> Vec<(String, i32)> {
         .iter()
         .map(|(sku, quantity)| ((*sku).to_owned(), *quantity))
         .collect()
+}
+
+/// How tests give money back.
+pub(crate) fn how(restock: bool) -> How {
+    How {
+        restock,
+        reason: "why".into(),
+        disputed_too: false,
+    }
 }
 
 /// The payment in an answer; all answers but that of a refund carry it in their first field.

@@ -1,6 +1,9 @@
 //! One call of the protocol: whose it is, what it asks for, and the simulator's answer as HTTP.
 
-use super::{BODY_BYTES_MAX, UNAUTHENTICATED, UNAVAILABLE, messages};
+use super::{
+    BODY_BYTES_MAX, EVIDENCE_BYTES_MAX, NO_SUCH_CALL, UNAUTHENTICATED, UNAVAILABLE, disputes,
+    messages,
+};
 use crate::provider::simulator::Simulator;
 use crate::provider::{ChargeOutcome, Provider as _, ProviderError, Settlement};
 use bytes::Bytes;
@@ -65,6 +68,12 @@ enum Call {
     Refund,
     Authenticate,
     SetFaults,
+    ReturnRefund,
+    OpenDispute,
+    DecideDispute,
+    SubmitEvidence,
+    AcceptDispute,
+    Disputes(String),
     Charge(String),
     Settlement(String),
     Transactions(Option<String>),
@@ -137,11 +146,15 @@ impl Calls {
             let asked = format!("{} {}", request.method(), request.uri().path());
             return Err(Failure::Protocol(
                 StatusCode::NOT_FOUND,
-                "NO_SUCH_CALL",
+                NO_SUCH_CALL,
                 asked,
             ));
         };
-        let body = read(request.into_body()).await?;
+        let bytes_max = match call {
+            Call::SubmitEvidence => EVIDENCE_BYTES_MAX,
+            _ => BODY_BYTES_MAX,
+        };
+        let body = read(request.into_body(), bytes_max).await?;
         let simulator = &*self.simulator;
         let answer = match call {
             Call::Capabilities => json(&messages::Capabilities::from(simulator.capabilities())),
@@ -174,6 +187,12 @@ impl Calls {
                 simulator.set_webhook_faults(wanted.webhooks);
                 json(&wanted)
             }
+            call @ (Call::ReturnRefund
+            | Call::OpenDispute
+            | Call::DecideDispute
+            | Call::SubmitEvidence
+            | Call::AcceptDispute
+            | Call::Disputes(_)) => self.about_disputes(call, &body).await?,
             Call::Charge(reference) => charge(simulator.look_up_charge(&reference).await?),
             Call::Settlement(reference) => {
                 settlement(simulator.look_up_settlement(&reference).await?)
@@ -188,6 +207,45 @@ impl Calls {
             }
         };
         Ok(answer)
+    }
+
+    async fn about_disputes(&self, call: Call, body: &[u8]) -> Result<Vec<u8>, Failure> {
+        let simulator = &*self.simulator;
+        let seen = match call {
+            Call::Disputes(reference) => {
+                let all = simulator.look_up_disputes(&reference).await?;
+                let disputes = all.into_iter().map(Into::into).collect();
+                return Ok(json(&disputes::Disputes { disputes }));
+            }
+            Call::ReturnRefund => {
+                let wanted = parse::<disputes::Return>(body)?;
+                simulator.return_refund(&wanted.reference).await?;
+                return Ok(json(&disputes::Returned { returned: true }));
+            }
+            Call::OpenDispute => {
+                let wanted = parse::<disputes::Opening>(body)?;
+                let amount = wanted.amount.map(TryInto::try_into).transpose()?;
+                let opened =
+                    simulator.open_dispute(&wanted.charge_reference, amount, wanted.inquiry);
+                let dispute_ref = opened.await?;
+                return Ok(json(&disputes::Opened { dispute_ref }));
+            }
+            Call::DecideDispute => {
+                let wanted = parse::<disputes::Decided>(body)?;
+                let decided = simulator.decide_dispute(&wanted.dispute_ref, wanted.decision);
+                decided.await?
+            }
+            Call::SubmitEvidence => {
+                let command = parse::<disputes::Submission>(body)?.try_into()?;
+                simulator.submit_evidence(&command).await?
+            }
+            _ => {
+                let command = parse::<disputes::Acceptance>(body)?.into();
+                simulator.accept_dispute(&command).await?
+            }
+        };
+        let dispute = seen.into();
+        Ok(json(&disputes::Answered { dispute }))
     }
 
     fn authenticate(&self, given: Option<&HeaderValue>) -> Result<(), Failure> {
@@ -227,6 +285,12 @@ impl Call {
             Self::Refund => "refund",
             Self::Authenticate => "authenticate",
             Self::SetFaults => "set_faults",
+            Self::ReturnRefund => "return_refund",
+            Self::OpenDispute => "open_dispute",
+            Self::DecideDispute => "decide_dispute",
+            Self::SubmitEvidence => "submit_evidence",
+            Self::AcceptDispute => "accept_dispute",
+            Self::Disputes(_) => "look_up_disputes",
             Self::Charge(_) => "look_up_charge",
             Self::Settlement(_) => "look_up_settlement",
             Self::Transactions(_) => "transactions",
@@ -245,6 +309,12 @@ fn route(method: &Method, uri: &Uri) -> Option<Call> {
         ("POST", ["refunds"]) => Call::Refund,
         ("POST", ["authentications"]) => Call::Authenticate,
         ("PUT", ["faults"]) => Call::SetFaults,
+        ("POST", ["returns"]) => Call::ReturnRefund,
+        ("POST", ["disputes"]) => Call::OpenDispute,
+        ("POST", ["decisions"]) => Call::DecideDispute,
+        ("POST", ["evidence"]) => Call::SubmitEvidence,
+        ("POST", ["acceptances"]) => Call::AcceptDispute,
+        ("GET", ["charges", reference, "disputes"]) => Call::Disputes(decoded(reference)),
         ("GET", ["charges", reference]) => Call::Charge(decoded(reference)),
         ("GET", ["settlements", reference]) => Call::Settlement(decoded(reference)),
         ("GET", ["transactions"]) => Call::Transactions(place(uri)),
@@ -264,14 +334,14 @@ fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Failure> {
-    let limited = Limited::new(body, BODY_BYTES_MAX).collect();
+async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, Failure> {
+    let limited = Limited::new(body, bytes_max).collect();
     match tokio::time::timeout(BODY_TIMEOUT, limited).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::Protocol(
             StatusCode::PAYLOAD_TOO_LARGE,
             "BODY_TOO_LARGE",
-            format!("a body has at most {BODY_BYTES_MAX} bytes"),
+            format!("a body has at most {bytes_max} bytes"),
         )),
         Ok(Err(error)) => Err(unreadable(format!("the body broke off: {error}"))),
         Err(_) => Err(unreadable(format!(

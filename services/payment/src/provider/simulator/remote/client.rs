@@ -4,19 +4,23 @@
 //! refused by name was not done. An answer of somebody else's (a proxy, another server) is no answer.
 
 use super::connect::{HttpClient, http_client, http_url};
-use super::{UNAUTHENTICATED, UNAVAILABLE, messages};
+use super::{NO_SUCH_CALL, UNAUTHENTICATED, UNAVAILABLE, disputes, messages};
+use crate::dispute::SeenDispute;
 use crate::provider::https::{asked, chain};
-use crate::provider::simulator::{Faults, SINCE, SimulatorConfig, WebhookFaults, webhook};
+use crate::provider::simulator::{
+    Decision, Faults, SINCE, SimulatorConfig, WebhookFaults, webhook,
+};
 use crate::provider::{
-    Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError, Refund, Settlement,
-    SettlementPage, TransactionPage, Void, WebhookError, WebhookEvent,
+    AcceptDispute, Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError,
+    Refund, Settlement, SettlementPage, SubmitEvidence, TransactionPage, Void, WebhookError,
+    WebhookEvent,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
-use kernel::Invalid;
+use kernel::{Invalid, Money};
 use mesh_runtime::config::Secret;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
@@ -97,6 +101,44 @@ impl RemoteSimulator {
         let body = messages::Authentication { reference, ok };
         let answer: messages::Decided = self.command("authentications", &body).await?;
         Ok(answer.decided)
+    }
+
+    /// A customer disputes a charge, of all that its first capture took or of an amount; answers the name of the dispute.
+    pub async fn open_dispute(
+        &self,
+        charge_reference: &str,
+        amount: Option<Money>,
+        inquiry: bool,
+    ) -> Result<String, ProviderError> {
+        let body = disputes::Opening {
+            charge_reference: charge_reference.to_owned(),
+            amount: amount.map(Into::into),
+            inquiry,
+        };
+        let opened: disputes::Opened = self.command("disputes", &body).await?;
+        Ok(opened.dispute_ref)
+    }
+
+    /// The bank of a customer returns a refund.
+    pub async fn return_refund(&self, reference: &str) -> Result<(), ProviderError> {
+        let reference = reference.to_owned();
+        let body = disputes::Return { reference };
+        let _: disputes::Returned = self.command("returns", &body).await?;
+        Ok(())
+    }
+
+    /// The bank decides a dispute.
+    pub async fn decide_dispute(
+        &self,
+        dispute_ref: &str,
+        decision: Decision,
+    ) -> Result<SeenDispute, ProviderError> {
+        let dispute_ref = dispute_ref.to_owned();
+        let body = disputes::Decided {
+            dispute_ref,
+            decision,
+        };
+        seen(self.command("decisions", &body).await?)
     }
 
     /// Tells the other side what is to go wrong from now on.
@@ -215,6 +257,12 @@ fn answered<T>(answer: Option<T>) -> Result<T, ProviderError> {
     answer.ok_or_else(|| ProviderError::Unknown("the answer is empty".to_owned()))
 }
 
+/// The dispute of an answer.
+fn seen(answer: disputes::Answered) -> Result<SeenDispute, ProviderError> {
+    let seen = SeenDispute::try_from(answer.dispute);
+    seen.map_err(|error| ProviderError::Unknown(error.to_string()))
+}
+
 #[async_trait]
 impl Provider for RemoteSimulator {
     fn name(&self) -> &str {
@@ -265,6 +313,40 @@ impl Provider for RemoteSimulator {
         let call = format!("settlements/{}", segment(reference));
         let answer: messages::Settled = self.question(&call).await?;
         Ok(answer.settlement.map(Into::into))
+    }
+
+    async fn look_up_disputes(
+        &self,
+        charge_reference: &str,
+    ) -> Result<Vec<SeenDispute>, ProviderError> {
+        let call = format!("charges/{}/disputes", segment(charge_reference));
+        let answer: disputes::Disputes = match self.question(&call).await {
+            Err(ProviderError::Refused { code, .. }) if code == NO_SUCH_CALL => {
+                return Err(ProviderError::without_disputes(&self.name));
+            }
+            answer => answer?,
+        };
+        let all = answer.disputes.into_iter().map(SeenDispute::try_from);
+        all.collect::<Result<_, _>>()
+            .map_err(|error: Invalid| ProviderError::Unavailable(error.to_string()))
+    }
+
+    async fn submit_evidence(
+        &self,
+        request: &SubmitEvidence,
+    ) -> Result<SeenDispute, ProviderError> {
+        let body = disputes::Submission::from(request);
+        seen(self.command("evidence", &body).await?)
+    }
+
+    async fn accept_dispute(&self, request: &AcceptDispute) -> Result<SeenDispute, ProviderError> {
+        let body = disputes::Acceptance::from(request);
+        seen(self.command("acceptances", &body).await?)
+    }
+
+    /// Its webhooks name our references.
+    async fn reference_of(&self, charge_ref: &str) -> Result<Option<String>, ProviderError> {
+        Ok(Some(charge_ref.to_owned()))
     }
 
     fn verify_webhook(

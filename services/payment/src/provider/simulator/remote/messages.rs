@@ -139,6 +139,9 @@ struct Transaction {
 enum TransactionKind {
     Capture,
     Refund,
+    RefundReversal,
+    Dispute,
+    DisputeReversal,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -366,6 +369,7 @@ impl From<Capabilities> for provider::Capabilities {
             authorization_ttl_us: capabilities.authorization_ttl_us,
             idempotency_window_us: capabilities.idempotency_window_us,
             look_up_lag_us: capabilities.look_up_lag_us,
+            disputes: true, // One of an earlier release refuses to be asked.
         }
     }
 }
@@ -377,6 +381,9 @@ impl From<provider::TransactionPage> for TransactionPage {
             kind: match booked.kind {
                 provider::TransactionKind::Capture => TransactionKind::Capture,
                 provider::TransactionKind::Refund => TransactionKind::Refund,
+                provider::TransactionKind::RefundReversal => TransactionKind::RefundReversal,
+                provider::TransactionKind::Dispute => TransactionKind::Dispute,
+                provider::TransactionKind::DisputeReversal => TransactionKind::DisputeReversal,
             },
             reference: booked.reference,
             charge_reference: booked.charge_reference,
@@ -401,6 +408,9 @@ impl TryFrom<TransactionPage> for provider::TransactionPage {
                 kind: match booked.kind {
                     TransactionKind::Capture => provider::TransactionKind::Capture,
                     TransactionKind::Refund => provider::TransactionKind::Refund,
+                    TransactionKind::RefundReversal => provider::TransactionKind::RefundReversal,
+                    TransactionKind::Dispute => provider::TransactionKind::Dispute,
+                    TransactionKind::DisputeReversal => provider::TransactionKind::DisputeReversal,
                 },
                 reference: booked.reference,
                 charge_reference: booked.charge_reference,

@@ -2,6 +2,7 @@
 
 mod adversary;
 mod commands;
+mod disputes;
 mod scenarios;
 
 use super::*;
@@ -86,13 +87,8 @@ impl Bench {
     /// What was taken and not given back, over the whole journal.
     async fn taken_minor(&self) -> i64 {
         let page = self.simulator.transactions(None).await.unwrap();
-        let signed = page
-            .transactions
-            .iter()
-            .map(|transaction| match transaction.kind {
-                TransactionKind::Capture => transaction.amount.amount_minor(),
-                TransactionKind::Refund => -transaction.amount.amount_minor(),
-            });
+        let signed = page.transactions.iter();
+        let signed = signed.map(|booked| booked.kind.sign() * booked.amount.amount_minor());
         signed.sum()
     }
 
