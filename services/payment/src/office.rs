@@ -252,3 +252,60 @@ fn shown(amount: Option<Money>) -> String {
         |amount| format!("{} {}", amount.to_decimal(), amount.currency().code()),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::MIGRATIONS;
+    use mesh_store::{Sqlite, SqliteConfig};
+
+    /// 2026-11-22T10:15:30.5Z.
+    const NOW_US: i64 = 1_795_342_530_500_000;
+
+    #[tokio::test]
+    async fn everything_can_be_asked_of_empty_books() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = SqliteConfig {
+            path: folder.path().join("payment.db"),
+            ..SqliteConfig::default()
+        };
+        let config = ServiceConfig {
+            database: database.clone(),
+            ..ServiceConfig::default()
+        };
+        let missing = Office::open(&config, NOW_US).await.err().unwrap();
+        assert!(missing.to_string().contains("there is no database"));
+        let sqlite = Sqlite::open(&database, &MIGRATIONS).await.unwrap();
+        sqlite.close().await.unwrap();
+
+        let office = Office::open(&config, NOW_US).await.unwrap();
+        let mut file = Vec::new();
+        office.export("", "", &mut file).await.unwrap();
+        assert_eq!(file, books::HEADER.as_bytes());
+        let trial = office.trial_balance("2026-11-20").await.unwrap();
+        assert_eq!(trial, "last closed day: none\n");
+        let early = office.close("2026-11-22", "ann").await.unwrap_err();
+        assert_eq!(early.to_string(), "the day 2026-11-22 is not over");
+        let closed = office.close("2026-11-21", "ann").await.unwrap();
+        assert_eq!(closed, "closed through 2026-11-21\n");
+        let trial = office.trial_balance("").await.unwrap();
+        assert_eq!(trial, "last closed day: 2026-11-21\n");
+
+        let asked = office.reconcile("simulator", "ann").await.unwrap();
+        assert!(asked.starts_with("rec_") && asked.contains(" simulator requested "));
+        assert_eq!(office.reconciliations(None).await.unwrap(), asked);
+        let other = office.reconciliations(Some("other".to_owned())).await;
+        assert_eq!(other.unwrap(), "");
+        let found = office.discrepancies(Shown::default()).await;
+        assert_eq!(found.unwrap(), "");
+        let wrong = Shown {
+            kind: Some("lost".to_owned()),
+            ..Shown::default()
+        };
+        let wrong = office.discrepancies(wrong).await.unwrap_err();
+        assert_eq!(wrong.to_string(), "\"lost\" is no kind of discrepancy");
+        let nothing = DiscrepancyId::generate(NOW_US).to_string();
+        let nothing = office.resolve(&nothing, "x", "ann").await.unwrap_err();
+        assert!(nothing.to_string().contains("not found"), "{nothing}");
+    }
+}

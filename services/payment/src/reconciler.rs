@@ -4,6 +4,10 @@
 //! here and done there is asked about by the saga, which alone writes states. Deliberately missing: whole lists; no more
 //! than a page of either side is in memory.
 
+mod metrics;
+
+pub use metrics::Metrics;
+
 use crate::audit::{self, Record};
 use crate::commands::{Commands, Request};
 use crate::config::ReconcileConfig;
@@ -18,7 +22,6 @@ use crate::store::reconcile::{Booking, Outcome, PageQuery, Reconciliations, RunL
 use crate::wire::method;
 use kernel::{Money, PaymentId, SettlementId};
 use mesh::{CallContext, Principal};
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -28,44 +31,6 @@ use tracing::{info, warn};
 const SCHEDULE: &str = "schedule";
 /// How many open discrepancies are looked at between two records of a run: each may take several questions.
 const OPEN_MAX: i64 = 20;
-
-/// What reconciliations show of themselves. Clones share the numbers.
-#[derive(Clone, Debug)]
-pub struct Metrics {
-    open: IntGaugeVec,
-    compared_until: IntGaugeVec,
-    runs: IntCounterVec,
-}
-
-impl Metrics {
-    /// Shows them, once for a registry.
-    pub fn register_in(&self, registry: &Registry) -> prometheus::Result<()> {
-        registry.register(Box::new(self.open.clone()))?;
-        registry.register(Box::new(self.compared_until.clone()))?;
-        registry.register(Box::new(self.runs.clone()))
-    }
-
-    /// Ones that are not shown yet.
-    pub fn unregistered() -> prometheus::Result<Self> {
-        let open = Opts::new(
-            "payment_discrepancies_open",
-            "Discrepancies with a provider that nobody has resolved.",
-        );
-        let compared_until = Opts::new(
-            "payment_reconciled_until_seconds",
-            "Up to when the books were compared with a provider's, in seconds since the Unix epoch.",
-        );
-        let runs = Opts::new(
-            "payment_reconciliations_total",
-            "Reconciliations by how they ended.",
-        );
-        Ok(Self {
-            open: IntGaugeVec::new(open, &["provider", "kind"])?,
-            compared_until: IntGaugeVec::new(compared_until, &["provider"])?,
-            runs: IntCounterVec::new(runs, &["provider", "outcome"])?,
-        })
-    }
-}
 
 /// Carries reconciliations out, as often as it is told and whenever it is asked. Cheap to clone.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use super::super::books::{
     PostingRow, PostingsQuery, TRIAL,
 };
 use super::super::reconcile::Answering;
-use super::reconcile::{claimed, complete, fresh};
+use super::keyed::{claimed, complete, fresh};
 use super::{PostgresStore, audit};
 use crate::audit::Record;
 use crate::commands::Answer;

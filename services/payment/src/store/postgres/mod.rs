@@ -18,8 +18,10 @@
 
 mod audit;
 mod books;
+mod cases;
 mod create;
 mod disputes;
+mod keyed;
 mod lists;
 mod providers;
 mod recent;

@@ -9,23 +9,20 @@ use super::super::reconcile::{
     Answering, Booking, DiscrepanciesQuery, EntriesPage, LinesPage, OpenCount, Outcome, PageQuery,
     Reconciliations, Resolution, RunLease, RunsQuery, Touched,
 };
+use super::cases::{cases, payment_id, payments_of, touched};
+use super::keyed::{claimed, complete, fresh};
 use super::{PostgresStore, audit, write};
 use crate::audit::Record;
 use crate::commands::Answer;
 use crate::error::Error;
-use crate::ledger::Source;
 use crate::provider::SettlementLine;
-use crate::reconcile::{Booked, Case, Discrepancy, Finding, Kind, Line, Phase, Run, Status};
+use crate::reconcile::{Case, Discrepancy, Finding, Kind, Line, Phase, Run, Status};
 use async_trait::async_trait;
-use kernel::{
-    AttemptId, CaptureId, DiscrepancyId, PaymentId, ReconciliationId, RefundId, TransactionId,
-};
-use mesh_store::idempotency::{Claim, Key};
-use mesh_store::postgres::idempotency;
+use kernel::{DiscrepancyId, PaymentId, ReconciliationId, TransactionId};
+use mesh_store::idempotency::Key;
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 use sqlx::types::Uuid;
-use sqlx::{PgConnection, Row as _};
-use std::collections::HashMap;
 
 const PROGRESS: &str = "UPDATE reconciliations SET state = $2, phase = $3, place = $4, \
     since_us = $5, until_us = $6, started_at_us = $7, finished_at_us = $8, lines = $9, found = $10, resolved = $11, \
@@ -421,45 +418,6 @@ impl Reconciliations for PostgresStore {
     }
 }
 
-/// What a claimed key is answered with; nothing where it is new.
-pub(super) async fn claimed(
-    connection: &mut PgConnection,
-    key: Option<&Key>,
-    reference: &str,
-    now_us: i64,
-) -> Result<Option<Answer>, Error> {
-    let Some(key) = key else { return Ok(None) };
-    match idempotency::claim(connection, key, reference, now_us).await? {
-        Claim::New => Ok(None),
-        Claim::Replay(bytes) => Ok(Some(Answer {
-            bytes,
-            replayed: true,
-        })),
-        Claim::InFlight { .. } => Err(Error::InFlight),
-        Claim::Reused => Err(Error::KeyReused),
-    }
-}
-
-/// Keeps the answer of a claimed key.
-pub(super) async fn complete(
-    connection: &mut PgConnection,
-    key: Option<&Key>,
-    answer: &[u8],
-    now_us: i64,
-) -> Result<(), Error> {
-    if let Some(key) = key {
-        idempotency::complete(connection, key, answer, now_us).await?;
-    }
-    Ok(())
-}
-
-pub(super) fn fresh(bytes: Vec<u8>) -> Answer {
-    Answer {
-        bytes,
-        replayed: false,
-    }
-}
-
 fn document(rows: &[LineRow]) -> Value {
     serde_json::to_value(rows).expect("texts and numbers are JSON")
 }
@@ -510,125 +468,4 @@ async fn find(
         .execute(connection)
         .await?;
     Ok(found.rows_affected() == 1)
-}
-
-/// The UUID in a reference of ours, whatever it names.
-fn uuid_of(reference: &str) -> Option<Uuid> {
-    AttemptId::parse(reference)
-        .map(AttemptId::uuid)
-        .or_else(|_| CaptureId::parse(reference).map(CaptureId::uuid))
-        .or_else(|_| RefundId::parse(reference).map(RefundId::uuid))
-        .or_else(|_| PaymentId::parse(reference).map(PaymentId::uuid))
-        .ok()
-}
-
-/// The payments that lines name, by the references that name them.
-async fn payments_of(
-    connection: &mut PgConnection,
-    provider: &str,
-    lines: &[Line],
-) -> Result<HashMap<String, PaymentId>, Error> {
-    let named: HashMap<Uuid, &str> = rows::references(lines)
-        .into_iter()
-        .filter_map(|reference| Some((uuid_of(reference)?, reference)))
-        .collect();
-    let ids: Vec<Uuid> = named.keys().copied().collect();
-    let found: Vec<(Uuid, Uuid)> = sqlx::query_as(
-        "WITH part AS (SELECT id, payment_id FROM attempts WHERE id = ANY ($1) \
-             UNION ALL SELECT id, payment_id FROM captures WHERE id = ANY ($1) \
-             UNION ALL SELECT id, payment_id FROM refunds WHERE id = ANY ($1) \
-             UNION ALL SELECT id, id FROM payments WHERE id = ANY ($1)) \
-         SELECT part.id, part.payment_id FROM part \
-         JOIN payments p ON p.id = part.payment_id AND p.provider = $2",
-    )
-    .bind(ids)
-    .bind(provider)
-    .fetch_all(connection)
-    .await?;
-    found
-        .into_iter()
-        .filter_map(|(id, payment)| Some((*named.get(&id)?, payment)))
-        .map(|(reference, payment)| Ok((reference.to_owned(), payment_id(payment)?)))
-        .collect()
-}
-
-async fn touched(
-    connection: &mut PgConnection,
-    provider: &str,
-    lines: &[Line],
-    found: &HashMap<String, PaymentId>,
-) -> Result<Touched, Error> {
-    let mut payments = Vec::new();
-    let mut strangers = Vec::new();
-    for line in lines {
-        match rows::payment_of(line, found) {
-            Some(payment) => payments.push(payment),
-            None => strangers.push(line.clone()),
-        }
-    }
-    payments.sort_unstable();
-    payments.dedup();
-    Ok(Touched {
-        cases: cases(connection, provider, &payments).await?,
-        strangers,
-    })
-}
-
-async fn cases(
-    connection: &mut PgConnection,
-    provider: &str,
-    payments: &[PaymentId],
-) -> Result<Vec<Case>, Error> {
-    let uuids: Vec<Uuid> = payments.iter().map(|payment| payment.uuid()).collect();
-    let texts: Vec<String> = payments.iter().map(ToString::to_string).collect();
-    let rows = sqlx::query(concat!(include_str!("load.sql"), "WHERE p.id = ANY ($1)"))
-        .bind(&uuids)
-        .fetch_all(&mut *connection)
-        .await?;
-    let lines: Vec<LineRow> = sqlx::query_as(
-        "SELECT * FROM statement_lines WHERE provider = $1 AND payment_id = ANY ($2)",
-    )
-    .bind(provider)
-    .bind(texts)
-    .fetch_all(&mut *connection)
-    .await?;
-    let booked = sqlx::query(
-        "SELECT t.payment_id, t.kind, t.source_id, p.currency, sum(p.amount_minor)::bigint AS amount_minor \
-         FROM ledger_transactions t JOIN ledger_postings p ON p.transaction_id = t.id AND p.account = $1 \
-         WHERE t.kind IN ('capture', 'refund') AND t.payment_id = ANY ($2) \
-         GROUP BY t.payment_id, t.kind, t.source_id, p.currency",
-    )
-    .bind(format!("assets:provider:{provider}"))
-    .bind(&uuids)
-    .fetch_all(connection)
-    .await?;
-    let mut cases: HashMap<PaymentId, Case> = HashMap::with_capacity(rows.len());
-    for row in &rows {
-        let payment = super::rows::loaded(row)?.payment;
-        cases.insert(payment.id, Case::of(payment));
-    }
-    for mut line in lines {
-        let payment = PaymentId::parse(&line.payment_id.take().unwrap_or_default());
-        if let Some(case) = payment.ok().and_then(|payment| cases.get_mut(&payment)) {
-            case.lines.push(line.read()?);
-        }
-    }
-    for row in &booked {
-        let source = Source::from_uuid(row.try_get("kind")?, row.try_get("source_id")?);
-        let source = source
-            .ok()
-            .flatten()
-            .ok_or(Error::Corrupt("source"))?
-            .to_string();
-        let amount_minor: i64 = row.try_get("amount_minor")?;
-        let amount = rows::money(row.try_get("currency")?, amount_minor.saturating_abs())?;
-        if let Some(case) = cases.get_mut(&payment_id(row.try_get("payment_id")?)?) {
-            case.booked.push(Booked { source, amount });
-        }
-    }
-    Ok(cases.into_values().collect())
-}
-
-fn payment_id(uuid: Uuid) -> Result<PaymentId, Error> {
-    PaymentId::from_uuid(uuid).map_err(|_| Error::Corrupt("payment_id"))
 }

@@ -3,8 +3,10 @@
 
 mod audit;
 mod books;
+mod cases;
 mod disputes;
 mod effects;
+mod keyed;
 mod lists;
 mod providers;
 mod reconcile;

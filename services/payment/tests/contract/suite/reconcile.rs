@@ -280,12 +280,9 @@ async fn a_provider_that_is_not_there_fails_the_run_by_name() {
     );
 }
 
-#[tokio::test]
-async fn a_person_resolves_what_stays_and_it_is_found_no_more() {
-    let world = World::new().await;
-    let process = world.process();
-    let reconciler = world.reconciler(&process);
-    let mut bulk = Bulk::new(&world, 3);
+/// Three captures that the provider lacks, and three that it has with one cent more.
+async fn plant_six(world: &World) {
+    let mut bulk = Bulk::new(world, 3);
     let good = (Here::Booked, There::Same);
     for number in 0..3 {
         let sale = bulk.sale(NOW_US - DAY_US + number, false);
@@ -294,6 +291,14 @@ async fn a_person_resolves_what_stays_and_it_is_found_no_more() {
         bulk.write_as(&sale, (Here::Booked, There::OneMore), good);
     }
     bulk.flush().await;
+}
+
+#[tokio::test]
+async fn a_person_resolves_what_stays_and_it_is_found_no_more() {
+    let world = World::new().await;
+    let process = world.process();
+    let reconciler = world.reconciler(&process);
+    plant_six(&world).await;
     start(&process, "first").await;
     reconciler.run_once().await.unwrap();
 
