@@ -4,7 +4,8 @@
 //! The services are wired here as their own programs wire them, and not through `standalone`, which starts
 //! and stops all of them together; `standalone` itself is tested as a process ([`crate::process`]).
 //!
-//! A shop ends with [`Shop::close`], which lets it come to rest, stops it and checks every invariant.
+//! A shop ends with [`Shop::close`], which lets it come to rest, stops it and checks every invariant. One file, for a
+//! service that starts again must find what the first start was given.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

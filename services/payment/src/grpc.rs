@@ -1,4 +1,5 @@
-//! The service as the contract has it: requests in, domain asked, answers out. No decisions.
+//! The service as the contract has it: requests in, domain asked, answers out. No decisions. One file, for the contract
+//! is one trait; what needs more than a few lines stands in a file beside it.
 
 mod books;
 mod disputes;

@@ -1,7 +1,8 @@
 //! The services as processes of their own on private servers, as they are deployed: two of payment, one of
 //! product, the edge, the simulator. Each can be killed and started again at its place, armed or not.
 //!
-//! Between all of them are proxies, so that what crosses a network can be held up, cut and doubled.
+//! Between all of them are proxies, so that what crosses a network can be held up, cut and doubled. One file, for each
+//! service's configuration names the places of the others.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

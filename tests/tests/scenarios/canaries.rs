@@ -3,7 +3,8 @@
 //! log, events, spans.
 //!
 //! Fields are taken from the shop's own OpenAPI description, so that a new one is tried without a line here. The events
-//! are what the outbox held, kept by a trigger that this test puts there.
+//! are what the outbox held, kept by a trigger that this test puts there. One file, for it is one test: what is planted
+//! and what is searched are read together.
 
 #[path = "../../../mesh/runtime/tests/one_trace/collector.rs"]
 mod collector;

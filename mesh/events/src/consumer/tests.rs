@@ -1,3 +1,6 @@
+//! One consumer and what can happen to an event: handled, refused, repeated, put off, given up. A list of cases over the
+//! same few helpers, kept together so that a reader sees whether a case is there.
+
 use std::sync::{
     Mutex,
     atomic::{AtomicBool, AtomicUsize, Ordering},

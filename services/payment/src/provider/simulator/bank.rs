@@ -1,7 +1,8 @@
 //! What customers' banks do: return refunds, ask about charges, take their money back, look at evidence and decide.
 //! Pure, like [`Book`].
 
-use super::book::{Book, Entry, Operation, Outcome, Step, Terms, refused};
+use super::book::{Book, Step, Terms, refused};
+use super::entry::{Entry, Operation, Outcome};
 use super::token::{self, Script, script};
 use crate::dispute::{DisputeState, SeenDispute};
 use crate::provider::{AcceptDispute, ProviderError, SubmitEvidence};

@@ -1,6 +1,7 @@
 //! A command on its way: what goes wrong with it on purpose, what is decided, and what arrives later.
 
-use super::book::{Book, Command, Operation, Step};
+use super::book::{Book, Step};
+use super::entry::{Command, Operation};
 use super::fault::Fault;
 use super::{
     Decided, Occasion, REFERENCE_CHARACTERS_MAX, Simulator, bounded, injected_unavailable, lost,

@@ -1,7 +1,8 @@
 //! Webhooks on their way: queued with the entry that they announce, delivered in order, repeated
 //! with growing pauses, given up in the end; and what is done to them on purpose.
 
-use super::book::{Entry, Operation, Outcome, Step};
+use super::book::Step;
+use super::entry::{Entry, Operation, Outcome};
 use super::fault::WebhookFault;
 use super::token::{self, Script};
 use super::webhook::{self, Delivered, Planned, Queued, WebhookSender};

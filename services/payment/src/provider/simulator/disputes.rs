@@ -3,7 +3,8 @@
 //! Faults of responses to disputes are drawn like those of commands, but not noted, and none comes late.
 
 use super::bank::Decision;
-use super::book::{Entry, Operation, Step, refused};
+use super::book::{Step, refused};
+use super::entry::{Entry, Operation};
 use super::fault::Fault;
 use super::{
     ASKED, Occasion, REFERENCE_CHARACTERS_MAX, Simulator, bounded, injected_unavailable, lost,

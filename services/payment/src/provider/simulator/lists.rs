@@ -1,6 +1,7 @@
 //! The simulator's lists: where they are read on from, and pages of what was kept and paid out.
 
-use super::book::{Entry, Outcome, refused};
+use super::book::refused;
+use super::entry::{Entry, Outcome};
 use super::settlement::{self, Movement, Payouts, Place};
 use super::{Simulator, asked_for, store, unavailable};
 use crate::provider::{ProviderError, SettlementPage, TransactionKind};

@@ -42,6 +42,7 @@ mod command;
 mod config;
 mod delivery;
 mod disputes;
+mod entry;
 mod fault;
 mod lists;
 pub mod remote;
@@ -67,7 +68,8 @@ use super::{
 };
 use crate::dispute::SeenDispute;
 use async_trait::async_trait;
-use book::{Book, Command, Entry, Outcome, Step, Terms, refused};
+use book::{Book, Step, Terms, refused};
+use entry::{Command, Entry, Outcome};
 use fault::{Dice, Fault};
 use http::HeaderMap;
 use lists::{SINCE, no_place, since_of};

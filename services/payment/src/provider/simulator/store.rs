@@ -1,7 +1,7 @@
 //! The simulator's journal in SQLite: a file of its own, which shares no transaction with payment's
-//! database. All SQL of the simulator is here.
+//! database. All SQL of the simulator is here, in one file, since all of it is about the same few tables.
 
-use super::book::{Command, Entry, Operation, Outcome};
+use super::entry::{Command, Entry, Operation, Outcome};
 use super::fault::{Fault, WebhookFault};
 use super::settlement::Movement;
 use super::webhook::{Delivered, Planned, Queued};

@@ -5,7 +5,7 @@
 //! Unless `simulator.webhooks_of_all` says so, what is answered at once has no webhook: only charges that
 //! were pending, or that waited for the customer, are announced.
 
-use super::book::{Entry, Operation};
+use super::entry::{Entry, Operation};
 use super::fault::WebhookFault;
 use crate::dispute;
 use crate::provider::{WebhookError, WebhookEvent};

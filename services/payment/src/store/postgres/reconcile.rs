@@ -406,15 +406,7 @@ impl Reconciliations for PostgresStore {
         let rows: Vec<(String, String, i64)> = sqlx::query_as(OPEN_COUNTS)
             .fetch_all(self.postgres.reads())
             .await?;
-        rows.into_iter()
-            .map(|(provider, kind, count)| {
-                Ok(OpenCount {
-                    provider,
-                    kind: Kind::parse(&kind).ok_or(Error::Corrupt("kind"))?,
-                    count,
-                })
-            })
-            .collect()
+        rows::open_counts(rows)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Runs, lines and discrepancies as rows, the same in both databases, and the statements that are.
 
+use super::OpenCount;
 use crate::error::Error;
 use crate::provider::{SettlementKind, SettlementLine, Transaction, TransactionKind};
 use crate::reconcile::{Discrepancy, Finding, Kind, Line, Phase, Run, RunState, Status};
@@ -231,6 +232,21 @@ impl SettlementRow {
             booked_at_us: self.booked_at_us,
         })
     }
+}
+
+/// What [`OPEN_COUNTS`] finds.
+pub(in crate::store) fn open_counts(
+    rows: Vec<(String, String, i64)>,
+) -> Result<Vec<OpenCount>, Error> {
+    let read = |(provider, kind, count): (String, String, i64)| {
+        let kind = Kind::parse(&kind).ok_or(Error::Corrupt("kind"))?;
+        Ok(OpenCount {
+            provider,
+            kind,
+            count,
+        })
+    };
+    rows.into_iter().map(read).collect()
 }
 
 /// The references of lines by which their payments can be found: that of the charge before their own.

@@ -406,15 +406,7 @@ impl Reconciliations for SqliteStore {
         let rows: Vec<(String, String, i64)> = sqlx::query_as(OPEN_COUNTS)
             .fetch_all(self.sqlite.reader())
             .await?;
-        rows.into_iter()
-            .map(|(provider, kind, count)| {
-                Ok(OpenCount {
-                    provider,
-                    kind: Kind::parse(&kind).ok_or(Error::Corrupt("kind"))?,
-                    count,
-                })
-            })
-            .collect()
+        rows::open_counts(rows)
     }
 }
 
