@@ -244,7 +244,7 @@ pub struct SagaConfig {
     /// How long one of them may be, in bytes.
     pub evidence_file_bytes_max: usize,
     /// How long all texts and files of evidence may be, in bytes. As base64 they must fit into the edge's
-    /// `limits.body_bytes_max` and into `mesh.message_bytes_max`; Stripe takes 4.5 MB.
+    /// `limits.body_bytes_max`, and as they are into 4 MiB, the longest message that is taken.
     pub evidence_bytes_max: usize,
     /// How long one text of evidence may be, in characters.
     pub evidence_text_characters_max: usize,

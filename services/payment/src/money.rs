@@ -234,7 +234,8 @@ fn settled(settlement: Result<Settlement, ProviderError>) -> SettlementAnswer {
 
 fn disputes(seen: Result<Vec<SeenDispute>, ProviderError>) -> DisputesAnswer {
     match seen {
-        Ok(seen) => DisputesAnswer::Seen(seen),
+        Ok(seen) if seen.iter().all(is_about_money) => DisputesAnswer::Seen(seen),
+        Ok(_) => DisputesAnswer::Unknown,
         Err(ProviderError::Refused { code, .. }) if code == UNSUPPORTED => {
             DisputesAnswer::Unsupported
         }
@@ -245,9 +246,19 @@ fn disputes(seen: Result<Vec<SeenDispute>, ProviderError>) -> DisputesAnswer {
     }
 }
 
+/// What is not cannot be booked: a provider that says so is asked again.
+fn is_about_money(seen: &SeenDispute) -> bool {
+    let is = seen.amount.amount_minor() > 0;
+    if !is {
+        tracing::warn!(dispute = seen.provider_ref, "a dispute without an amount");
+    }
+    is
+}
+
 fn responded(answer: Result<SeenDispute, ProviderError>) -> ResponseAnswer {
     match answer {
-        Ok(seen) => ResponseAnswer::Taken(Box::new(seen)),
+        Ok(seen) if is_about_money(&seen) => ResponseAnswer::Taken(Box::new(seen)),
+        Ok(_) => ResponseAnswer::Unknown,
         Err(ProviderError::Unavailable(_)) => ResponseAnswer::Unavailable,
         Err(ProviderError::Unknown(_)) => ResponseAnswer::Unknown,
         Err(ProviderError::Refused { code, message }) => {
@@ -270,4 +281,34 @@ fn failure(decline: Decline) -> Failure {
 fn refused(code: &str, message: String) -> Failure {
     tracing::warn!(code, message, "the provider refused a command");
     Failure::new(FailureCode::CardDeclined, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispute::DisputeState;
+    use kernel::{Currency, Money};
+
+    #[test]
+    fn a_dispute_without_an_amount_is_no_answer() {
+        let of = |amount_minor| SeenDispute {
+            provider_ref: "dp_1".to_owned(),
+            state: DisputeState::NeedsResponse,
+            amount: Money::new(Currency::parse("USD").unwrap(), amount_minor).unwrap(),
+            reason: String::new(),
+            evidence_due_at_us: None,
+            withdrawn: true,
+            reinstated: false,
+            responded: false,
+        };
+        for amount_minor in [0, -5] {
+            let seen = of(amount_minor);
+            assert_eq!(
+                disputes(Ok(vec![of(5), seen.clone()])),
+                DisputesAnswer::Unknown
+            );
+            assert_eq!(responded(Ok(seen)), ResponseAnswer::Unknown);
+        }
+        assert_eq!(disputes(Ok(vec![of(5)])), DisputesAnswer::Seen(vec![of(5)]));
+    }
 }

@@ -284,14 +284,14 @@ mod tests {
         assert_eq!(file, books::HEADER.as_bytes());
         let trial = office.trial_balance("2026-11-20").await.unwrap();
         assert_eq!(trial, "last closed day: none\n");
-        let early = office.close("2026-11-22", "ann").await.unwrap_err();
+        let early = office.close("2026-11-22", "accountant").await.unwrap_err();
         assert_eq!(early.to_string(), "the day 2026-11-22 is not over");
-        let closed = office.close("2026-11-21", "ann").await.unwrap();
+        let closed = office.close("2026-11-21", "accountant").await.unwrap();
         assert_eq!(closed, "closed through 2026-11-21\n");
         let trial = office.trial_balance("").await.unwrap();
         assert_eq!(trial, "last closed day: 2026-11-21\n");
 
-        let asked = office.reconcile("simulator", "ann").await.unwrap();
+        let asked = office.reconcile("simulator", "accountant").await.unwrap();
         assert!(asked.starts_with("rec_") && asked.contains(" simulator requested "));
         assert_eq!(office.reconciliations(None).await.unwrap(), asked);
         let other = office.reconciliations(Some("other".to_owned())).await;
@@ -305,7 +305,10 @@ mod tests {
         let wrong = office.discrepancies(wrong).await.unwrap_err();
         assert_eq!(wrong.to_string(), "\"lost\" is no kind of discrepancy");
         let nothing = DiscrepancyId::generate(NOW_US).to_string();
-        let nothing = office.resolve(&nothing, "x", "ann").await.unwrap_err();
+        let nothing = office
+            .resolve(&nothing, "x", "accountant")
+            .await
+            .unwrap_err();
         assert!(nothing.to_string().contains("not found"), "{nothing}");
     }
 }

@@ -176,8 +176,8 @@ mod tests {
         Move::Cancel,
     ];
 
-    /// The table of DESIGN.md, line by line, written down a second time as pairs of states.
-    const DESIGN: [(State, State); 16] = [
+    /// The drawing in `docs/payments.md`, arrow by arrow, written down a second time as pairs of states.
+    const DRAWN: [(State, State); 16] = [
         (State::RequiresConfirmation, State::Processing),
         (State::RequiresConfirmation, State::Canceled),
         (State::Processing, State::RequiresAction),
@@ -198,7 +198,7 @@ mod tests {
     ];
 
     #[test]
-    fn moves_are_exactly_those_of_the_design() {
+    fn moves_are_exactly_those_that_are_drawn() {
         let mut reached: Vec<(State, State)> = Vec::new();
         for from in State::ALL {
             for step in MOVES {
@@ -211,15 +211,11 @@ mod tests {
                 }
             }
         }
-        for pair in &DESIGN[..15] {
+        for pair in &DRAWN[..15] {
             assert!(reached.contains(pair), "{pair:?} is missing");
         }
-        assert_eq!(
-            reached.len(),
-            15,
-            "a move that the design does not have: {reached:?}"
-        );
-        assert!(!reached.contains(&DESIGN[15]));
+        assert_eq!(reached.len(), 15, "a move that is not drawn: {reached:?}");
+        assert!(!reached.contains(&DRAWN[15]));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The house rules as tests: who may import whom, the shape of files and functions, what a contract must
-//! state, what documentation must name. DESIGN, "The house", says why.
+//! state, what documentation must name. `ARCHITECTURE.md` says why.
 //!
 //! Each rule is a function from sources to violations; it is run on the whole tree and on a planted
 //! violation that it must find. Deliberately without rules that clippy, rustfmt or buf already enforce.

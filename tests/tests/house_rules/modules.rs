@@ -7,7 +7,7 @@ use crate::{
     source::{Source, paths},
 };
 
-/// Files and folders below a service's `src/` that do I/O or translate, as DESIGN names them; everything
+/// Files and folders below a service's `src/` that do I/O or translate, as `ARCHITECTURE.md` names them; everything
 /// else is domain.
 const BORDERS: [&str; 9] = [
     "lib.rs",
@@ -42,7 +42,7 @@ const MORE_BORDERS: [(&str, &str); 19] = [
     ("services/payment/src/money.rs", "calls the provider"),
     (
         "services/payment/src/saga.rs",
-        "carries out what step.rs decides",
+        "carries out what step/ decides",
     ),
     ("services/payment/src/commands.rs", "waits for the saga"),
     (

@@ -1,4 +1,4 @@
-//! The oracle for random commands: stock and reservations as a few maps, written from DESIGN's table
+//! The oracle for random commands: stock and reservations as a few maps, written down a second time
 //! and without the service's code for states.
 
 use std::collections::BTreeMap;

@@ -13,7 +13,7 @@ pub struct StripeConfig {
     /// Where it takes files of evidence; plain HTTP only on this machine.
     pub files_url: String,
     /// The secret key, `sk_…`, or better a restricted one, `rk_…`, that may write PaymentIntents, refunds, disputes and
-    /// files.
+    /// files and read balance transactions.
     pub secret_key: Secret,
     /// The file that holds it, instead.
     pub secret_key_file: Option<PathBuf>,
