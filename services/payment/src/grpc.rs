@@ -8,7 +8,7 @@ mod requests;
 pub mod watch;
 
 pub use books::Pieces;
-pub(crate) use books::{csv, end_of_day, last_day};
+pub(crate) use books::{csv, end_of_day, end_of_past_day, last_day};
 pub use operators::Operators;
 
 use crate::commands::{Answer, Commands, Request as Command};

@@ -5,7 +5,7 @@
 use crate::audit::Record;
 use crate::books;
 use crate::config::ServiceConfig;
-use crate::grpc::{csv, end_of_day, last_day};
+use crate::grpc::{csv, end_of_day, end_of_past_day, last_day};
 use crate::reconcile::{Discrepancy, Kind, Run, Status};
 use crate::reconciler::requested;
 use crate::store::books::Closing;
@@ -13,7 +13,7 @@ use crate::store::database::{self, Database};
 use crate::store::reconcile::{DiscrepanciesQuery, Resolution, RunsQuery};
 use crate::wire::method;
 use anyhow::Context as _;
-use kernel::{DiscrepancyId, Money, day};
+use kernel::{DiscrepancyId, Money, day, text};
 use std::fmt::Write as _;
 use std::io::Write;
 
@@ -68,7 +68,7 @@ impl Office {
     pub async fn trial_balance(&self, day: &str) -> anyhow::Result<String> {
         let until_us = match day {
             "" => i64::MAX,
-            text => day::parse_start("day", text)?.saturating_add(day::DAY_US),
+            text => end_of_day(text)?,
         };
         let mut text = String::new();
         for balance in books::trial_balances(self.database.books().trial(until_us).await?) {
@@ -97,7 +97,8 @@ impl Office {
 
     /// Closes the books up to a day.
     pub async fn close(&self, day: &str, by: &str) -> anyhow::Result<String> {
-        let until_us = end_of_day(day, self.now_us)?;
+        let by = person(by)?;
+        let until_us = end_of_past_day(day, self.now_us)?;
         let object = format!("ledger:{}", last_day(until_us));
         let record = Record::new(
             by,
@@ -125,6 +126,7 @@ impl Office {
 
     /// Asks for a reconciliation.
     pub async fn reconcile(&self, provider: &str, by: &str) -> anyhow::Result<String> {
+        let by = person(by)?;
         let run = Run::new(provider, by, self.now_us);
         let object = run.id.to_string();
         let record = Record::new(
@@ -180,7 +182,9 @@ impl Office {
 
     /// Says what a discrepancy was.
     pub async fn resolve(&self, id: &str, note: &str, by: &str) -> anyhow::Result<String> {
-        kernel::text::bounded("note", note, 1, 500)?;
+        let by = person(by)?;
+        text::bounded("note", note, 1, 500)?;
+        text::refuse_card_number("note", note)?;
         let resolution = Resolution {
             id: DiscrepancyId::parse(id).context("the discrepancy's id")?,
             by: by.to_owned(),
@@ -200,6 +204,13 @@ impl Office {
         let resolved = store.resolve(None, &resolution, &record, &answer).await?;
         Ok(String::from_utf8_lossy(&resolved.bytes).into_owned())
     }
+}
+
+/// Who sits at the command line, as records name them.
+fn person(by: &str) -> anyhow::Result<&str> {
+    text::bounded("by", by, 1, 100)?;
+    text::refuse_card_number("by", by)?;
+    Ok(by)
 }
 
 fn line_of_run(run: &Run) -> String {
@@ -286,6 +297,19 @@ mod tests {
         assert_eq!(trial, "last closed day: none\n");
         let early = office.close("2026-11-22", "accountant").await.unwrap_err();
         assert_eq!(early.to_string(), "the day 2026-11-22 is not over");
+        let elsewhere = "2026-11-20T23:30:00-05:00"; // The 21st in UTC.
+        for refused in [
+            office.trial_balance(elsewhere).await,
+            office.close(elsewhere, "accountant").await,
+        ] {
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains("must be a day such as"), "{refused}");
+        }
+        let card = office
+            .close("2026-11-21", "card 4111111111111111")
+            .await
+            .unwrap_err();
+        assert!(card.to_string().contains("by"), "{card}");
         let closed = office.close("2026-11-21", "accountant").await.unwrap();
         assert_eq!(closed, "closed through 2026-11-21\n");
         let trial = office.trial_balance("").await.unwrap();
@@ -305,6 +329,11 @@ mod tests {
         let wrong = office.discrepancies(wrong).await.unwrap_err();
         assert_eq!(wrong.to_string(), "\"lost\" is no kind of discrepancy");
         let nothing = DiscrepancyId::generate(NOW_US).to_string();
+        let card = office
+            .resolve(&nothing, "paid with 4111111111111111", "accountant")
+            .await
+            .unwrap_err();
+        assert!(card.to_string().contains("note"), "{card}");
         let nothing = office
             .resolve(&nothing, "x", "accountant")
             .await

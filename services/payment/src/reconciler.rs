@@ -31,6 +31,10 @@ use tracing::{info, warn};
 const SCHEDULE: &str = "schedule";
 /// How many open discrepancies are looked at between two records of a run: each may take several questions.
 const OPEN_MAX: i64 = 20;
+/// How often each replica shows what is open.
+const SHOW_EVERY_US: i64 = 60_000_000;
+/// What a run shows of an error that is none of the provider's; whoever reads runs is not told how it is stored.
+const PAGE_FAILED: &str = "a page could not be compared; the log says why";
 
 /// Carries reconciliations out, as often as it is told and whenever it is asked. Cheap to clone.
 #[derive(Clone)]
@@ -60,12 +64,18 @@ impl Reconciler {
     /// Works until `shutdown`; a page under way is recorded first.
     pub async fn run(&self, shutdown: CancellationToken) {
         let started_us = self.now_us();
+        let mut shown_us = i64::MIN;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(self.config.poll()) => {}
             }
             let worked = async {
+                // What others find and resolve too, or a replica that has no more runs shows for ever what it last saw.
+                if self.now_us().saturating_sub(shown_us) >= SHOW_EVERY_US {
+                    self.show().await?;
+                    shown_us = self.now_us();
+                }
                 self.schedule(started_us).await?;
                 self.work(&shutdown).await
             };
@@ -151,39 +161,49 @@ impl Reconciler {
             self.now_us(),
         );
         while !shutdown.is_cancelled() {
-            let page = self.page(&*provider, &mut run).await?;
-            let (outcome, next) = match page {
-                Ok(page) => page,
-                Err(error) => {
+            let page = self.page(&*provider, &mut run).await;
+            let (reason, for_good) = match page {
+                Ok(Ok((outcome, next))) => {
+                    if self.turn(&mut run, &outcome, next, owner).await? {
+                        continue;
+                    }
+                    return Ok(());
+                }
+                Ok(Err(error)) => {
                     let for_good = matches!(error, ProviderError::Refused { .. });
-                    run.fail(
-                        error.to_string(),
-                        self.config.tries_max,
-                        for_good,
-                        self.now_us(),
-                    );
-                    return self.end(run, owner).await;
+                    (error.to_string(), for_good)
+                }
+                Err(error) => {
+                    warn!(reconciliation.id = %run.id, %error, "a page of a reconciliation");
+                    (PAGE_FAILED.to_owned(), false)
                 }
             };
-            run.advance(next, self.now_us());
-            let ended = run.finished_at_us.is_some();
-            if ended {
-                self.told(&run);
-            }
-            let lease = self.lease(owner.to_owned(), self.config.lease_us());
-            let kept = self
-                .store
-                .record(&mut run, &outcome, &lease, !ended)
-                .await?;
-            if ended || !kept {
-                return Ok(());
-            }
+            run.fail(reason, self.config.tries_max, for_good, self.now_us());
+            return self.end(run, owner).await;
         }
         let lease = self.lease(owner.to_owned(), 0); // Whoever comes next need not wait.
         self.store
             .record(&mut run, &Outcome::default(), &lease, false)
             .await
             .map(drop)
+    }
+
+    /// Keeps what a page came to; says whether there is another.
+    async fn turn(
+        &self,
+        run: &mut Run,
+        outcome: &Outcome,
+        next: Option<String>,
+        owner: &str,
+    ) -> Result<bool, Error> {
+        run.advance(next, self.now_us());
+        let ended = run.finished_at_us.is_some();
+        if ended {
+            self.told(run);
+        }
+        let lease = self.lease(owner.to_owned(), self.config.lease_us());
+        let kept = self.store.record(run, outcome, &lease, !ended).await?;
+        Ok(kept && !ended)
     }
 
     /// Gives a run back that has failed, or is to be tried again later.
@@ -308,7 +328,15 @@ impl Reconciler {
                 Err(error) => warn!(line.id, %error, "a line of a settlement is left out"),
             }
         }
-        let (booked, earlier) = self.store.book(&run.provider, &bookings, now_us).await?;
+        let outcome = format!("fees and payouts of {} booked", run.provider);
+        let record = Record::new(
+            audit::SERVICE,
+            SCHEDULE,
+            run.id.to_string(),
+            outcome,
+            now_us,
+        );
+        let (booked, earlier) = self.store.book(&run.provider, &bookings, &record).await?;
         run.booked += booked;
         let differs = |earlier: SettlementLine| {
             let same = |booking: &&Booking| {

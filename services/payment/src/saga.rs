@@ -370,6 +370,10 @@ impl Saga {
             return ask_provider(provider, call, limit).await;
         };
         match self.inner.store.evidence(*dispute).await {
+            // Somebody else has carried it out meanwhile: what was sent is looked up, never sent empty.
+            Ok(evidence) if evidence.texts.is_empty() && evidence.files.is_empty() => {
+                Report::Response(*dispute, ResponseAnswer::Unavailable)
+            }
             Ok(evidence) => {
                 let request = SubmitEvidence {
                     reference: reference.clone(),

@@ -179,7 +179,7 @@ impl Operators {
     ) -> Result<pb::GetTrialBalanceResponse, Error> {
         let until_us = match request.day.as_str() {
             "" => i64::MAX,
-            text => day::parse_start("day", text)?.saturating_add(day::DAY_US),
+            text => end_of_day(text)?,
         };
         let accounts = self.books.trial(until_us).await?;
         let closed_until_us = self.books.closed_until().await?;
@@ -215,7 +215,7 @@ impl Operators {
         request: pb::ClosePeriodRequest,
         now_us: i64,
     ) -> Result<Answer, Error> {
-        let until_us = end_of_day(&request.day, now_us)?;
+        let until_us = end_of_past_day(&request.day, now_us)?;
         let object = format!("ledger:{}", last_day(until_us));
         let outcome = "period closed".to_owned();
         let record = Record::new(&command.principal, command.method, object, outcome, now_us);
@@ -234,9 +234,18 @@ impl Operators {
     }
 }
 
-/// The end of a day that is over.
-pub(crate) fn end_of_day(text: &str, now_us: i64) -> Result<i64, Error> {
-    let until_us = day::parse_start("day", text)?.saturating_add(day::DAY_US);
+/// The end of a UTC day. A time is refused: with an offset it may be of another day than it shows.
+pub(crate) fn end_of_day(text: &str) -> Result<i64, Error> {
+    let start_us = day::parse_start("day", text)?;
+    if day::of(start_us) != text {
+        return Err(Invalid::new("day", "must be a day such as 2026-11-22").into());
+    }
+    Ok(start_us.saturating_add(day::DAY_US))
+}
+
+/// The same of a day that is over.
+pub(crate) fn end_of_past_day(text: &str, now_us: i64) -> Result<i64, Error> {
+    let until_us = end_of_day(text)?;
     if until_us > now_us {
         return Err(Error::DayNotOver(text.to_owned()));
     }

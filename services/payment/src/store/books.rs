@@ -97,7 +97,7 @@ pub trait Books: Send + Sync {
     /// What accounts moved by day, by day, account and currency. Days on which an account did not move are left out.
     async fn balances(&self, query: &BalancesQuery) -> Result<Vec<DayBalance>, Error>;
 
-    /// Where each account stood just before a time.
+    /// Where each account stood just before a time; those that stood at zero are left out.
     async fn trial(&self, until_us: i64) -> Result<Vec<LedgerAccount>, Error>;
 
     /// A page of postings.
@@ -117,7 +117,7 @@ pub trait Books: Send + Sync {
     ) -> Result<Answer, Error>;
 }
 
-/// Days by number; the casts keep sums whole numbers in both databases.
+/// Days by number; what accounts stood at before is what they stand at less what came since. The casts keep sums whole numbers in both databases.
 pub(super) const BALANCES: &str = "WITH moved AS ( \
         SELECT t.recorded_at_us / 86400000000 AS day, p.account, p.currency, \
             SUM(CASE WHEN p.amount_minor > 0 THEN p.amount_minor ELSE 0 END) AS debits, \
@@ -125,10 +125,14 @@ pub(super) const BALANCES: &str = "WITH moved AS ( \
         FROM ledger_transactions t JOIN ledger_postings p ON p.transaction_id = t.id \
         WHERE t.recorded_at_us >= $1 AND t.recorded_at_us < $2 AND p.currency = COALESCE($3, p.currency) \
         GROUP BY 1, 2, 3), \
-    opening AS ( \
+    since AS ( \
         SELECT p.account, p.currency, SUM(p.amount_minor) AS balance \
         FROM ledger_transactions t JOIN ledger_postings p ON p.transaction_id = t.id \
-        WHERE t.recorded_at_us < $1 GROUP BY 1, 2), \
+        WHERE t.recorded_at_us >= $1 GROUP BY 1, 2), \
+    whole AS (SELECT account, currency, SUM(balance_minor) AS balance FROM ledger_balances GROUP BY 1, 2), \
+    opening AS ( \
+        SELECT w.account, w.currency, w.balance - COALESCE(s.balance, 0) AS balance \
+        FROM whole w LEFT JOIN since s ON s.account = w.account AND s.currency = w.currency), \
     running AS ( \
         SELECT m.day, m.account, m.currency, m.debits, m.credits, COALESCE(o.balance, 0) \
             + SUM(m.debits - m.credits) OVER (PARTITION BY m.account, m.currency ORDER BY m.day) AS balance \
@@ -136,9 +140,15 @@ pub(super) const BALANCES: &str = "WITH moved AS ( \
     SELECT CAST(day AS bigint), account, currency, CAST(debits AS bigint), CAST(credits AS bigint), \
         CAST(balance AS bigint) \
     FROM running WHERE (day, account, currency) > ($4, $5, $6) ORDER BY day, account, currency LIMIT $7";
-pub(super) const TRIAL: &str = "SELECT p.account, p.currency, CAST(SUM(p.amount_minor) AS bigint) \
-    FROM ledger_transactions t JOIN ledger_postings p ON p.transaction_id = t.id \
-    WHERE t.recorded_at_us < $1 GROUP BY p.account, p.currency ORDER BY p.currency, p.account";
+/// What accounts came to is kept with each entry; what came since is taken away again, so that nothing older is read.
+pub(super) const TRIAL: &str = "WITH since AS ( \
+        SELECT p.account, p.currency, SUM(p.amount_minor) AS balance \
+        FROM ledger_transactions t JOIN ledger_postings p ON p.transaction_id = t.id \
+        WHERE t.recorded_at_us >= $1 GROUP BY 1, 2), \
+    whole AS (SELECT account, currency, SUM(balance_minor) AS balance FROM ledger_balances GROUP BY 1, 2) \
+    SELECT w.account, w.currency, CAST(w.balance - COALESCE(s.balance, 0) AS bigint) \
+    FROM whole w LEFT JOIN since s ON s.account = w.account AND s.currency = w.currency \
+    WHERE w.balance <> COALESCE(s.balance, 0) ORDER BY w.currency, w.account";
 pub(super) const CLOSED_UNTIL: &str = "SELECT MAX(closed_until_us) FROM ledger_periods";
 /// Nothing where they are closed up to then or later.
 pub(super) const CLOSE: &str = "INSERT INTO ledger_periods (closed_until_us, closed_at_us, closed_by) \

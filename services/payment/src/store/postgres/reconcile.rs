@@ -1,9 +1,9 @@
 //! What reconciliation needs, in PostgreSQL. Leases run by the clock of the database.
 
 use super::super::reconcile::rows::{
-    self, COMPARED_UNTIL, DISCREPANCIES, DISCREPANCY, DiscrepancyRow, FIND, GONE, LAST_REQUESTED,
-    LineRow, OPEN, OPEN_COUNTS, OPEN_RUN, REQUEST, RESOLVE, RUN, RUNS, RunRow, SCHEDULE,
-    SettlementRow,
+    self, COMPARED_UNTIL, DISCREPANCIES, DISCREPANCY, DiscrepancyRow, FIND, FIND_AGAIN, GONE,
+    LAST_REQUESTED, LineRow, OPEN, OPEN_COUNTS, OPEN_RUN, REQUEST, RESOLVE, RUN, RUNS, RunRow,
+    SCHEDULE, SettlementRow,
 };
 use super::super::reconcile::{
     Answering, Booking, DiscrepanciesQuery, EntriesPage, LinesPage, OpenCount, Outcome, PageQuery,
@@ -194,12 +194,14 @@ impl Reconciliations for PostgresStore {
             .transpose()
             .map_err(|_: kernel::InvalidId| Error::Corrupt("cursor"))?;
         let (at_us, id) = after.unwrap_or((query.since_us, Uuid::nil()));
-        let rows: Vec<(i64, Uuid, Uuid)> = sqlx::query_as(
-            "SELECT t.recorded_at_us, t.id, t.payment_id FROM ledger_transactions t \
-             JOIN payments p ON p.id = t.payment_id AND p.provider = $1 \
-             WHERE (t.recorded_at_us, t.id) > ($2, $3) AND t.recorded_at_us <= $4 \
-                 AND t.kind IN ('capture', 'refund') \
-             ORDER BY t.recorded_at_us, t.id LIMIT $5",
+        let rows: Vec<(i64, Uuid, Uuid, bool)> = sqlx::query_as(
+            "WITH page AS MATERIALIZED ( \
+                 SELECT recorded_at_us, id, payment_id FROM ledger_transactions \
+                 WHERE (recorded_at_us, id) > ($2, $3) AND recorded_at_us <= $4 \
+                     AND kind IN ('capture', 'refund') \
+                 ORDER BY recorded_at_us, id LIMIT $5) \
+             SELECT page.*, p.provider = $1 FROM page JOIN payments p ON p.id = page.payment_id \
+             ORDER BY page.recorded_at_us, page.id",
         )
         .bind(&query.provider)
         .bind(at_us)
@@ -208,11 +210,12 @@ impl Reconciliations for PostgresStore {
         .bind(query.limit)
         .fetch_all(self.postgres.reads())
         .await?;
-        let last = rows.last().map(|(at_us, id, _)| {
+        let last = rows.last().map(|(at_us, id, _, _)| {
             let id = TransactionId::from_uuid(*id).map_err(|_| Error::Corrupt("id"))?;
             Ok::<_, Error>((*at_us, id.to_string()))
         });
-        let payments = rows.iter().map(|(_, _, payment)| payment_id(*payment));
+        let ours = rows.iter().filter(|(_, _, _, ours)| *ours);
+        let payments = ours.map(|(_, _, payment, _)| payment_id(*payment));
         let mut payments = payments.collect::<Result<Vec<_>, _>>()?;
         payments.sort_unstable();
         payments.dedup();
@@ -231,7 +234,7 @@ impl Reconciliations for PostgresStore {
         &self,
         provider: &str,
         bookings: &[Booking],
-        now_us: i64,
+        record: &Record,
     ) -> Result<(i64, Vec<SettlementLine>), Error> {
         let mut write = self.postgres.begin().await?;
         let ids: Vec<&str> = bookings
@@ -267,10 +270,13 @@ impl Reconciliations for PostgresStore {
             0
         } else {
             sqlx::query_scalar(include_str!("book.sql"))
-                .bind(booking_document(provider, &new, now_us))
+                .bind(booking_document(provider, &new, record.at_us))
                 .fetch_one(&mut *write)
                 .await?
         };
+        if booked > 0 {
+            audit::add(&mut write, record).await?;
+        }
         write.commit().await?;
         Ok((booked, changed))
     }
@@ -457,7 +463,23 @@ async fn find(
         .bind(finding.safe)
         .bind(run.id.to_string())
         .bind(now_us)
+        .execute(&mut *connection)
+        .await?;
+    if found.rows_affected() == 1 {
+        return Ok(true);
+    }
+    sqlx::query(FIND_AGAIN)
+        .bind(&run.provider)
+        .bind(finding.kind.name())
+        .bind(&finding.subject)
+        .bind(finding.payment.map(|payment| payment.to_string()))
+        .bind(&finding.our_reference)
+        .bind(finding.ours.map(|ours| ours.currency().code()))
+        .bind(finding.ours.map(kernel::Money::amount_minor))
+        .bind(finding.theirs.map(|theirs| theirs.currency().code()))
+        .bind(finding.theirs.map(kernel::Money::amount_minor))
+        .bind(finding.safe)
         .execute(connection)
         .await?;
-    Ok(found.rows_affected() == 1)
+    Ok(false)
 }

@@ -74,9 +74,9 @@ pub struct LinesPage {
 /// A page of our entries.
 #[derive(Debug, Default)]
 pub struct EntriesPage {
-    /// Their payments, each once.
+    /// Those of their payments that are this provider's, each once.
     pub payments: Vec<PaymentId>,
-    /// The last entry, where there was one.
+    /// The last entry, whosever it was, where there was one.
     pub last: Option<(i64, String)>,
 }
 
@@ -180,13 +180,13 @@ pub trait Reconciliations: Send + Sync {
     /// Payments with everything that is known of them.
     async fn cases(&self, provider: &str, payments: &[PaymentId]) -> Result<Vec<Case>, Error>;
 
-    /// Books lines of settlements, each once; answers how many were new, and the earlier lines of those that are not as
+    /// Books lines of settlements, each once, and records it where some were new; answers how many, and the earlier lines of those that are not as
     /// they were.
     async fn book(
         &self,
         provider: &str,
         bookings: &[Booking],
-        now_us: i64,
+        record: &Record,
     ) -> Result<(i64, Vec<SettlementLine>), Error>;
 
     /// Open discrepancies of a provider by id, after one.

@@ -34,8 +34,14 @@ pub(in crate::store) const FIND: &str = "INSERT INTO discrepancies AS old (id, p
     reconciliation_id, found_at_us, status, resolved_by, note) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 'open', '', '') \
     ON CONFLICT (provider, kind, subject) DO UPDATE SET status = 'open', resolved_at_us = NULL, \
-    our_minor = excluded.our_minor, their_minor = excluded.their_minor, safe = excluded.safe \
+    payment_id = excluded.payment_id, our_reference = excluded.our_reference, our_currency = excluded.our_currency, \
+    our_minor = excluded.our_minor, their_currency = excluded.their_currency, their_minor = excluded.their_minor, \
+    safe = excluded.safe, reconciliation_id = excluded.reconciliation_id \
     WHERE old.status = 'resolved_itself'";
+/// What is still open, as it looks now.
+pub(in crate::store) const FIND_AGAIN: &str = "UPDATE discrepancies SET payment_id = $4, our_reference = $5, \
+    our_currency = $6, our_minor = $7, their_currency = $8, their_minor = $9, safe = $10 \
+    WHERE provider = $1 AND kind = $2 AND subject = $3 AND status = 'open'";
 pub(in crate::store) const GONE: &str = "UPDATE discrepancies SET status = 'resolved_itself', resolved_at_us = $2 \
     WHERE id = $1 AND status = 'open'";
 pub(in crate::store) const RESOLVE: &str = "UPDATE discrepancies SET status = 'resolved', resolved_at_us = $2, \

@@ -1,9 +1,9 @@
 //! What reconciliation needs, in SQLite.
 
 use super::super::reconcile::rows::{
-    self, COMPARED_UNTIL, DISCREPANCIES, DISCREPANCY, DiscrepancyRow, FIND, GONE, LAST_REQUESTED,
-    LineRow, OPEN, OPEN_COUNTS, OPEN_RUN, REQUEST, RESOLVE, RUN, RUNS, RunRow, SCHEDULE,
-    SettlementRow,
+    self, COMPARED_UNTIL, DISCREPANCIES, DISCREPANCY, DiscrepancyRow, FIND, FIND_AGAIN, GONE,
+    LAST_REQUESTED, LineRow, OPEN, OPEN_COUNTS, OPEN_RUN, REQUEST, RESOLVE, RUN, RUNS, RunRow,
+    SCHEDULE, SettlementRow,
 };
 use super::super::reconcile::{
     Answering, Booking, DiscrepanciesQuery, EntriesPage, LinesPage, OpenCount, Outcome, PageQuery,
@@ -207,11 +207,13 @@ impl Reconciliations for SqliteStore {
             .after
             .clone()
             .unwrap_or((query.since_us, String::new()));
-        let rows: Vec<(i64, String, String)> = sqlx::query_as(
-            "SELECT t.recorded_at_us, t.id, t.payment_id FROM ledger_transactions t \
-             JOIN payments p ON p.id = t.payment_id AND p.provider = ? \
-             WHERE (t.recorded_at_us, t.id) > (?, ?) AND t.recorded_at_us <= ? AND t.kind IN ('capture', 'refund') \
-             ORDER BY t.recorded_at_us, t.id LIMIT ?",
+        let rows: Vec<(i64, String, String, bool)> = sqlx::query_as(
+            "WITH page AS MATERIALIZED ( \
+                 SELECT recorded_at_us, id, payment_id FROM ledger_transactions \
+                 WHERE (recorded_at_us, id) > ($2, $3) AND recorded_at_us <= $4 AND kind IN ('capture', 'refund') \
+                 ORDER BY recorded_at_us, id LIMIT $5) \
+             SELECT page.*, p.provider = $1 FROM page JOIN payments p ON p.id = page.payment_id \
+             ORDER BY page.recorded_at_us, page.id",
         )
         .bind(&query.provider)
         .bind(at_us)
@@ -220,10 +222,11 @@ impl Reconciliations for SqliteStore {
         .bind(query.limit)
         .fetch_all(self.sqlite.reader())
         .await?;
-        let last = rows.last().map(|(at_us, id, _)| (*at_us, id.clone()));
+        let last = rows.last().map(|(at_us, id, _, _)| (*at_us, id.clone()));
         let mut payments = rows
             .iter()
-            .map(|(_, _, payment)| payment_id(payment))
+            .filter(|(_, _, _, ours)| *ours)
+            .map(|(_, _, payment, _)| payment_id(payment))
             .collect::<Result<Vec<_>, _>>()?;
         payments.sort_unstable();
         payments.dedup();
@@ -239,7 +242,7 @@ impl Reconciliations for SqliteStore {
         &self,
         provider: &str,
         bookings: &[Booking],
-        now_us: i64,
+        record: &Record,
     ) -> Result<(i64, Vec<SettlementLine>), Error> {
         let mut write = self.sqlite.begin().await?;
         let ids: Vec<&str> = bookings
@@ -269,7 +272,10 @@ impl Reconciliations for SqliteStore {
                 changed.extend((earlier.amount != line.amount).then(|| earlier.clone()));
                 continue;
             }
-            new += i64::from(insert_settlement(&mut write, provider, booking, now_us).await?);
+            new += i64::from(insert_settlement(&mut write, provider, booking, record.at_us).await?);
+        }
+        if new > 0 {
+            audit::record(&mut write, std::slice::from_ref(record)).await?;
         }
         write.commit().await?;
         Ok((new, changed))
@@ -460,7 +466,23 @@ async fn find(
         .bind(finding.safe)
         .bind(run.id.to_string())
         .bind(now_us)
+        .execute(&mut *connection)
+        .await?;
+    if found.rows_affected() == 1 {
+        return Ok(true);
+    }
+    sqlx::query(FIND_AGAIN)
+        .bind(&run.provider)
+        .bind(finding.kind.name())
+        .bind(&finding.subject)
+        .bind(finding.payment.map(|payment| payment.to_string()))
+        .bind(&finding.our_reference)
+        .bind(finding.ours.map(|ours| ours.currency().code()))
+        .bind(finding.ours.map(kernel::Money::amount_minor))
+        .bind(finding.theirs.map(|theirs| theirs.currency().code()))
+        .bind(finding.theirs.map(kernel::Money::amount_minor))
+        .bind(finding.safe)
         .execute(connection)
         .await?;
-    Ok(found.rows_affected() == 1)
+    Ok(false)
 }

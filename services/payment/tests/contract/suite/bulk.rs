@@ -77,6 +77,8 @@ pub(crate) struct Bulk<'a> {
     world: &'a World,
     ours: Rows,
     theirs: Rows,
+    /// What accounts come to.
+    balances: BTreeMap<String, i64>,
     random: StdRng,
     pub(crate) movements: usize,
 }
@@ -87,6 +89,7 @@ impl<'a> Bulk<'a> {
             world,
             ours: Rows::default(),
             theirs: Rows::default(),
+            balances: BTreeMap::new(),
             random: StdRng::seed_from_u64(seed),
             movements: 0,
         }
@@ -253,6 +256,9 @@ impl<'a> Bulk<'a> {
         let line = |(line, (account, amount)): (usize, (&str, i64))| {
             format!("({id}, {line}, '{account}', 'USD', {amount})")
         };
+        for (account, amount) in sides {
+            *self.balances.entry(account.to_owned()).or_default() += amount;
+        }
         // Together: an entry is written whole.
         let both: Vec<String> = sides.into_iter().enumerate().map(line).collect();
         let into = "ledger_postings (transaction_id, line, account, currency, amount_minor)";
@@ -319,6 +325,14 @@ impl<'a> Bulk<'a> {
         ];
         for statement in std::mem::take(&mut self.ours).statements(&tables) {
             self.world.storage.execute(&statement).await.unwrap();
+        }
+        for (account, amount) in std::mem::take(&mut self.balances) {
+            let add = format!(
+                "INSERT INTO ledger_balances AS old (account, currency, stripe, balance_minor) \
+                 VALUES ('{account}', 'USD', 0, {amount}) ON CONFLICT (account, currency, stripe) \
+                 DO UPDATE SET balance_minor = old.balance_minor + excluded.balance_minor"
+            );
+            self.world.storage.execute(&add).await.unwrap();
         }
         let mut journal = open(self.world).await;
         for statement in std::mem::take(&mut self.theirs).statements(&["journal"]) {

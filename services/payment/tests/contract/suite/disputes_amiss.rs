@@ -45,6 +45,27 @@ async fn a_response_whose_answer_is_lost_is_given_once() {
     }
 }
 
+/// A run that overslept finds its evidence gone, for another one has carried it out.
+#[tokio::test]
+async fn evidence_that_is_gone_is_not_sent_empty() {
+    let world = World::new().await;
+    let process = world.process();
+    let (paid, dispute) = disputed(&world, &process, "pm_card_dispute_won").await;
+    world.simulator.set_faults(Faults {
+        seed: 1,
+        unavailable: 1.0,
+        ..Faults::NONE
+    });
+    process.hand_in("k", dispute.id, evidence()).await.unwrap();
+    let gone = world.storage.execute("DELETE FROM dispute_evidence").await;
+    assert!(gone.unwrap() > 0);
+    world.simulator.set_faults(Faults::NONE);
+    world.settle(&process).await;
+    let now = process.disputes(&paid).await.remove(0);
+    assert_eq!(now.response, Response::Submitting);
+    assert_eq!(now.state, DisputeState::NeedsResponse);
+}
+
 #[tokio::test]
 async fn a_process_may_end_anywhere_while_evidence_is_handed_in() {
     for moment in 1.. {

@@ -7,6 +7,7 @@ use kernel::day::DAY_US;
 use mesh_store::Durability;
 use payment::provider::simulator::{FeeRule, SettlementConfig, SimulatorConfig};
 use payment::reconcile::{Kind, Run, RunState, Status};
+use payment::store::AuditQuery;
 use payment::store::reconcile::{DiscrepanciesQuery, RunsQuery};
 use proto::commerce::payment::v1 as pb;
 use proto::commerce::payment::v1::payment_service_server::PaymentService as _;
@@ -217,6 +218,15 @@ async fn a_hundred_discrepancies_among_twenty_thousand_transactions_are_found_on
     );
     assert_eq!(first.booked, lines);
     assert!(lines > 14_000, "{lines}");
+    super::audit::seal(&*process.audit).await;
+    let query = AuditQuery {
+        object: Some(first.id.to_string()),
+        limit: 1_000,
+        ..AuditQuery::default()
+    };
+    let records = process.audit.records(&query).await.unwrap();
+    let books = |outcome: &str| outcome == "fees and payouts of simulator booked";
+    assert!(records.iter().any(|of| books(&of.record.outcome)));
 
     world.clock.advance(DAY_US);
     start(&process, "second").await;

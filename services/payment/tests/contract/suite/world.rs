@@ -144,11 +144,16 @@ impl World {
 
     /// Who compares the simulator's lists with the books, for one process.
     pub(crate) fn reconciler(&self, process: &Process) -> Reconciler {
+        self.reconciler_with(process, Metrics::unregistered().unwrap())
+    }
+
+    /// The same with metrics to look at.
+    pub(crate) fn reconciler_with(&self, process: &Process, metrics: Metrics) -> Reconciler {
         Reconciler::new(
             self.storage.reconciliations(),
             process.commands.clone(),
             self.config.reconcile.clone(),
-            Metrics::unregistered().unwrap(),
+            metrics,
         )
     }
 
