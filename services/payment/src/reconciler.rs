@@ -14,9 +14,7 @@ use crate::config::ReconcileConfig;
 use crate::error::Error;
 use crate::ledger::Transaction;
 use crate::provider::{Provider, ProviderError, SettlementKind, SettlementLine};
-use crate::reconcile::{
-    Case, Discrepancy, Finding, Kind, Phase, Run, RunState, compare, is_compared, stranger,
-};
+use crate::reconcile::{Case, Discrepancy, Finding, Kind, Phase, Run, RunState, compare, stranger};
 use crate::store::Viewer;
 use crate::store::reconcile::{Booking, Outcome, PageQuery, Reconciliations, RunLease, Touched};
 use crate::wire::method;
@@ -225,9 +223,8 @@ impl Reconciler {
                 .ask(provider.transactions(Some(&place(provider, run))))
                 .await
             {
-                Ok(mut page) => {
+                Ok(page) => {
                     run.lines += i64::try_from(page.transactions.len()).unwrap_or(i64::MAX);
-                    page.transactions.retain(|line| is_compared(line.kind));
                     self.store.keep(&run.provider, &page.transactions).await?;
                     Ok((Outcome::default(), page.next))
                 }

@@ -23,6 +23,7 @@ mod operators;
 mod outcomes;
 mod random;
 mod reconcile;
+mod reconcile_banks;
 mod reconcile_bulk;
 mod replicas;
 mod returned;
