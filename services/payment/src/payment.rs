@@ -329,8 +329,8 @@ impl Payment {
         }
         let refunds = &mut self.refunds;
         if let Some(refund) = refunds.iter_mut().find(|r| r.id.to_string() == reference) {
-            if refund.state == RefundState::Succeeded && !refund.check {
-                refund.check = true;
+            refund.check = refund.state.counts(); // Also once it succeeds: it may fail after that.
+            if refund.state == RefundState::Succeeded {
                 refund.asked.progress = Progress::at(now_us);
             }
             refund.asked.progress.due_at_us = refund.asked.progress.due_at_us.min(now_us);

@@ -50,10 +50,13 @@ pub struct Rules {
     pub evidence: EvidenceRules,
 }
 
+/// The tries of a look that follows another: a hint begins at none, and a failure skips it.
+const SECOND_LOOK: u32 = 1;
+
 /// How far something that is tried until it works has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// How often it failed.
+    /// How often it failed. Of what is looked at again after an answer: see [`Progress::second_look`].
     pub tries: u32,
     /// Not before this time again.
     pub due_at_us: i64,
@@ -66,6 +69,26 @@ impl Progress {
             tries: 0,
             due_at_us: now_us,
         }
+    }
+
+    /// A look that follows another, which was answered. A hint that comes meanwhile begins anew, by [`Progress::at`]:
+    /// the answer that is under way then may be older than what it hints at.
+    pub fn second_look(due_at_us: i64) -> Self {
+        Self {
+            tries: SECOND_LOOK,
+            due_at_us,
+        }
+    }
+
+    /// Whether it is such a look, and not one after a hint that is not answered yet.
+    pub fn is_second_look(self) -> bool {
+        self.tries == SECOND_LOOK
+    }
+
+    /// Counts a look without an answer, after which a second one is owed still: see [`Progress::put_off`].
+    pub fn put_off_look(&mut self, now_us: i64, first_us: i64, max_us: i64) {
+        self.put_off(now_us, first_us, max_us);
+        self.tries = self.tries.max(SECOND_LOOK + 1);
     }
 
     /// Whether it is time.
@@ -135,6 +158,18 @@ mod tests {
             .collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1_000, 1_000]);
         assert_eq!(progress.tries, 6);
+    }
+
+    #[test]
+    fn a_look_that_fails_is_no_second_look() {
+        for mut progress in [Progress::at(0), Progress::second_look(0)] {
+            for _ in 0..3 {
+                progress.put_off_look(0, 100, 1_000);
+                assert!(!progress.is_second_look());
+            }
+            assert_eq!(progress.due_at_us, 800);
+        }
+        assert!(!Progress::at(0).is_second_look() && Progress::second_look(0).is_second_look());
     }
 
     #[test]

@@ -14,15 +14,13 @@ use crate::config::ReconcileConfig;
 use crate::error::Error;
 use crate::ledger::Transaction;
 use crate::provider::{Provider, ProviderError, SettlementKind, SettlementLine};
-use crate::reconcile::{
-    Case, Discrepancy, Finding, Kind, Phase, Run, RunState, compare, is_compared, stranger,
-};
+use crate::reconcile::{Case, Discrepancy, Finding, Kind, Phase, Run, RunState, compare, stranger};
 use crate::store::Viewer;
 use crate::store::reconcile::{Booking, Outcome, PageQuery, Reconciliations, RunLease, Touched};
 use crate::wire::method;
 use kernel::{Money, PaymentId, SettlementId};
 use mesh::{CallContext, Principal};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -245,9 +243,8 @@ impl Reconciler {
                 .ask(provider.transactions(Some(&place(provider, run))))
                 .await
             {
-                Ok(mut page) => {
+                Ok(page) => {
                     run.lines += i64::try_from(page.transactions.len()).unwrap_or(i64::MAX);
-                    page.transactions.retain(|line| is_compared(line.kind));
                     self.store.keep(&run.provider, &page.transactions).await?;
                     Ok((Outcome::default(), page.next))
                 }
@@ -383,30 +380,6 @@ impl Reconciler {
             fingerprint: [0; 32],
         };
         self.commands.look_up(request, payment).await.map(drop)
-    }
-
-    /// Shows what is open, and how far comparing has come.
-    pub async fn show(&self) -> Result<(), Error> {
-        let mut counts: BTreeMap<(String, Kind), i64> = BTreeMap::new();
-        for open in self.store.open_counts().await? {
-            counts.insert((open.provider, open.kind), open.count);
-        }
-        for provider in self.commands.saga().providers().keys() {
-            for kind in Kind::ALL {
-                let count = counts.get(&(provider.clone(), kind)).copied().unwrap_or(0);
-                let open = &self.metrics.open;
-                open.with_label_values(&[provider.as_str(), kind.name()])
-                    .set(count);
-            }
-            if let Some(until_us) = self.store.compared_until(provider).await? {
-                let until = self
-                    .metrics
-                    .compared_until
-                    .with_label_values(&[provider.as_str()]);
-                until.set(until_us / 1_000_000);
-            }
-        }
-        Ok(())
     }
 
     fn lease(&self, owner: String, lasts_us: i64) -> RunLease {

@@ -95,7 +95,7 @@ pub struct Refund {
     pub reason: String,
     /// The question to the provider.
     pub asked: Asked,
-    /// Whether a webhook asks to look it up although it has succeeded.
+    /// Whether a webhook asks to look it up although it has succeeded, or once it has.
     pub check: bool,
     /// When it was found to have failed after it had succeeded.
     pub reversed_at_us: Option<i64>,

@@ -3,8 +3,10 @@
 //! A provider names our captures and refunds by the references that it was given: those of the capture or refund, of
 //! the attempt (a provider that books by charge), or of the payment (Toss). Lines are matched by the narrowest name
 //! first. What was taken and given back of an attempt that was given up is in no books of ours, and no discrepancy.
-//! Deliberately missing: time and I/O; `until_us` is an argument. Disputes, and refunds that came back, which not every
-//! provider lists: each is looked up by itself.
+//! Disputes it names by names of its own; what banks did is judged by itself (`banks`). Deliberately missing: time and
+//! I/O; `until_us` is an argument.
+
+mod banks;
 
 use super::{Finding, Kind};
 use crate::attempt::{Attempt, AttemptState};
@@ -12,6 +14,7 @@ use crate::capture::CaptureState;
 use crate::payment::Payment;
 use crate::provider::{Transaction, TransactionKind};
 use crate::refund::RefundState;
+use banks::is_of_bank;
 use kernel::Money;
 
 /// A movement as the provider lists it.
@@ -67,16 +70,6 @@ struct Ours<'a> {
     line: Option<&'a Line>,
 }
 
-/// Whether lines of this kind are compared.
-pub fn is_compared(kind: TransactionKind) -> bool {
-    match kind {
-        TransactionKind::Capture | TransactionKind::Refund => true,
-        TransactionKind::RefundReversal
-        | TransactionKind::Dispute
-        | TransactionKind::DisputeReversal => false,
-    }
-}
-
 /// A line that belongs to no payment of ours.
 pub fn stranger(line: &Line, until_us: i64) -> Option<Finding> {
     let old = line.booked_at_us <= until_us;
@@ -97,13 +90,16 @@ pub fn stranger(line: &Line, until_us: i64) -> Option<Finding> {
 pub fn compare(case: &Case, until_us: i64) -> Vec<Finding> {
     let mut lines: Vec<&Line> = case.lines.iter().collect();
     lines.sort_by(|a, b| (a.booked_at_us, &a.id).cmp(&(b.booked_at_us, &b.id)));
+    let (of_banks, lines) = lines.into_iter().partition(|line| is_of_bank(line));
     let mut sheet = Sheet {
         case,
         until_us,
         ours: ours(case),
         lines,
+        of_banks,
         findings: Vec::new(),
     };
+    sheet.set_failed_refunds_aside();
     sheet.set_reversals_aside();
     sheet.match_by(|line, ours| line.reference == ours.reference);
     sheet.match_by(|line, ours| line.reference == ours.attempt);
@@ -112,15 +108,17 @@ pub fn compare(case: &Case, until_us: i64) -> Vec<Finding> {
     sheet.set_unnamed_reversals_aside();
     sheet.judge_pairs();
     sheet.judge_lines();
+    sheet.judge_banks();
     sheet.findings
 }
 
-/// A comparison in the making. `lines` are those that nothing of ours was found for yet.
+/// A comparison in the making. `lines` are those that nothing of ours was found for yet; `of_banks` are apart.
 struct Sheet<'a> {
     case: &'a Case,
     until_us: i64,
     ours: Vec<Ours<'a>>,
     lines: Vec<&'a Line>,
+    of_banks: Vec<&'a Line>,
     findings: Vec<Finding>,
 }
 
@@ -213,11 +211,7 @@ impl<'a> Sheet<'a> {
     fn judge_pair(&mut self, ours: &Ours<'a>, line: &'a Line) {
         let booked = self.booked(&ours.reference).map(|booked| booked.amount);
         let amount = booked.unwrap_or(ours.amount);
-        if amount.currency() != line.amount.currency() {
-            self.find(Kind::Currency, line, &ours.reference, Some(amount), false);
-        } else if amount != line.amount {
-            self.find(Kind::Amount, line, &ours.reference, Some(amount), false);
-        }
+        self.compare_amounts(line, &ours.reference, amount);
         match ours.stand {
             Stand::Settled if booked.is_none() => {
                 self.find(Kind::MissingHere, line, &ours.reference, None, false);
@@ -228,6 +222,14 @@ impl<'a> Sheet<'a> {
                 let given_up = self.attempt(&ours.attempt).is_some_and(is_under_way);
                 self.find(Kind::State, line, &ours.reference, Some(amount), given_up);
             }
+        }
+    }
+
+    fn compare_amounts(&mut self, line: &Line, ours: &str, amount: Money) {
+        if amount.currency() != line.amount.currency() {
+            self.find(Kind::Currency, line, ours, Some(amount), false);
+        } else if amount != line.amount {
+            self.find(Kind::Amount, line, ours, Some(amount), false);
         }
     }
 

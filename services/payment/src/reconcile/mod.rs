@@ -1,4 +1,4 @@
-//! Reconciliation: what a provider lists, compared with captures, refunds and the books.
+//! Reconciliation: what a provider lists, compared with captures, refunds, disputes and the books.
 //!
 //! A run reads the provider's lists page by page, then walks through what they had and through our own entries, then
 //! looks again at what was found and is still open. [`compare`] decides; what differs is kept once, however often it is found. Deliberately
@@ -7,7 +7,7 @@
 
 pub mod compare;
 
-pub use compare::{Booked, Case, Line, compare, is_compared, stranger};
+pub use compare::{Booked, Case, Line, compare, stranger};
 
 use kernel::{DiscrepancyId, Money, PaymentId, ReconciliationId};
 
@@ -68,7 +68,8 @@ impl Kind {
                  has no goods for is to be given back there"
             }
             Self::MissingHere => {
-                "find the id at the provider; if it belongs to no order of this shop, give the money back there"
+                "find the id at the provider; if it belongs to no order of this shop, or came back from a customer \
+                 who is to have it, give the money back there"
             }
             Self::MissingThere => {
                 "find our reference at the provider; if it is not there, no money moved: ask the provider, and \
@@ -79,7 +80,7 @@ impl Kind {
                  what is missing, and have the books corrected by another entry"
             }
             Self::Duplicate => {
-                "the provider carried out one command twice: give the second one back there, and tell the provider"
+                "the provider did one thing twice: have the second one undone there, and tell the provider"
             }
         }
     }
@@ -125,7 +126,7 @@ pub struct Finding {
     pub subject: String,
     /// The payment, where one is known.
     pub payment: Option<PaymentId>,
-    /// Our capture, refund or attempt; else the reference that the provider has.
+    /// Our capture, refund, dispute or attempt; else the reference that the provider has.
     pub our_reference: String,
     /// The provider's id; empty where the provider lists nothing.
     pub provider_id: String,

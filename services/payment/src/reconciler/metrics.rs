@@ -1,6 +1,10 @@
 //! What is to be seen of reconciliations: what is open, how far they have come, how they ended.
 
+use super::Reconciler;
+use crate::error::Error;
+use crate::reconcile::Kind;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use std::collections::BTreeMap;
 
 /// What reconciliations show of themselves. Clones share the numbers.
 #[derive(Clone, Debug)]
@@ -37,5 +41,31 @@ impl Metrics {
             compared_until: IntGaugeVec::new(compared_until, &["provider"])?,
             runs: IntCounterVec::new(runs, &["provider", "outcome"])?,
         })
+    }
+}
+
+impl Reconciler {
+    /// Shows what is open, and how far comparing has come.
+    pub async fn show(&self) -> Result<(), Error> {
+        let mut counts: BTreeMap<(String, Kind), i64> = BTreeMap::new();
+        for open in self.store.open_counts().await? {
+            counts.insert((open.provider, open.kind), open.count);
+        }
+        for provider in self.commands.saga().providers().keys() {
+            for kind in Kind::ALL {
+                let count = counts.get(&(provider.clone(), kind)).copied().unwrap_or(0);
+                let open = &self.metrics.open;
+                open.with_label_values(&[provider.as_str(), kind.name()])
+                    .set(count);
+            }
+            if let Some(until_us) = self.store.compared_until(provider).await? {
+                let until = self
+                    .metrics
+                    .compared_until
+                    .with_label_values(&[provider.as_str()]);
+                until.set(until_us / 1_000_000);
+            }
+        }
+        Ok(())
     }
 }

@@ -277,6 +277,15 @@ pub(crate) fn look_up_later(progress: &mut Progress, turn: &Turn<'_>) {
     );
 }
 
+/// The same for what is asked because of a hint.
+pub(crate) fn look_again_later(progress: &mut Progress, turn: &Turn<'_>) {
+    progress.put_off_look(
+        turn.now_us,
+        turn.rules.look_up_first_us,
+        turn.rules.look_up_max_us,
+    );
+}
+
 /// What was sent is not known to the provider: after its time to settle it may be sent again, under
 /// the same key, while the provider remembers that: later nobody could tell a repetition from a new command, so it is
 /// only looked up, and a person has to decide.

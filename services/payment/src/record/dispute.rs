@@ -1,7 +1,7 @@
 //! What the provider answered about disputes, recorded: each withdrawal and each return of money is booked once, and
 //! nothing that is older than what is known changes anything.
 
-use super::charge::{look_up_later, not_found, put_off};
+use super::charge::{look_again_later, look_up_later, not_found, put_off};
 use super::{DisputesAnswer, ResponseAnswer};
 use crate::dispute::{Dispute, DisputeState, Keeping, Response, SeenDispute};
 use crate::fact::{Fact, Turn};
@@ -32,7 +32,7 @@ impl Payment {
             }
             DisputesAnswer::Unknown => {
                 if let Some(progress) = &mut self.attempts[index].disputes {
-                    look_up_later(progress, turn);
+                    look_again_later(progress, turn);
                 }
                 self.put_off_responses(index, turn);
             }
@@ -131,14 +131,23 @@ impl Payment {
         }
     }
 
-    /// When the disputes of a charge are looked up next, without a webhook.
+    /// When the disputes of a charge are looked up next, without a webhook. After a hint once more in any case: the
+    /// answer may be older than the hint, or the provider's look-ups may lag behind.
     fn look_again(&mut self, index: usize, turn: &Turn<'_>) {
-        let attempt = self.attempts[index].id;
-        let open = |dispute: &Dispute| dispute.attempt == attempt && dispute.is_open();
-        self.attempts[index].disputes = self.disputes.iter().any(open).then(|| Progress {
-            tries: 0,
-            due_at_us: turn.now_us + turn.rules.dispute_look_up_us,
-        });
+        let attempt = &self.attempts[index];
+        let open = |dispute: &Dispute| dispute.attempt == attempt.id && dispute.is_open();
+        let next = match attempt.disputes {
+            Some(hint) if !hint.is_second_look() => {
+                Some(Progress::second_look(turn.now_us + turn.rules.settle_us))
+            }
+            Some(waits) if waits.due_at_us > turn.now_us => Some(waits),
+            Some(_) | None => {
+                let due_at_us = turn.now_us + turn.rules.dispute_look_up_us;
+                let any = self.disputes.iter().any(open);
+                any.then(|| Progress::second_look(due_at_us))
+            }
+        };
+        self.attempts[index].disputes = next;
     }
 
     /// Responses that were sent and not answered: the dispute itself tells whether they arrived.

@@ -186,3 +186,6 @@ impl Payment {
         }
     }
 }
+
+#[cfg(test)]
+mod hints;

@@ -2,7 +2,7 @@
 //! the events, exactly once each.
 
 use super::SettlementAnswer;
-use super::charge::{look_up_later, not_found, provider_unavailable, put_off};
+use super::charge::{look_again_later, look_up_later, not_found, provider_unavailable, put_off};
 use crate::attempt::{AttemptState, Hold};
 use crate::capture::{CaptureMove, CaptureState, Follow, Line, tax_of};
 use crate::charges::Part;
@@ -165,6 +165,10 @@ impl Payment {
     pub(super) fn book_refund(&mut self, index: usize, turn: &mut Turn<'_>) {
         self.end_refund(index, turn, RefundMove::Succeed, None);
         let refund = &mut self.refunds[index];
+        if refund.check {
+            // A webhook came before this answer, which may be the older one.
+            refund.asked.progress = Progress::second_look(turn.now_us + turn.rules.settle_us);
+        }
         if refund.restock && refund.lines.iter().any(|line| line.quantity > 0) {
             refund.stock = Follow::Pending;
             refund.stock_progress = Progress::at(turn.now_us);
@@ -191,24 +195,29 @@ impl Payment {
         );
     }
 
-    /// A refund that has succeeded was looked up because a webhook named it.
+    /// A refund that has succeeded was looked up because a webhook named it. Once more in any case: the answer may be
+    /// older than the webhook.
     fn refund_looked_at(&mut self, index: usize, turn: &mut Turn<'_>, answer: SettlementAnswer) {
         let refund = &mut self.refunds[index];
-        refund.check = false;
         match answer {
-            SettlementAnswer::Done => {}
+            SettlementAnswer::Done if refund.asked.progress.is_second_look() => {
+                refund.check = false;
+            }
+            SettlementAnswer::Done => {
+                let due_at_us = turn.now_us + turn.rules.settle_us;
+                refund.asked.progress = Progress::second_look(due_at_us);
+            }
             SettlementAnswer::Declined(failure) => self.reverse_refund(index, turn, failure),
             SettlementAnswer::Pending
             | SettlementAnswer::Unknown
             | SettlementAnswer::Unavailable => {
-                refund.check = true;
-                look_up_later(&mut refund.asked.progress, turn);
+                look_again_later(&mut refund.asked.progress, turn);
             }
             // A look-up may lag behind; asked ever more rarely, for it did succeed.
             SettlementAnswer::NotFound => {
-                refund.check = true;
                 let (first_us, max_us) = (turn.rules.look_up_first_us, turn.rules.late_success_us);
-                refund.asked.progress.put_off(turn.now_us, first_us, max_us);
+                let progress = &mut refund.asked.progress;
+                progress.put_off_look(turn.now_us, first_us, max_us);
             }
         }
     }
@@ -267,6 +276,7 @@ impl Payment {
             .state
             .after(step)
             .expect("callers end pending refunds, and reverse those that succeeded");
+        refund.check &= refund.state == RefundState::Succeeded;
         refund.failure = failure;
         refund.updated_at_us = turn.now_us;
     }

@@ -10,5 +10,6 @@ mod notes;
 mod recorder;
 mod stripe;
 mod stripe_disputes;
+mod stripe_statement;
 mod toss;
 mod toss_stand_in;

@@ -400,6 +400,8 @@ async fn fees_and_payouts_are_read_from_the_balance() {
         r#"{"has_more": true, "data": [
             {"id": "txn_6", "type": "payout_failure", "amount": 500, "fee": 0, "currency": "usd", "created": 86406, "source": {"id": "po_0", "arrival_date": 86400, "metadata": {}}},
             {"id": "txn_5", "type": "payout", "amount": -1126, "fee": 0, "currency": "usd", "created": 86405, "source": {"id": "po_1", "arrival_date": 172800, "metadata": {}}},
+            {"id": "txn_8", "type": "stripe_fx_fee", "amount": -7, "fee": 0, "currency": "usd", "created": 5, "source": null},
+            {"id": "txn_7", "type": "tax_fee", "amount": -19, "fee": 0, "currency": "usd", "created": 5, "source": null},
             {"id": "txn_4", "type": "stripe_fee", "amount": -30, "fee": 0, "currency": "usd", "created": 4, "source": null},
             {"id": "txn_3", "type": "refund", "amount": -595, "fee": -10, "currency": "usd", "created": 3, "source": {"id": "re_1", "metadata": {"reference": "re_x"}}},
             {"id": "txn_1", "type": "charge", "amount": 1190, "fee": 64, "currency": "usd", "created": 1, "source": {"id": "ch_1", "metadata": {"reference": "att_1"}}}]}"#,
@@ -441,6 +443,8 @@ async fn fees_and_payouts_are_read_from_the_balance() {
                 "po_1",
                 "1970-01-03"
             ),
+            ("txn_8", SettlementKind::Fee, 7, "", "", ""),
+            ("txn_7", SettlementKind::Fee, 19, "", "", ""),
             ("txn_4", SettlementKind::Fee, 30, "", "", ""),
             ("txn_3", SettlementKind::Fee, -10, "re_x", "", ""),
             ("txn_1", SettlementKind::Fee, 64, "att_1", "", ""),

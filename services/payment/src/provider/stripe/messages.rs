@@ -213,6 +213,16 @@ pub(super) struct BalanceTransaction {
 pub(super) struct Source {
     #[serde(default)]
     pub(super) id: String,
+    /// What it is, such as `charge`, `refund` or `dispute`.
+    #[serde(default)]
+    pub(super) object: String,
+    /// In its own currency, which need not be that of the balance.
+    pub(super) amount: Option<i64>,
+    /// Of a charge.
+    pub(super) amount_captured: Option<i64>,
+    pub(super) currency: Option<String>,
+    /// Of a dispute, the intent whose charge it is about.
+    pub(super) payment_intent: Option<Named>,
     /// Of a payout.
     pub(super) arrival_date: Option<i64>,
     /// Of a charge, its intent's; of a refund its own.

@@ -21,6 +21,7 @@ mod form;
 mod messages;
 mod settlement;
 mod signature;
+mod statement;
 mod upload;
 mod webhook;
 
@@ -29,17 +30,17 @@ pub use config::StripeConfig;
 use super::https::{Caller, asked};
 use super::{
     AcceptDispute, Authorize, Capabilities, Capture, ChargeOutcome, Provider, ProviderError,
-    References, Refund, Settlement, SettlementPage, SubmitEvidence, Transaction, TransactionKind,
-    TransactionPage, Void, WebhookError, WebhookEvent, secret,
+    References, Refund, Settlement, SettlementPage, SubmitEvidence, TransactionPage, Void,
+    WebhookError, WebhookEvent, secret,
 };
 use crate::dispute::SeenDispute;
-use amount::{from_stripe, to_stripe};
+use amount::to_stripe;
 use answer::Problem;
 use async_trait::async_trait;
 use client::Client;
 use form::Form;
 use http::HeaderMap;
-use kernel::{CaptureId, Currency, Invalid};
+use kernel::{CaptureId, Invalid};
 use mesh_runtime::config::Secret;
 use messages::{BalanceTransaction, IntentStatus, Page, PaymentIntent, REFERENCE};
 use settlement::Place;
@@ -370,7 +371,16 @@ impl Provider for Stripe {
     /// Newest first. Of a capture the reference is that of its attempt: Stripe books by intent.
     async fn transactions(&self, from: Option<&str>) -> Result<TransactionPage, ProviderError> {
         let (booked, next) = self.balance(from).await?;
-        let transactions = booked.into_iter().filter_map(transaction).collect();
+        let mut transactions = Vec::with_capacity(booked.len());
+        for booked in booked {
+            let Some(mut line) = statement::transaction(&booked) else {
+                continue;
+            };
+            if let Some(intent) = statement::disputed_intent(booked) {
+                line.charge_reference = self.attempt_of(&intent).await?.unwrap_or_default();
+            }
+            transactions.push(line);
+        }
         Ok(TransactionPage { transactions, next })
     }
 
@@ -404,31 +414,4 @@ impl Stripe {
         let next = last.map(|last| place.next(&last.id));
         Ok((page.data, next))
     }
-}
-
-/// A movement of a customer's money; fees and payouts are none.
-fn transaction(booked: BalanceTransaction) -> Option<Transaction> {
-    let kind = match booked.kind.as_str() {
-        "charge" | "payment" => TransactionKind::Capture,
-        "refund" | "payment_refund" => TransactionKind::Refund,
-        _ => return None,
-    };
-    let currency = Currency::parse(&booked.currency.to_uppercase()).ok()?;
-    let mut metadata = booked
-        .source
-        .map(|source| source.metadata)
-        .unwrap_or_default();
-    let reference = metadata.remove(REFERENCE).unwrap_or_default();
-    Some(Transaction {
-        id: booked.id,
-        kind,
-        charge_reference: match kind {
-            TransactionKind::Capture => reference.clone(),
-            _ => String::new(),
-        },
-        reference,
-        order_ref: metadata.remove("order_ref").unwrap_or_default(),
-        amount: from_stripe(currency, booked.amount.checked_abs()?)?,
-        booked_at_us: booked.created.checked_mul(1_000_000)?,
-    })
 }

@@ -1,13 +1,15 @@
 //! What Stripe keeps and pays out, as its balance has it: one list of balance transactions serves both.
 //!
-//! A fee stands beside the charge or refund that it is for, or by itself (`stripe_fee`); a payout that fails or is
-//! canceled comes back as a line of its own. Deliberately missing: which payout a fee went into, which Stripe tells
-//! payout by payout only.
+//! A fee stands beside the charge or refund that it is for, or by itself (`stripe_fee`, `stripe_fx_fee`, `tax_fee`); a
+//! payout that fails or is canceled comes back as a line of its own. All are in the currency that the account settles
+//! in. Deliberately missing: which payout a fee went into, which Stripe tells payout by payout only.
 
 use super::amount::from_stripe;
 use super::messages::{BalanceTransaction, REFERENCE};
+use super::statement;
 use crate::provider::{SettlementKind, SettlementLine};
 use kernel::{Currency, day};
+use tracing::warn;
 
 /// Between the two parts of a place; no id of Stripe's contains it.
 const BETWEEN: char = ' ';
@@ -56,23 +58,49 @@ impl Place {
 
 /// The fee and the payout in a balance transaction; most have one of them or neither.
 pub(super) fn lines(booked: &BalanceTransaction) -> Vec<SettlementLine> {
-    let fee = match booked.kind.as_str() {
-        "stripe_fee" => booked.amount.checked_neg(),
-        _ => Some(booked.fee),
+    let (stands_alone, is_payout) = match booked.kind.as_str() {
+        "stripe_fee" | "stripe_fx_fee" | "tax_fee" => (true, false),
+        "payout" | "payout_cancel" | "payout_failure" => (false, true),
+        _ => (false, false),
     };
-    let payout = match booked.kind.as_str() {
-        // Stripe counts what leaves its balance as negative.
-        "payout" | "payout_cancel" | "payout_failure" => booked.amount.checked_neg(),
-        _ => None,
+    let is_known = stands_alone || is_payout || statement::kind(booked).is_some();
+    if booked.amount != 0 && !is_known {
+        left_out(booked);
+    }
+    // Stripe counts what leaves its balance as negative.
+    let fee = if stands_alone {
+        booked.amount.checked_neg()
+    } else {
+        Some(booked.fee)
     };
-    let fee = fee.and_then(|units| line(booked, SettlementKind::Fee, units));
-    let payout = payout.and_then(|units| line(booked, SettlementKind::Payout, units));
+    let payout = booked.amount.checked_neg().filter(|_| is_payout);
+    let read = |kind, units: Option<i64>| {
+        let units = units.filter(|units| *units != 0)?;
+        let line = line(booked, kind, units);
+        if line.is_none() {
+            left_out(booked);
+        }
+        line
+    };
+    let fee = read(SettlementKind::Fee, fee);
+    let payout = read(SettlementKind::Payout, payout);
     fee.into_iter().chain(payout).collect()
+}
+
+fn left_out(booked: &BalanceTransaction) {
+    warn!(
+        id = booked.id,
+        r#type = booked.kind,
+        amount = booked.amount,
+        fee = booked.fee,
+        currency = booked.currency,
+        "what moved the balance becomes no line"
+    );
 }
 
 fn line(booked: &BalanceTransaction, kind: SettlementKind, units: i64) -> Option<SettlementLine> {
     let currency = Currency::parse(&booked.currency.to_uppercase()).ok()?;
-    let amount = from_stripe(currency, units).filter(|amount| !amount.is_zero())?;
+    let amount = from_stripe(currency, units)?;
     let source = booked.source.as_ref();
     let seconds_us = |seconds: i64| seconds.checked_mul(1_000_000);
     let (payout, arrival_day) = match kind {

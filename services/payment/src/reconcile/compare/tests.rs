@@ -1,5 +1,7 @@
 //! Comparisons of single payments: what is a discrepancy, and what only looks like one.
 
+mod banks;
+
 use super::*;
 use crate::attempt::Hold;
 use crate::capture::{Capture, Line as CaptureLine};

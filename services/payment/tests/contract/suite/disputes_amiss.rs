@@ -152,6 +152,28 @@ async fn webhooks_of_a_dispute_may_come_late_twice_and_in_any_order() {
     world.check().await;
 }
 
+#[tokio::test]
+async fn a_dispute_that_look_ups_do_not_find_yet_is_asked_about_again() {
+    let config = SimulatorConfig {
+        look_up_lag_ms: 20_000,
+        ..SimulatorConfig::default()
+    };
+    let world = World::with(config, Durability::Relaxed).await;
+    let process = world.process();
+    let paid = process.create(&world, Buy::some()).await.unwrap();
+    let attempt = process.payment(&paid.id).await.attempts[0].id.to_string();
+    let opened = world.simulator.open_dispute(&attempt, None, false);
+    opened.await.unwrap();
+    world.deliver(&process).await;
+    assert!(process.disputes(&paid.id).await.is_empty(), "not shown yet");
+    world.clock.advance(21 * SECOND_US);
+    world.settle(&process).await;
+    let disputes = process.disputes(&paid.id).await;
+    assert_eq!(disputes.len(), 1);
+    assert!(disputes[0].withdrawn_at_us.is_some());
+    world.check().await;
+}
+
 /// A provider that tells of no disputes takes no evidence either, and says so.
 #[tokio::test]
 async fn without_an_interface_for_disputes_that_is_said() {

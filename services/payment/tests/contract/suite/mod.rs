@@ -24,6 +24,7 @@ mod outcomes;
 mod random;
 mod reconcile;
 mod reconcile_amiss;
+mod reconcile_banks;
 mod reconcile_bulk;
 mod replicas;
 mod returned;
