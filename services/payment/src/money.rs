@@ -258,9 +258,8 @@ fn is_about_money(seen: &SeenDispute) -> bool {
 fn responded(answer: Result<SeenDispute, ProviderError>) -> ResponseAnswer {
     match answer {
         Ok(seen) if is_about_money(&seen) => ResponseAnswer::Taken(Box::new(seen)),
-        Ok(_) => ResponseAnswer::Unknown,
+        Ok(_) | Err(ProviderError::Unknown(_)) => ResponseAnswer::Unknown,
         Err(ProviderError::Unavailable(_)) => ResponseAnswer::Unavailable,
-        Err(ProviderError::Unknown(_)) => ResponseAnswer::Unknown,
         Err(ProviderError::Refused { code, message }) => {
             tracing::warn!(
                 code,

@@ -87,17 +87,15 @@ async fn a_replica_shows_what_another_one_found() {
     let other = world.replica().await;
     let other = world.reconciler_with(&other, metrics);
     let shutdown = CancellationToken::new();
-    let running = tokio::spawn({
-        let shutdown = shutdown.clone();
-        async move { other.run(shutdown).await }
-    });
-    shows(&registry, 1).await;
-    let resolved = "UPDATE discrepancies SET status = 'resolved', resolved_at_us = 1";
-    world.storage.execute(resolved).await.unwrap();
-    world.clock.advance(61 * SECOND_US);
-    shows(&registry, 0).await;
-    shutdown.cancel();
-    running.await.unwrap();
+    let seen = async {
+        shows(&registry, 1).await;
+        let resolved = "UPDATE discrepancies SET status = 'resolved', resolved_at_us = 1";
+        world.storage.execute(resolved).await.unwrap();
+        world.clock.advance(61 * SECOND_US);
+        shows(&registry, 0).await;
+        shutdown.cancel();
+    };
+    tokio::join!(other.run(shutdown.clone()), seen);
 }
 
 /// Waits until so many are shown as missing there.
