@@ -27,6 +27,13 @@ const ATTEMPT: &str = "mesh-attempt";
 pub(crate) const DEAD_REASON: &str = "mesh-dead-reason";
 pub(crate) const DEAD_AT_US: &str = "mesh-dead-at-us";
 
+/// By these the broker routes a message to further queues.
+const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+/// How much of a reason, and of a stranger's headers, a dead letter has: all headers of a message are one frame, and one
+/// that is longer than the broker allows (128 KiB) ends the connection.
+const REASON_BYTES_MAX: usize = 4 << 10;
+const KEPT_HEADER_BYTES_MAX: usize = 64 << 10;
+
 /// The properties of an event on its way to attempt number `attempt`. Fails with what AMQP can not
 /// carry.
 pub(crate) fn encode(event: &Event, attempt: u32) -> Result<BasicProperties, String> {
@@ -59,13 +66,24 @@ pub(crate) fn encode_letter(letter: &DeadLetter) -> Result<BasicProperties, Stri
     Ok(dead(properties, &letter.reason, Some(letter.dead_at_us)))
 }
 
-/// The same message as a dead letter. Whatever the message was, people can name it by its id.
+/// The same message as a dead letter. Whatever the message was, people can name it by its id. Of a stranger's properties
+/// only those are kept by which the broker does nothing: a user id that is not ours is refused, an expiration ends the
+/// letter, `CC` and `BCC` are routed by once more.
 pub(crate) fn dead(
     properties: BasicProperties,
     reason: &str,
     dead_at_us: Option<i64>,
 ) -> BasicProperties {
-    let mut headers = properties.headers().clone().unwrap_or_default();
+    let mut headers = FieldTable::default();
+    let mut room = KEPT_HEADER_BYTES_MAX;
+    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
+        let bytes = name.as_str().len() + bytes_of(value);
+        if !ROUTING_HEADERS.contains(&name.as_str()) && bytes <= room {
+            room -= bytes;
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
     headers.insert(DEAD_REASON.into(), AMQPValue::LongString(reason.into()));
     if let Some(dead_at_us) = dead_at_us {
         headers.insert(DEAD_AT_US.into(), AMQPValue::LongLongInt(dead_at_us));
@@ -74,10 +92,36 @@ pub(crate) fn dead(
         Some(id) if !id.as_str().is_empty() => id.clone(),
         _ => Uuid::now_v7().to_string().into(),
     };
-    properties
+    let mut kept = BasicProperties::default()
         .with_headers(headers)
         .with_message_id(id)
-        .with_delivery_mode(PERSISTENT)
+        .with_delivery_mode(PERSISTENT);
+    if let Some(kind) = properties.kind() {
+        kept = kept.with_type(kind.clone());
+    }
+    if let Some(content_type) = properties.content_type() {
+        kept = kept.with_content_type(content_type.clone());
+    }
+    kept
+}
+
+/// About how many bytes a header takes.
+fn bytes_of(value: &AMQPValue) -> usize {
+    const OVERHEAD: usize = 16;
+    let more = match value {
+        AMQPValue::ShortString(text) => text.as_str().len(),
+        AMQPValue::LongString(text) => text.as_bytes().len(),
+        AMQPValue::ByteArray(bytes) => bytes.as_slice().len(),
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(bytes_of).sum(),
+        AMQPValue::FieldTable(table) => {
+            let entries = table.inner().iter();
+            entries
+                .map(|(name, value)| name.as_str().len() + bytes_of(value))
+                .sum()
+        }
+        _ => 0,
+    };
+    OVERHEAD + more
 }
 
 /// The event in a message, with the number of the attempt; or what is wrong with its envelope.
@@ -218,5 +262,34 @@ mod tests {
             event.message_id.to_string()
         );
         assert_eq!((attempts, number(&kept, DEAD_AT_US).unwrap()), (2, 9));
+    }
+
+    #[test]
+    fn the_broker_does_nothing_by_what_a_dead_letter_keeps_of_a_stranger() {
+        let mut headers = FieldTable::default();
+        let long = "x".repeat(100 << 10);
+        for (name, value) in [
+            ("CC", "again"),
+            ("BCC", "again"),
+            ("x-long", &long),
+            ("x-own", "y"),
+        ] {
+            headers.insert(name.into(), AMQPValue::LongString(value.into()));
+        }
+        let stranger = BasicProperties::default()
+            .with_user_id("alice".into())
+            .with_expiration("1".into())
+            .with_headers(headers);
+        let letter = dead(stranger, &"é".repeat(1 << 20), None);
+        assert_eq!((letter.user_id(), letter.expiration()), (&None, &None));
+        let kept: Vec<&str> = letter
+            .headers()
+            .iter()
+            .flat_map(FieldTable::inner)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(kept, [DEAD_REASON, "x-own"]);
+        let reason = text(&letter, DEAD_REASON).unwrap();
+        assert!(reason.len() <= REASON_BYTES_MAX && reason.ends_with('é'));
     }
 }

@@ -315,6 +315,18 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     (
         "POST",
         "/v1/echo",
+        r#"{"i32":"1.5"}"#,
+        "i32: expected an integer between -2147483648 and 2147483647, got \"1.5\"",
+    ),
+    (
+        "POST",
+        "/v1/echo",
+        r#"{"i32":"1e10"}"#,
+        "i32: out of range: expected an integer between -2147483648 and 2147483647",
+    ),
+    (
+        "POST",
+        "/v1/echo",
         r#"{"i32":true}"#,
         "i32: expected an integer between -2147483648 and 2147483647, got a boolean",
     ),

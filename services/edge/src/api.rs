@@ -272,7 +272,8 @@ impl Call<'_> {
             let (answer, asked) = upload.run(parts, body).await?;
             return self.whole(&answer, asked);
         }
-        let prepared = request::read(self.app, self.found, parts, body).await?;
+        let prepared =
+            request::read(self.app, self.target.audience, self.found, parts, body).await?;
         let (key, asked) = (prepared.key.clone(), prepared.asked);
         let outcome = match call::unary(self.target, prepared).await {
             Ok(answer) => self.whole(&answer, asked),
@@ -330,7 +331,8 @@ impl Call<'_> {
     async fn stream(&self, parts: &mut Parts, body: Body) -> Result<Response, Refusal> {
         let socket = socket::requested(parts).await?;
         let format = download::Format::of(&self.found.endpoint, &parts.headers, socket.is_some())?;
-        let prepared = request::read(self.app, self.found, parts, body).await?;
+        let prepared =
+            request::read(self.app, self.target.audience, self.found, parts, body).await?;
         if parts.method == Method::HEAD {
             return Ok(format.headers_only());
         }

@@ -30,6 +30,15 @@ pub(crate) struct App {
     targets: HashMap<String, Target>,
     in_flight: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// Room for bodies in KiB: for all, and for those whose requests need no key.
+    bodies: Arc<Semaphore>,
+    keyless_bodies: Arc<Semaphore>,
+}
+
+/// Room for one body, until it is dropped.
+pub(crate) struct Room {
+    _of_all: OwnedSemaphorePermit,
+    _of_keyless: Option<OwnedSemaphorePermit>,
 }
 
 /// Where the calls of one RPC go.
@@ -83,6 +92,8 @@ impl App {
             metrics: Metrics::register(registry)?,
             in_flight: Arc::new(Semaphore::new(limits.in_flight_max)),
             streams: Arc::new(Semaphore::new(limits.streams_max)),
+            bodies: Arc::new(Semaphore::new(kib(limits.held_body_bytes_max))),
+            keyless_bodies: Arc::new(Semaphore::new(kib(limits.held_body_bytes_max / 2))),
             config,
             router,
             keys,
@@ -107,10 +118,30 @@ impl App {
             .map_err(|_| Refusal::overloaded())
     }
 
+    /// Room for a body of so many bytes. Whoever needs no key cannot take what others need.
+    pub(crate) fn room(&self, audience: Audience, bytes: u64) -> Result<Room, Refusal> {
+        let take = |of: &Arc<Semaphore>| {
+            let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+            let taken = Arc::clone(of).try_acquire_many_owned(kib);
+            taken.map_err(|_| Refusal::overloaded())
+        };
+        let keyless = (audience == Audience::Anyone).then(|| take(&self.keyless_bodies));
+        Ok(Room {
+            _of_keyless: keyless.transpose()?,
+            _of_all: take(&self.bodies)?,
+        })
+    }
+
     /// Room for one more stream.
     pub(crate) fn admit_stream(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         Arc::clone(&self.streams)
             .try_acquire_owned()
             .map_err(|_| Refusal::overloaded())
     }
+}
+
+fn kib(bytes: u64) -> usize {
+    usize::try_from(bytes / 1024).map_or(Semaphore::MAX_PERMITS, |kib| {
+        kib.min(Semaphore::MAX_PERMITS)
+    })
 }

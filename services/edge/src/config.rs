@@ -99,8 +99,13 @@ pub struct LimitsConfig {
     pub body_bytes_max: usize,
     /// Nesting of arrays and objects in a JSON body. Default: 32.
     pub depth_max: usize,
-    /// A raw body that is one message (a webhook), in bytes. Default: 1048576.
+    /// A raw body that is one message (a webhook), in bytes. Default: 262144.
     pub raw_body_bytes_max: usize,
+    /// Bodies of all requests that are held at a time, streamed ones not counted, in bytes: a request counts with the
+    /// length that it names, one that names none with the longest that it may have. Requests that need no key
+    /// (webhooks) get at most half of it. Further ones are refused with 503. Well below the memory that the process may
+    /// take. Default: 67108864.
+    pub held_body_bytes_max: u64,
     /// A raw body that is streamed to the service (an upload), in bytes. Default: 268435456.
     pub upload_bytes_max: u64,
     /// How much of a body that is refused is read all the same, so that its client comes to reading the answer, in
@@ -133,7 +138,8 @@ impl Default for LimitsConfig {
             header_timeout_ms: 10_000,
             body_bytes_max: 1 << 20,
             depth_max: 32,
-            raw_body_bytes_max: 1 << 20,
+            raw_body_bytes_max: 256 << 10,
+            held_body_bytes_max: 64 << 20,
             upload_bytes_max: 256 << 20,
             discard_bytes_max: 64 << 20,
             body_timeout_ms: 30_000,
@@ -212,6 +218,11 @@ impl Config {
         };
         if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(error(key, "must not be 0".to_owned()));
+        }
+        let longest = limits.body_bytes_max.max(limits.raw_body_bytes_max) as u64;
+        if limits.held_body_bytes_max / 2 < longest {
+            let reason = format!("must be at least twice the longest body, {longest} bytes");
+            return Err(error("limits.held_body_bytes_max", reason));
         }
         if !(8_192..=1 << 20).contains(&limits.header_bytes_max) {
             let reason = "must be between 8192 and 1048576".to_owned();

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header, request::Parts};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use mesh::Audience;
 use mesh_transcode::{Limits, Match, Payload, Request, RequestBody};
 use tonic::metadata::MetadataMap;
 use uuid::Uuid;
 
 use crate::{
-    app::App,
+    app::{App, Room},
     error::{Asked, Refusal},
     negotiate,
 };
@@ -33,11 +34,14 @@ pub(crate) struct Prepared {
     /// The idempotency key, the client's own or a new one.
     pub(crate) key: Option<String>,
     pub(crate) asked: Asked,
+    /// What its body takes, for as long as it is answered.
+    _room: Option<Room>,
 }
 
 /// Reads a whole request.
 pub(crate) async fn read(
     app: &App,
+    audience: Audience,
     found: &Match,
     parts: &Parts,
     body: Body,
@@ -53,6 +57,13 @@ pub(crate) async fn read(
         limits.raw_body_bytes_max
     } else {
         limits.body_bytes_max
+    };
+    let room = if body.is_end_stream() {
+        None
+    } else {
+        let longest = bytes_max as u64;
+        let bytes = body.size_hint().exact().unwrap_or(longest).min(longest);
+        Some(app.room(audience, bytes)?)
     };
     let bytes = collect(body, bytes_max, limits.body_timeout_ms).await?;
     let body = match found.endpoint.request_payload() {
@@ -70,7 +81,11 @@ pub(crate) async fn read(
     let request = found
         .request(query, body, &transcode)
         .map_err(|e| Refusal::bad_request(&e))?;
-    complete(app, found, &parts.headers, request)
+    let prepared = complete(app, found, &parts.headers, request)?;
+    Ok(Prepared {
+        _room: room,
+        ..prepared
+    })
 }
 
 /// Adds what headers say to a request that has been read.
@@ -95,6 +110,7 @@ pub(crate) fn complete(
         metadata: forwarded(app, found, headers),
         key,
         asked: Asked { if_match },
+        _room: None,
     })
 }
 

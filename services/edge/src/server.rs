@@ -14,6 +14,7 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -26,6 +27,10 @@ use crate::{
     api, app::App, config::LimitsConfig, error::Refusal, health, linger::lingering, pages,
 };
 
+/// The first bytes of a connection that speaks HTTP/2 (RFC 9113, section 3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long until a client that is in the middle of them is looked at again.
+const PEEK_PAUSE: Duration = Duration::from_millis(5);
 /// How long to pause after `accept` has failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests at a time on one HTTP/2 connection.
@@ -116,17 +121,19 @@ async fn take_in(
     let builder = Arc::new(builder(limits));
     let slots = Arc::new(Semaphore::new(limits.connections_max));
     let routes = routes(app);
-    while let Some((socket, slot)) = accept(&listener, &slots, &app.draining).await {
+    let between = Duration::from_millis(limits.keepalive_interval_ms);
+    let keepalive = TcpKeepalive::new()
+        .with_time(between)
+        .with_interval(between);
+    while let Some((socket, slot)) = accept(&listener, &slots, &app.draining, &keepalive).await {
         let service = TowerToHyperService::new(routes.clone());
         let first_byte = Duration::from_millis(limits.header_timeout_ms);
         let (builder, watcher) = (Arc::clone(&builder), graceful.watcher());
         let stopping = app.draining.clone();
         connections.spawn(mesh::carry(async move {
             let _slot: OwnedSemaphorePermit = slot;
-            // Until a client has sent something no timer of hyper's runs.
-            let mut byte = [0];
-            let peeking = stopping.run_until_cancelled(timeout(first_byte, socket.peek(&mut byte)));
-            if !matches!(peeking.await, Some(Ok(Ok(_)))) {
+            let peeking = stopping.run_until_cancelled(timeout(first_byte, version_known(&socket)));
+            if !matches!(peeking.await, Some(Ok(Ok(())))) {
                 return;
             }
             let connection = builder
@@ -136,6 +143,18 @@ async fn take_in(
                 tracing::debug!(error, "connection ended early");
             }
         }));
+    }
+}
+
+/// Waits until a client has said which HTTP it speaks: no timer of hyper's runs before.
+async fn version_known(socket: &TcpStream) -> std::io::Result<()> {
+    let mut bytes = [0; H2_PREFACE.len()];
+    loop {
+        let said = socket.peek(&mut bytes).await?;
+        if said == 0 || said == H2_PREFACE.len() || bytes[..said] != H2_PREFACE[..said] {
+            return Ok(());
+        }
+        sleep(PEEK_PAUSE).await; // What was peeked is there still, and would be seen at once.
     }
 }
 
@@ -161,6 +180,7 @@ async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
     draining: &CancellationToken,
+    keepalive: &TcpKeepalive,
 ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let accepting = async {
         let slot = Arc::clone(slots)
@@ -173,6 +193,10 @@ async fn accept(
                     // An answer is one write: waiting to fill a packet only delays it.
                     if let Err(error) = socket.set_nodelay(true) {
                         tracing::debug!(%error, "TCP_NODELAY cannot be set");
+                    }
+                    // A client that is gone without a word is noticed, also where nothing is to be sent.
+                    if let Err(error) = SockRef::from(&socket).set_tcp_keepalive(keepalive) {
+                        tracing::debug!(%error, "TCP keepalive cannot be set");
                     }
                     return (socket, slot);
                 }

@@ -268,7 +268,10 @@ impl Commands {
                 format!("provider:{provider}"),
                 wire::method::RECEIVE_WEBHOOK,
             );
-            audit(payment, &mut decision, &by, method, wish.now_us);
+            // What anybody can send is nobody's act.
+            if event.signed {
+                audit(payment, &mut decision, &by, method, wish.now_us);
+            }
             Ok(decision)
         };
         let recorded = self

@@ -74,6 +74,7 @@ pub fn build_released(packages: &[&str], binaries: &[&str]) -> Result<Vec<PathBu
     build.args([
         "build",
         "--release",
+        "--locked", // What is released was reviewed.
         "--message-format=json-render-diagnostics",
     ]);
     build.args(packages.iter().flat_map(|package| ["--package", package]));

@@ -93,6 +93,15 @@ fn no_change_affects_nothing() {
 }
 
 #[test]
+fn what_a_providers_own_library_accepts_affects_payment() {
+    expect(
+        affected_by(&["tests/verify/stripe/webhooks.jsonl"]),
+        &[&["payment"]],
+        &["tools"],
+    );
+}
+
+#[test]
 fn documents_affect_no_crate() {
     let files = [
         "README.md",

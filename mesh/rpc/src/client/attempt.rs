@@ -17,7 +17,7 @@ use super::{
     balance::Tried,
     circuit::Permit,
     clock::{Nanos, float, millis},
-    connection::{Lease, Received},
+    connection::{Lease, Received, is_own_reset},
     destination::{Destination, Method},
     endpoint::Endpoint,
     failure::{Cause, Failure, Reach},
@@ -130,8 +130,9 @@ impl Flight {
         let (head, received) = match self.lease.call(request).await {
             Ok(answered) => answered,
             Err(broken) => {
+                let is_own = broken.error.is_own();
                 let failure = Failure::broken(broken, self.endpoint.address().clone());
-                if failure.reach == Reach::NoHandler {
+                if is_own || failure.reach == Reach::NoHandler {
                     self.take_back(failure.code());
                 } else {
                     self.end(failure.code());
@@ -182,8 +183,8 @@ impl Flight {
         wire::set_timeout(headers, self.deadline);
     }
 
-    /// The connection went away before the request, which the pool knows: that says nothing of the endpoint. (A server that
-    /// restarts in good order under many calls would be ejected for it.)
+    /// The connection went away before the request, which the pool knows, or this end gave the call up: that says nothing of
+    /// the endpoint. (A server that restarts in good order under many calls would be ejected for it.)
     fn take_back(&mut self, code: Code) {
         self.ended = true;
         let now = self.destination.shared.clock.now();
@@ -296,6 +297,7 @@ impl http_body::Body for AnswerBody {
         let Some(flight) = &mut this.flight else {
             return Poll::Ready(None);
         };
+        let mut is_own = false;
         let failure = match ready!(this.received.poll_frame(cx)) {
             Some(Ok(frame)) => {
                 flight.lease.hear();
@@ -305,13 +307,20 @@ impl http_body::Body for AnswerBody {
                 }
                 return Poll::Ready(Some(Ok(frame)));
             }
-            Some(Err(error)) => Failure {
-                cause: Cause::Http2(error),
-                ..Failure::cut_off(flight.endpoint.address().clone())
-            },
+            Some(Err(error)) => {
+                is_own = is_own_reset(&error);
+                Failure {
+                    cause: Cause::Http2(error),
+                    ..Failure::cut_off(flight.endpoint.address().clone())
+                }
+            }
             None => Failure::cut_off(flight.endpoint.address().clone()),
         };
-        flight.end(failure.code());
+        if is_own {
+            flight.take_back(failure.code());
+        } else {
+            flight.end(failure.code());
+        }
         let status = failure.into_status(&flight.destination.name, this.number);
         tracing::debug!(destination = &*flight.destination.name, %status, "answer broke off");
         this.flight = None;

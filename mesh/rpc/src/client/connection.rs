@@ -82,11 +82,24 @@ impl Trouble {
         matches!(self, Self::Http2(error) if error.is_remote() && error.is_go_away())
     }
 
+    /// Whether this end gave the stream up, as it does where a request's body fails.
+    pub(crate) fn is_own(&self) -> bool {
+        match self {
+            Self::Body(_) => true,
+            Self::Http2(error) => is_own_reset(error),
+        }
+    }
+
     /// Whether the peer refused the stream before any processing (RFC 9113, section 8.7).
     pub(crate) fn is_refused(&self) -> bool {
         let refused = Some(Reason::REFUSED_STREAM);
         matches!(self, Self::Http2(error) if error.is_remote() && error.reason() == refused)
     }
+}
+
+/// Whether a stream was reset by this end, and not by h2 for what the peer did.
+pub(crate) fn is_own_reset(error: &h2::Error) -> bool {
+    error.is_reset() && !error.is_remote() && !error.is_library()
 }
 
 /// Shakes hands on a fresh byte stream, until the peer's settings are there: only then does somebody

@@ -44,6 +44,8 @@ pub(crate) struct Destination {
     waiting: AtomicUsize,
     /// When no endpoint was found connected any more, or one of the marks below.
     deserted_at: AtomicU64,
+    /// Which follower's look-ups count: that of before may have one under way when another takes over.
+    generation: Mutex<u64>,
     /// `None`: it is not configured.
     following: ArcSwapOption<AbortOnDropHandle<()>>,
 }
@@ -52,6 +54,8 @@ pub(crate) struct Destination {
 const INHABITED: Nanos = 0;
 /// None ever was.
 const NEVER_INHABITED: Nanos = Nanos::MAX;
+/// How often a call looks for a free stream while another connection is opened.
+const FULL_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How the look-ups have gone.
 #[derive(Default)]
@@ -108,11 +112,16 @@ impl Destination {
     }
 
     fn follow(self: &Arc<Self>, discover: Box<dyn Discover>, config: &Config) {
+        let generation = {
+            let mut generation = self.lock_generation();
+            *generation += 1;
+            *generation
+        };
         let following = crate::context::spawn_apart(discovery::follow(
             discover,
             config.client.discovery.clone(),
             self.shared.lost.clone(),
-            publish_to(Arc::downgrade(self)),
+            publish_to(Arc::downgrade(self), generation),
         ));
         self.following.store(Some(Arc::new(following)));
     }
@@ -141,6 +150,7 @@ impl Destination {
             next_id: AtomicU64::new(1),
             waiting: AtomicUsize::new(0),
             deserted_at: AtomicU64::new(NEVER_INHABITED),
+            generation: Mutex::default(),
             following: ArcSwapOption::empty(),
             shared: Arc::new(Shared {
                 live: live.clone(),
@@ -231,6 +241,8 @@ impl Destination {
                     Place::Taken(endpoint.clone(), lease)
                 }
                 Found::Full => Place::None(Cause::QueueFull(config.client.waiting_max)),
+                // All streams are taken while another connection is opened: one that becomes free tells nobody.
+                Found::None if endpoint.pool.is_live() => Place::WaitFor(FULL_LOOK_INTERVAL),
                 // Lost between the two; whoever removes it says so.
                 Found::None => Place::Wait,
             },
@@ -275,6 +287,12 @@ impl Destination {
         }
     }
 
+    fn lock_generation(&self) -> std::sync::MutexGuard<'_, u64> {
+        self.generation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_discovery(&self) -> std::sync::MutexGuard<'_, Discovery> {
         // Two plain fields are whole even if a thread panicked while it held the lock.
         self.discovery
@@ -284,7 +302,11 @@ impl Destination {
 
     /// Takes over what a look-up has brought. Known endpoints keep their connections and their past;
     /// those that are gone finish the calls in flight there.
-    fn publish(self: &Arc<Self>, found: Result<Vec<Target>, Failed>) {
+    fn publish(self: &Arc<Self>, generation: u64, found: Result<Vec<Target>, Failed>) {
+        let newest = self.lock_generation(); // Held: none of before may come in between.
+        if *newest != generation {
+            return;
+        }
         let metrics = &self.shared.metrics;
         let targets = match found {
             Ok(targets) => targets,
@@ -378,11 +400,12 @@ fn discover(name: &str, config: &Config) -> Option<Box<dyn Discover>> {
 
 fn publish_to(
     destination: Weak<Destination>,
+    generation: u64,
 ) -> impl Fn(Result<Vec<Target>, Failed>) -> bool + Send + 'static {
     move |found| {
         let destination = destination.upgrade();
         if let Some(destination) = &destination {
-            destination.publish(found);
+            destination.publish(generation, found);
         }
         destination.is_some()
     }

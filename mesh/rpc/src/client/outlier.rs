@@ -110,7 +110,12 @@ impl Outliers {
             }
             Outcome::Failure => {
                 reputation.failures.fetch_add(1, Relaxed);
-                let in_a_row = reputation.in_a_row.fetch_add(1, Relaxed) + 1;
+                // What began before an ejection has been judged by it.
+                let in_a_row = if reputation.is_ejected(now) {
+                    0
+                } else {
+                    reputation.in_a_row.fetch_add(1, Relaxed) + 1
+                };
                 let limit = self.config.consecutive_failures;
                 if limit > 0 && in_a_row >= limit {
                     self.eject(set, endpoint, Method::ConsecutiveFailures, now);

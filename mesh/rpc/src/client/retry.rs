@@ -9,7 +9,10 @@
 //! Deliberately never after an answer has begun: its caller may have read it.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -95,6 +98,8 @@ struct Trial {
     unsent: u32,
     /// Of these, those that a server has refused: the first is free.
     turned_away: u32,
+    /// Second attempts that were begun beside the first, which is counted above.
+    hedged: AtomicU32,
     tried: Tried,
 }
 
@@ -195,7 +200,7 @@ impl<A: Attempts> Retry<A> {
         answer
     }
 
-    /// The first good answer of two attempts; the other one is dropped, which resets its stream.
+    /// The first answer of two attempts that the other could not better; the other one is dropped, which resets its stream.
     async fn hedged(
         &self,
         first: impl Future<Output = Result<Response<Body>, Failure>>,
@@ -219,21 +224,26 @@ impl<A: Attempts> Retry<A> {
             return first.await;
         }
         metrics.again("hedge");
+        trial.hedged.store(1, Relaxed);
         let mut request = message.again();
         mark(request.headers_mut(), trial.above + 1);
         let second = std::pin::pin!(self.attempts.attempt(request, 2, &trial.tried));
         match select(first, second).await {
-            Either::Left((answer, _)) | Either::Right((answer, _)) if is_good(&answer) => answer,
+            Either::Left((answer, _)) | Either::Right((answer, _)) if is_final(&answer) => answer,
             Either::Left((_, second)) => second.await,
             Either::Right((_, first)) => first.await,
         }
     }
 }
 
-fn is_good(answer: &Result<Response<Body>, Failure>) -> bool {
-    answer
-        .as_ref()
-        .is_ok_and(|response| matches!(code_of(response), None | Some(Code::Ok)))
+/// Whether an answer is one that would not be tried again: it ends the call (gRFC A6).
+fn is_final(answer: &Result<Response<Body>, Failure>) -> bool {
+    answer.as_ref().is_ok_and(|response| {
+        !matches!(
+            code_of(response),
+            Some(Code::Unavailable | Code::ResourceExhausted)
+        )
+    })
 }
 
 impl Trial {
@@ -258,17 +268,22 @@ impl Trial {
             above,
             sent: 0,
             unsent: 0,
+            hedged: AtomicU32::new(0),
             turned_away: 0,
             tried: Tried::default(),
         }
     }
 
     fn attempts(&self) -> u32 {
-        self.sent + self.unsent
+        self.sent + self.unsent + self.hedged.load(Relaxed)
     }
 
     fn mark(&self, headers: &mut HeaderMap) {
-        mark(headers, self.above.saturating_add(self.sent));
+        mark(
+            headers,
+            self.above
+                .saturating_add(self.sent + self.hedged.load(Relaxed)),
+        );
     }
 
     /// Counts the setback and decides.

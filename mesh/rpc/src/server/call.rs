@@ -5,12 +5,13 @@
 //! an upload would look like a whole one; here the error has another code.
 
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame};
@@ -18,7 +19,7 @@ use http_body_util::BodyExt as _;
 use tonic::{Status, body::Body};
 use tower::ServiceExt as _;
 
-use super::ServerStack;
+use super::{ServerStack, deadline::Ends};
 use crate::{incoming::Incoming, status::Origin};
 
 /// Serves one call to the end of its response. The handler is dropped as soon as the caller resets the
@@ -34,11 +35,12 @@ pub(crate) async fn serve(
         answered = stack.oneshot(request) => answered,
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
-    let (head, body) = answered.unwrap_or_else(Status::into_http).into_parts();
+    let (mut head, body) = answered.unwrap_or_else(Status::into_http).into_parts();
+    let ends = head.extensions.remove::<Ends>();
     let over = body.is_end_stream();
     let sent = match respond.send_response(Response::from_parts(head, ()), over) {
         Ok(_) if over => Ok(()),
-        Ok(stream) => send(body, stream).await,
+        Ok(stream) => send(body, stream, ends).await,
         Err(error) => {
             respond.send_reset(Reason::INTERNAL_ERROR);
             Err(error)
@@ -74,8 +76,13 @@ fn cut_off(error: &h2::Error) -> Status {
 }
 
 /// Sends the response's body, one frame ahead of the peer's flow control: whoever produces it waits for
-/// whoever reads it. Ends early when the peer resets the stream.
-async fn send(mut body: Body, mut stream: SendStream<Bytes>) -> Result<(), h2::Error> {
+/// whoever reads it. Ends early when the peer resets the stream, and when the call ends while the peer reads nothing:
+/// nobody polls the body meanwhile, which would say so.
+async fn send(
+    mut body: Body,
+    mut stream: SendStream<Bytes>,
+    ends: Option<Ends>,
+) -> Result<(), h2::Error> {
     loop {
         let next = tokio::select! {
             biased;
@@ -88,7 +95,16 @@ async fn send(mut body: Body, mut stream: SendStream<Bytes>) -> Result<(), h2::E
         let trailers = match frame.map(Frame::into_data) {
             Ok(Ok(data)) => {
                 let last = body.is_end_stream();
-                wait_for_room(&mut stream, &data).await?;
+                let ended = tokio::select! {
+                    biased;
+                    room = wait_for_room(&mut stream, &data) => { room?; false }
+                    () = come(ends.as_ref()) => true,
+                };
+                if ended {
+                    drop(body.frame().now_or_never()); // The layers learn of it.
+                    stream.send_reset(Reason::CANCEL); // Trailers would wait behind what nobody reads.
+                    return Ok(());
+                }
                 stream.send_data(data, last)?;
                 if last {
                     return Ok(());
@@ -103,6 +119,13 @@ async fn send(mut body: Body, mut stream: SendStream<Bytes>) -> Result<(), h2::E
             return Err(Reason::INTERNAL_ERROR.into());
         };
         return stream.send_trailers(trailers);
+    }
+}
+
+async fn come(ends: Option<&Ends>) {
+    match ends {
+        Some(ends) => ends.come().await,
+        None => pending().await,
     }
 }
 

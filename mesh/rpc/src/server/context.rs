@@ -29,6 +29,10 @@ use crate::{
     wire::{self, header},
 };
 
+/// Why a call is refused whose headers cannot be read: below the layers that see and count calls.
+#[derive(Clone)]
+pub(super) struct Malformed(pub(super) Status);
+
 /// Puts the context of each call into scope.
 pub(crate) fn layer<S>(
     contract: Contract,
@@ -68,12 +72,19 @@ impl<S: Stack> Service<Request<Body>> for Extract<S> {
             .map_or(Criticality::Critical, |m| m.criticality);
         let token = CancellationToken::new();
         let peer = request.extensions().get::<Peer>();
+        let mut malformed = None;
         let (context, asked) = match read(request.headers(), peer, criticality, cap) {
             Ok((context, asked)) => {
                 let context = context.with_cancellation(token.clone());
                 (context.with_method(method.clone()), asked)
             }
-            Err(refused) => return Box::pin(std::future::ready(Err(refused))),
+            Err(refused) => {
+                malformed = Some(Malformed(refused));
+                let context = CallContext::root(Principal::anonymous())
+                    .with_criticality(criticality)
+                    .with_cancellation(token.clone());
+                (context.with_method(method.clone()), None)
+            }
         };
         let deadline_by = match (asked, cap) {
             (Some(asked), cap) if cap.is_none_or(|cap| asked <= cap) => {
@@ -81,6 +92,9 @@ impl<S: Stack> Service<Request<Body>> for Extract<S> {
             }
             _ => self.contract.deadline_by(path),
         };
+        if let Some(malformed) = malformed {
+            request.extensions_mut().insert(malformed);
+        }
         request.extensions_mut().insert(Call {
             method,
             context: context.clone(),

@@ -8,11 +8,11 @@ use std::{
 };
 
 use http::{Request, Response};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{drain::Closing, life::Why};
+use super::{context::Malformed, drain::Closing, life::Why};
 use crate::{
     bounded::{Ending, bound},
     stack::{Answer, Call, Side, Stack},
@@ -38,15 +38,49 @@ impl<S: Stack> Service<Request<Body>> for Deadline<S> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Answer {
+    fn call(&mut self, mut request: Request<Body>) -> Answer {
+        if let Some(Malformed(refused)) = request.extensions_mut().remove() {
+            return Box::pin(std::future::ready(Err(refused)));
+        }
         let call = Call::of(&request).clone();
         let closing = request.extensions().get::<Closing>().cloned();
         let closing = closing.expect("the connection says how it ends");
-        bound(
+        let ends = Ends {
+            deadline: call.context.deadline(),
+            closing: closing.clone(),
+        };
+        let bounded = bound(
             self.inner.call(request),
             ending(call, closing),
             Side::Server,
-        )
+        );
+        Box::pin(async move {
+            let mut answer = bounded.await?;
+            answer.extensions_mut().insert(ends);
+            Ok(answer)
+        })
+    }
+}
+
+/// When a call ends that has begun to answer, for whoever waits for the peer meanwhile.
+#[derive(Clone)]
+pub(super) struct Ends {
+    deadline: Option<Instant>,
+    closing: Closing,
+}
+
+impl Ends {
+    pub(super) async fn come(&self) {
+        let expired = async {
+            match self.deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = expired => {}
+            _ = self.closing.closed(self.deadline.is_some()) => {}
+        }
     }
 }
 

@@ -231,7 +231,13 @@ impl Used {
         callers_max: usize,
     ) -> Result<(), Nanos> {
         let mut used = self.shard(key);
-        let until = used.get(&key).copied().unwrap_or(now).max(now);
+        // No further than this rule can put it: the one before it may have been narrower.
+        let furthest = now.saturating_add(ahead).saturating_add(increment);
+        let mut until = now;
+        if let Some(used) = used.get_mut(&key) {
+            *used = (*used).min(furthest);
+            until = until.max(*used);
+        }
         let early = (until - now).saturating_sub(ahead);
         if early > 0 {
             return Err(early);
@@ -432,5 +438,19 @@ mod tests {
             };
             assert_eq!(config.refusal().unwrap().0, key);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rule_that_was_loosened_holds_from_then_on() {
+        let limits = limits(&[("reads", rule(0.001, 1))]);
+        limits.check(&request(READ, "caller")).unwrap();
+        limits.check(&request(READ, "caller")).unwrap_err();
+        let mut config = Config::default();
+        let looser = [("reads".to_owned(), rule(100.0, 1))];
+        config.server.rate_limits.rules = looser.into();
+        limits.live.replace(config);
+        limits.check(&request(READ, "caller")).unwrap_err();
+        tokio::time::advance(Duration::from_millis(11)).await;
+        limits.check(&request(READ, "caller")).unwrap();
     }
 }

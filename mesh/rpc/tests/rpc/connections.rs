@@ -365,3 +365,49 @@ async fn connections_rotate_under_load_without_a_failed_call() {
         ended.unwrap();
     }
 }
+
+/// Served without end, to whom reads nothing of it; says when nobody produces any more.
+async fn unread(method: &str) -> (Served, impl Future<Output = ()>, impl Sized) {
+    struct Gone(Arc<Notify>);
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    let gone = Arc::new(Notify::new());
+    let told = gone.clone();
+    let service = TestService::new(move |_, _| {
+        let guard = Gone(told.clone());
+        async move {
+            let texts = stream::repeat_with(move || {
+                let _held = &guard;
+                Ok("x".repeat(64 << 10))
+            });
+            Ok(Box::pin(texts) as Texts)
+        }
+    });
+    let served = serve(Config::default(), service).await;
+    let sender = wire::connect(served.address, 65_535).await;
+    let (answer, mut request) = wire::begin(&sender, method).await;
+    request.send_data(wire::message(""), true).unwrap();
+    let held = (sender, answer.await.unwrap());
+    let gone = async move {
+        let gone = timeout(PATIENCE, gone.notified()).await;
+        gone.expect("the handler's stream is dropped");
+    };
+    (served, gone, held)
+}
+
+#[tokio::test]
+async fn a_deadline_ends_what_nobody_reads() {
+    let (_served, gone, _held) = unread("Export").await;
+    elapse(Duration::from_secs(61)).await;
+    gone.await;
+}
+
+#[tokio::test]
+async fn a_drain_ends_what_has_no_deadline_and_nobody_reads() {
+    let (served, gone, _held) = unread("Watch").await;
+    served.shutdown.cancel();
+    gone.await;
+}

@@ -163,6 +163,18 @@ async fn a_header_that_cannot_be_read_is_refused_by_its_name() {
         assert_eq!(status.code(), Code::InvalidArgument, "{name}");
         assert!(status.message().contains(name), "{status}");
     }
+    let seen = served.registry.gather();
+    let seen = seen
+        .iter()
+        .filter(|family| family.name() == "grpc_server_call_duration_seconds")
+        .flat_map(prometheus::proto::MetricFamily::get_metric)
+        .filter(|one| {
+            one.get_label()
+                .iter()
+                .any(|label| label.value() == "INVALID_ARGUMENT")
+        });
+    let seen: u64 = seen.map(|one| one.get_histogram().get_sample_count()).sum();
+    assert_eq!(seen, 3, "refused calls are counted");
 }
 
 #[tokio::test]

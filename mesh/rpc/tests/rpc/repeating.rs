@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use h2::Reason;
 use mesh::{Config, RetryConfig};
 use prometheus::Registry;
@@ -17,9 +17,9 @@ use tokio::{sync::mpsc, time::timeout};
 use tonic::{Code, Status};
 
 use crate::support::{
-    PATIENCE, Served, TestClient, TestService,
+    PATIENCE, Served, TestClient, TestService, all_ready,
     by_hand::{Ending, by_hand},
-    mesh_calling, mesh_calling_all, mesh_with, one, serve,
+    drain, mesh_calling, mesh_calling_all, mesh_with, one, serve,
 };
 
 #[tokio::test]
@@ -269,4 +269,72 @@ async fn a_stream_of_requests_flows_and_ends_with_its_call() {
     timeout(PATIENCE, drops.recv())
         .await
         .expect("it is dropped");
+}
+
+/// Of two attempts at a read the first says that there is nothing, and the other would never end.
+#[tokio::test]
+async fn an_answer_that_no_other_could_better_ends_a_hedged_read() {
+    let slow = Arc::new(AtomicUsize::new(0));
+    let service = || {
+        let slow = slow.clone();
+        TestService::new(move |_, texts| {
+            let slow = slow.clone();
+            async move {
+                if drain(texts).await.0 == ["quick"] {
+                    return Ok(one(""));
+                }
+                if slow.fetch_add(1, SeqCst) > 0 {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                Err(Status::not_found("nothing"))
+            }
+        })
+    };
+    let (first, second) = (
+        serve(Config::default(), service()).await,
+        serve(Config::default(), service()).await,
+    );
+    let mut config = Config::default();
+    config.client.hedge.calls_min = 1;
+    let both = format!("http://{},http://{}", first.address, second.address);
+    config.destinations.insert("test".into(), both);
+    let mesh = mesh_with(config, &Registry::new());
+    let client = TestClient(mesh.client("test"));
+    client.unary("Read", "quick").await.unwrap();
+    all_ready(&mesh).await;
+    for _ in 0..50 {
+        client.unary("Read", "quick").await.unwrap();
+    }
+    let nothing = client.unary("Read", "slow").await.unwrap_err();
+    assert_eq!(slow.load(SeqCst), 2, "it was hedged");
+    assert_eq!(nothing.code(), Code::NotFound, "{nothing}");
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_at_its_caller_is_no_failure_of_the_endpoint() {
+    let service =
+        || TestService::new(|_, texts| async move { Ok(one(drain(texts).await.0.concat())) });
+    let (first, second) = (
+        serve(Config::default(), service()).await,
+        serve(Config::default(), service()).await,
+    );
+    let mut config = Config {
+        message_bytes_max: 1_000,
+        ..Config::default()
+    };
+    let both = format!("http://{},http://{}", first.address, second.address);
+    config.destinations.insert("test".into(), both);
+    let mesh = mesh_with(config, &Registry::new());
+    let client = TestClient(mesh.client("test"));
+    for _ in 0..30 {
+        let texts = stream::iter([1, 2_000]).then(|length: usize| async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            "x".repeat(length)
+        });
+        client.stream("Import", texts).await.unwrap_err();
+    }
+    for endpoint in mesh.endpoints().into_iter().flat_map(|one| one.endpoints) {
+        assert_eq!(endpoint.ejected_for_ms, 0, "{endpoint:?}");
+    }
 }

@@ -130,14 +130,19 @@ async fn a_kill_hurts_only_what_was_in_flight_there_and_may_not_be_repeated() {
     // Both backends hold every call; one of them dies with its calls, the other answers them then.
     let held: Arc<[AtomicUsize; 3]> = Arc::default();
     let release = CancellationToken::new();
+    // One clone for each call that is held by the one that dies.
+    let alive = Arc::new(());
     let holding = |dies: bool| {
         let (held, release) = (held.clone(), release.clone());
+        let alive = Arc::downgrade(&alive);
         TestService::new(move |method, _| {
             let place = usize::from(method == "Post");
             held[if dies { place } else { 2 }].fetch_add(1, SeqCst);
             let release = release.clone();
+            let alive = alive.upgrade().filter(|_| dies);
             async move {
                 release.cancelled().await;
+                drop(alive);
                 Ok(one("fine"))
             }
         })
@@ -165,6 +170,12 @@ async fn a_kill_hurts_only_what_was_in_flight_there_and_may_not_be_repeated() {
     let in_flight = held(1);
     doomed.serving.abort(); // Its connections break, whatever is on them.
     let _ = doomed.serving.await;
+    let gone = async {
+        while Arc::strong_count(&alive) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, gone).await.unwrap(); // Or they would be answered after all.
     release.cancel();
     let mut lost = 0;
     while let Some(ended) = timeout(PATIENCE, calls.join_next()).await.unwrap() {

@@ -95,7 +95,8 @@ impl PostgresOutbox {
         }
     }
 
-    /// Rows that were appended since, and those that failed and are due again.
+    /// Rows that were appended since, and those that failed and are due again: a quarter at least, or they would wait as long
+    /// as fresh ones fill each look.
     async fn take(
         &self,
         since_us: i64,
@@ -114,7 +115,9 @@ impl PostgresOutbox {
                  ORDER BY due_at_us, appended_at_us LIMIT $2 FOR UPDATE SKIP LOCKED), \
              leased AS ( \
                  UPDATE mesh_outbox SET leased_until_us = (SELECT mesh_now_us()) + $3 \
-                 WHERE message_id = ANY(ARRAY(SELECT * FROM fresh UNION ALL SELECT * FROM again LIMIT $2)) \
+                 WHERE message_id = ANY(ARRAY( \
+                     (SELECT * FROM again LIMIT greatest($2 / 4, 1)) UNION ALL SELECT * FROM fresh \
+                     UNION ALL (SELECT * FROM again OFFSET greatest($2 / 4, 1)) LIMIT $2)) \
                  RETURNING mesh_outbox.*) \
              SELECT message_id, kind, aggregate_id, aggregate_version, occurred_at_us, traceparent, \
                  mandatory, body \

@@ -74,6 +74,38 @@ impl SqliteOutbox {
         rows.iter().map(event).collect()
     }
 
+    /// Gives a quarter of a full look to events that failed and are due again: fresh ones come first, and they would wait as
+    /// long as those fill each look.
+    async fn make_room_for_deferred(
+        &self,
+        leased: &str,
+        events: &mut Vec<Event>,
+        now_us: i64,
+    ) -> Result<(), sqlx::Error> {
+        let share = (events.len() / 4).max(1);
+        let rows = sqlx::query(
+            "SELECT message_id, kind, aggregate_id, aggregate_version, occurred_at_us, \
+                 traceparent, mandatory, body \
+             FROM mesh_outbox \
+             WHERE due_at_us BETWEEN 1 AND ? AND message_id NOT IN (SELECT unhex(value) FROM json_each(?)) \
+             ORDER BY due_at_us, appended_at_us, message_id LIMIT ?",
+        )
+        .bind(now_us)
+        .bind(leased)
+        .bind(i64::try_from(share).unwrap_or(i64::MAX))
+        .fetch_all(self.sqlite.reader())
+        .await?;
+        let mut again = rows.iter().map(event).collect::<Result<Vec<_>, _>>()?;
+        again.retain(|one| {
+            events
+                .iter()
+                .all(|event| event.message_id != one.message_id)
+        });
+        events.truncate(events.len() - again.len());
+        events.splice(0..0, again);
+        Ok(())
+    }
+
     async fn delete(&self, ids: &str) -> Result<(), sqlx::Error> {
         let mut write = self.sqlite.begin().await?;
         sqlx::query(
@@ -113,7 +145,12 @@ impl Outbox for SqliteOutbox {
         leases.retain(|_, until_us| *until_us > now_us);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let due = self.due(&json(leases.keys()), limit, now_us).await;
-        let events = due.map_err(OutboxError::of("lease"))?;
+        let mut events = due.map_err(OutboxError::of("lease"))?;
+        if events.len() as i64 == limit {
+            self.make_room_for_deferred(&json(leases.keys()), &mut events, now_us)
+                .await
+                .map_err(OutboxError::of("lease"))?;
+        }
         let until_us = now_us.saturating_add(lease_us);
         leases.extend(events.iter().map(|event| (event.message_id, until_us)));
         Ok(events)

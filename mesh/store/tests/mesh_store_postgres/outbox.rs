@@ -147,3 +147,19 @@ async fn a_commit_wakes_the_relay() {
     committed.notified().await;
     database.drop().await;
 }
+
+#[tokio::test]
+async fn what_is_due_again_does_not_wait_for_what_is_fresh() {
+    let (database, postgres) = Database::open().await;
+    let outbox = PostgresOutbox::new(postgres.clone());
+    let first = [event(0)];
+    append_now(&postgres, &first, 1).await;
+    assert_eq!(lease(&outbox, 8, LEASE_US, 1).await, ids(&first));
+    outbox.defer(&ids(&first), 2).await.unwrap();
+    let fresh: Vec<Event> = (1..20).map(event).collect();
+    append_now(&postgres, &fresh, 3).await;
+    let leased = lease(&outbox, 8, LEASE_US, 4).await;
+    assert_eq!(leased.len(), 8);
+    assert!(leased.contains(&first[0].message_id), "{leased:?}");
+    database.drop().await;
+}

@@ -27,13 +27,30 @@ pub(crate) fn from_node(kind: &Kind, node: &Node) -> Result<Value, String> {
             Some(number) => finite(kind, number),
             None => Err(mismatch(kind, node)),
         },
-        (_, Node::Text(text)) if integer_range(kind).is_some() => integer(kind, text),
+        (_, Node::Text(text)) if integer_range(kind).is_some() => {
+            match exponential(text).as_ref().and_then(integral) {
+                Some(Integral::Exact(value)) => fit(kind, value).ok_or_else(|| out_of_range(kind)),
+                Some(Integral::OutOfRange) => Err(out_of_range(kind)),
+                None => integer(kind, text),
+            }
+        }
         (_, node) => match integral(node) {
             Some(Integral::Exact(value)) => fit(kind, value).ok_or_else(|| mismatch(kind, node)),
             Some(Integral::OutOfRange) => Err(out_of_range(kind)),
             None => Err(mismatch(kind, node)),
         },
     }
+}
+
+/// A number in quotes that is written with a point or an exponent, as JSON writes numbers: ProtoJSON takes it for integers
+/// too, where it is one.
+fn exponential(text: &str) -> Option<Node> {
+    let as_json = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
+    let number = text.contains(['.', 'e', 'E']) && as_json;
+    let number = number.then(|| text.parse::<f64>().ok())??;
+    number.is_finite().then_some(Node::Float(number))
 }
 
 /// Reads a value of a scalar or enum kind from a path segment or a query parameter.
@@ -222,4 +239,19 @@ fn names(desc: &EnumDescriptor) -> String {
         names.push("…".to_owned());
     }
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integer_in_quotes_may_have_an_exponent() {
+        for (text, expected) in [("1e2", 100), ("1.0", 1), ("-2.50E1", -25), ("7", 7)] {
+            let node = Node::Text(text.to_owned());
+            assert_eq!(from_node(&Kind::Int32, &node), Ok(Value::I32(expected)));
+            let expected = Value::I64(expected.into());
+            assert_eq!(from_node(&Kind::Int64, &node), Ok(expected));
+        }
+    }
 }

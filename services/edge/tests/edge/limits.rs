@@ -30,7 +30,9 @@ async fn clients_that_say_too_much_or_nothing_are_hung_up_on() {
         config.limits.headers_max = 20;
     })
     .await;
-    assert_eq!(raw(&edge, "").await, "");
+    for said in ["", "P", "PRI * HTTP/2.0\r\n"] {
+        assert_eq!(raw(&edge, said).await, "", "{said:?}");
+    }
     assert!(
         !raw(&edge, "GET / HTTP/1.1\r\nhost: localhost\r\n")
             .await
@@ -52,6 +54,55 @@ async fn clients_that_say_too_much_or_nothing_are_hung_up_on() {
     .await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     assert_eq!(edge.get("/v1/notes/a").await.status(), 200);
+    edge.stop().await;
+}
+
+/// A client that says how much it will send, and sends less.
+async fn stalled(edge: &Edge, path: &str, bytes: usize) -> TcpStream {
+    let mut socket = TcpStream::connect(edge.address).await.unwrap();
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {bytes}\r\n\r\nx");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    socket
+}
+
+#[tokio::test]
+async fn bodies_take_no_more_memory_than_they_may() {
+    const LONGEST: usize = 64 << 10;
+    let edge = Edge::with(|config| {
+        config.limits.body_bytes_max = LONGEST;
+        config.limits.raw_body_bytes_max = LONGEST;
+        config.limits.held_body_bytes_max = 2 * LONGEST as u64;
+    })
+    .await;
+    let status = async |method: &str, path: &str, body: &str| {
+        let answer = edge.send(method, path, body).await;
+        answer.status().as_u16()
+    };
+    let becomes = async |method: &str, path: &str, body: &str, wanted: u16| {
+        let until = async {
+            while status(method, path, body).await != wanted {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        let until = tokio::time::timeout(PATIENCE, until).await;
+        until.unwrap_or_else(|_| panic!("{method} {path} never becomes {wanted}"));
+    };
+    // Half of all is taken by requests without keys, and they get no more; others do.
+    let keyless = stalled(&edge, "/v1/hooks/bank", LONGEST).await;
+    becomes("POST", "/v1/hooks/bank", "x", 503).await;
+    assert_eq!(
+        status("POST", "/v1/hooks/bank", "").await,
+        200,
+        "it has none"
+    );
+    let note = r#"{"title": "a"}"#;
+    assert_ne!(status("POST", "/v1/notes", note).await, 503);
+    let other = stalled(&edge, "/v1/notes", LONGEST).await;
+    becomes("POST", "/v1/notes", note, 503).await;
+    assert_eq!(status("GET", "/v1/notes/a", "").await, 200);
+    drop((keyless, other));
+    becomes("POST", "/v1/hooks/bank", "x", 200).await;
     edge.stop().await;
 }
 

@@ -51,7 +51,7 @@ enum Effect {
 
 /// The rules; the first one with a pattern that fits counts. A pattern is a path from the root, a folder
 /// (`k8s/`), or the end of a name (`*.md`).
-const RULES: [(&[&str], Effect, Option<Area>); 10] = [
+const RULES: [(&[&str], Effect, Option<Area>); 11] = [
     (
         &[
             "Cargo.toml",
@@ -80,6 +80,12 @@ const RULES: [(&[&str], Effect, Option<Area>); 10] = [
         Some(Area::Workflows),
     ),
     (&[".ci/"], Effect::Nothing, Some(Area::Workflows)),
+    // What the provider's own library sends and accepts; payment's tests compare.
+    (
+        &["tests/verify/stripe/"],
+        Effect::ReadBy("payment"),
+        Some(Area::Tools),
+    ),
     (&["tests/verify/"], Effect::Nothing, Some(Area::Tools)),
     // One is compared with the types that it is made from, one with the stacks, the third one's commands are run.
     (

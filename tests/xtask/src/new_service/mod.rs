@@ -155,6 +155,24 @@ fn print(name: &Name, plan: &Plan) {
     );
 }
 
+/// Crates of the workspace that no other one depends on.
+const OTHER_CRATES: [&str; 5] = ["tests", "bench", "interop", "xtask", "routeguide"];
+
+/// A name that is a crate already would be two in the manifest, which then is none.
+fn refuse_crates(root: &Path, name: &Name) -> Result<()> {
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).context("cannot read Cargo.toml")?;
+    let manifest: toml::Table = manifest.parse().context("Cargo.toml")?;
+    let dependencies = manifest
+        .get("workspace")
+        .and_then(|of| of.get("dependencies"));
+    let crates = dependencies.and_then(toml::Value::as_table);
+    let taken = name.fill("widget");
+    if crates.is_some_and(|crates| crates.contains_key(&taken)) || OTHER_CRATES.contains(&&*taken) {
+        bail!("{taken:?} is a crate already");
+    }
+    Ok(())
+}
+
 fn plan(root: &Path, name: &Name) -> Result<Plan> {
     let mut plan = Plan {
         new: BTreeMap::new(),
@@ -167,6 +185,7 @@ fn plan(root: &Path, name: &Name) -> Result<Plan> {
         }
         plan.new.insert(path, name.fill(template));
     }
+    refuse_crates(root, name)?;
     for place in wiring::PLACES {
         let path = PathBuf::from(place.file);
         let text = match plan.changed.get(&path) {
@@ -201,6 +220,14 @@ mod tests {
         for (path, text) in &plan.new {
             let left = text.to_lowercase().contains("widget") || text.contains("wdg");
             assert!(!left, "{} speaks of the template", path.display());
+        }
+    }
+
+    #[test]
+    fn a_crate_that_is_there_gives_no_service_its_name() {
+        for taken in ["tokio", "serde", "proto", "tests"] {
+            let error = plan(&checkout::root(), &name(taken)).err().unwrap();
+            assert_eq!(error.to_string(), format!("{taken:?} is a crate already"));
         }
     }
 

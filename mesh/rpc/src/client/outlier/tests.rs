@@ -132,3 +132,15 @@ async fn an_only_endpoint_is_never_ejected() {
     }
     assert!(ejected(&set, 3).is_empty());
 }
+
+#[tokio::test]
+async fn what_was_under_way_at_an_ejection_is_not_counted_after_it() {
+    let (set, outliers) = watched(3, OutlierConfig::default());
+    let endpoint = &set.members()[1].endpoint;
+    for outcome in [Outcome::Failure; 20] {
+        outliers.record(&set, endpoint, outcome, 2);
+    }
+    let now = endpoint.reputation.returned_at();
+    outliers.record(&set, endpoint, Outcome::Failure, now);
+    assert!(!endpoint.reputation.is_ejected(now + 1), "one in a row");
+}

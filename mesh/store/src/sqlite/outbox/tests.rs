@@ -202,3 +202,18 @@ async fn leasing_reads_the_index_in_order_and_sorts_nothing() {
         "{steps:?}"
     );
 }
+
+#[tokio::test]
+async fn what_is_due_again_does_not_wait_for_what_is_fresh() {
+    let (_folder, sqlite) = open().await;
+    let outbox = SqliteOutbox::new(sqlite.clone());
+    let first = [event(0)];
+    append_now(&sqlite, &first, 1).await;
+    assert_eq!(lease(&outbox, 8, 1).await, ids(&first));
+    outbox.defer(&ids(&first), 2).await.unwrap();
+    let fresh: Vec<Event> = (1..20).map(event).collect();
+    append_now(&sqlite, &fresh, 3).await;
+    let leased = lease(&outbox, 8, 4).await;
+    assert_eq!(leased.len(), 8);
+    assert!(leased.contains(&first[0].message_id), "{leased:?}");
+}

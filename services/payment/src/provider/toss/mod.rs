@@ -287,9 +287,9 @@ impl Provider for Toss {
         &self,
         _: &HeaderMap,
         body: &[u8],
-        _: i64,
+        now_us: i64,
     ) -> Result<WebhookEvent, WebhookError> {
-        webhook::read(body)
+        webhook::read(body, now_us)
     }
 
     /// Oldest first. The references are payments' ids: Toss knows no other name of ours here.

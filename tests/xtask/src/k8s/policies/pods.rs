@@ -24,6 +24,14 @@ pub(super) const POLICIES: [Policy; 4] = [
                 )],
             },
             Mutation {
+                says: "RabbitMQ's pods may gain privileges",
+                edits: &[Edit::Remove(
+                    "RabbitmqCluster",
+                    "rabbitmq",
+                    "/spec/override/statefulSet/spec/template/spec/containers/0/securityContext",
+                )],
+            },
+            Mutation {
                 says: "payment names no user",
                 edits: &[Edit::Remove(
                     "Deployment",
@@ -189,6 +197,46 @@ fn differing(object: &Value, wanted: &[(&str, Value)]) -> Vec<String> {
         .collect()
 }
 
+/// RabbitMQ's operator makes pods without a security context, which only its override can give them. (CloudNativePG's are
+/// restricted by themselves.)
+fn operators_pods(scene: &Scene<'_>) -> Vec<String> {
+    let mut findings = Vec::new();
+    for cluster in scene.manifests.of_kind("RabbitmqCluster") {
+        let pod = at(cluster, "/spec/override/statefulSet/spec/template/spec");
+        let mut wrong = differing(
+            pod,
+            &[
+                ("/securityContext/runAsNonRoot", json!(true)),
+                (
+                    "/securityContext/seccompProfile/type",
+                    json!("RuntimeDefault"),
+                ),
+            ],
+        );
+        for (containers, name) in [
+            ("/initContainers", "setup-container"),
+            ("/containers", "rabbitmq"),
+        ] {
+            let named = list(pod, containers)
+                .iter()
+                .find(|container| text(container, "/name") == name);
+            wrong.extend(differing(
+                named.unwrap_or(&Value::Null),
+                &[
+                    ("/securityContext/allowPrivilegeEscalation", json!(false)),
+                    ("/securityContext/capabilities", json!({"drop": ["ALL"]})),
+                ],
+            ));
+        }
+        findings.extend(
+            wrong
+                .into_iter()
+                .map(|what| format!("{}: {what}", title(cluster))),
+        );
+    }
+    findings
+}
+
 fn restricted(scene: &Scene<'_>) -> Vec<String> {
     let mut findings = Vec::new();
     for workload in scene.manifests.workloads() {
@@ -239,6 +287,7 @@ fn restricted(scene: &Scene<'_>) -> Vec<String> {
                 .map(|what| format!("{}: {what}", workload.title())),
         );
     }
+    findings.extend(operators_pods(scene));
     let level = "/metadata/labels/pod-security.kubernetes.io~1enforce";
     let namespaces: Vec<_> = scene.manifests.of_kind("Namespace").collect();
     if namespaces.is_empty() {
