@@ -1,7 +1,7 @@
 //! What every process needs: configuration, telemetry, admin endpoint, clock, graceful shutdown.
 //!
 //! A `main` is then a list: parse arguments, [`config::load`], [`telemetry::init`],
-//! [`shutdown::on_signal`], run, [`shutdown::drain`].
+//! [`open_files::raise`], [`shutdown::on_signal`], run, [`shutdown::drain`].
 //!
 //! Deliberately without: anything of gRPC, SQL or a broker; global state beside the log subscriber,
 //! which every Rust program has once.
@@ -9,6 +9,7 @@
 pub mod admin;
 mod clock;
 pub mod config;
+pub mod open_files;
 mod open_metrics;
 pub mod shutdown;
 pub mod telemetry;

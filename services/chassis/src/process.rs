@@ -201,6 +201,7 @@ pub async fn run<P: Program>(
     let following = loaded.following();
     let config = loaded.config;
     let _telemetry = telemetry::init(&common.telemetry, mesh::log_context)?;
+    mesh_runtime::open_files::raise();
     if let Some(role) = &task.migrate {
         P::migrate(&config, role).await?;
         tracing::info!("the schema is up to date");

@@ -52,6 +52,7 @@ async fn main() -> anyhow::Result<()> {
     let following = loaded.following();
     let config = loaded.config;
     let _telemetry = telemetry::init(&config.telemetry, mesh::log_context)?;
+    mesh_runtime::open_files::raise();
     let shutdown = shutdown::on_signal()?;
     let registry = Registry::new();
     let _exporting = telemetry::export_metrics(&registry)?;

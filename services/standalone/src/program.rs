@@ -67,6 +67,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let _telemetry = telemetry::init(&loaded.config.telemetry, mesh::log_context)?;
+    mesh_runtime::open_files::raise();
     let signal = shutdown::on_signal()?;
     let following = loaded.following();
     let ephemeral = loaded.config.ephemeral;

@@ -30,6 +30,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let config = loaded.config;
     let _telemetry = telemetry::init(&config.telemetry, mesh::log_context)?;
+    mesh_runtime::open_files::raise();
     let stop = shutdown::on_signal()?;
     let listener = TcpListener::bind(&config.listen)
         .await
