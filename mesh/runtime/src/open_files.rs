@@ -11,7 +11,7 @@ pub fn raise() {
         return;
     }
     limit.current = limit.maximum;
-    match setrlimit(Resource::Nofile, limit.clone()) {
+    match setrlimit(Resource::Nofile, limit) {
         Ok(()) => tracing::debug!(from = was, to = limit.maximum, "open files"),
         Err(error) => tracing::warn!(%error, limit = was, "the limit of open files stays"),
     }
