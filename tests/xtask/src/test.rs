@@ -328,10 +328,10 @@ impl Counts {
     fn read(output: &str) -> Counts {
         let mut counts = Counts::default();
         for line in output.lines() {
-            let line = line.trim_start();
-            let closing = if line.starts_with("Summary [") {
+            let closing = if line.trim_start().starts_with("Summary [") {
                 line.split_once("run:").map(|(_, closing)| closing)
             } else {
+                // Indented, it is what nextest quotes of a test that failed, which its own line counts.
                 line.strip_prefix("test result: ")
                     .and_then(|rest| rest.split_once(". "))
                     .map(|(_, c)| c)
@@ -377,6 +377,22 @@ mod tests {
             Counts {
                 passed: 4,
                 failed: 5
+            }
+        );
+    }
+
+    #[test]
+    fn a_failed_test_counts_once_though_nextest_quotes_it() {
+        let output = "
+    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 54 filtered out; finished in 0.37s
+
+     Summary [  51.001s] 49 tests run: 48 passed, 1 failed, 6 skipped
+";
+        assert_eq!(
+            Counts::read(output),
+            Counts {
+                passed: 48,
+                failed: 1
             }
         );
     }

@@ -28,7 +28,11 @@ pub(in crate::store) const COMPARED_UNTIL: &str =
     "SELECT MAX(until_us) FROM reconciliations WHERE provider = $1 AND state = 'succeeded'";
 pub(in crate::store) const LAST_REQUESTED: &str =
     "SELECT MAX(requested_at_us) FROM reconciliations WHERE provider = $1";
-/// Something that differs; found again after it had resolved itself, it is open again.
+/// How what differs stood when it was found before.
+pub(in crate::store) const FOUND_BEFORE: &str =
+    "SELECT status FROM discrepancies WHERE provider = $1 AND kind = $2 AND subject = $3";
+/// Something that differs, as it looks now; found again after it had resolved itself, it is open again, and what a person
+/// has resolved stays as it is.
 pub(in crate::store) const FIND: &str = "INSERT INTO discrepancies AS old (id, provider, kind, subject, payment_id, \
     our_reference, provider_id, our_currency, our_minor, their_currency, their_minor, booked_at_us, safe, \
     reconciliation_id, found_at_us, status, resolved_by, note) \
@@ -36,12 +40,8 @@ pub(in crate::store) const FIND: &str = "INSERT INTO discrepancies AS old (id, p
     ON CONFLICT (provider, kind, subject) DO UPDATE SET status = 'open', resolved_at_us = NULL, \
     payment_id = excluded.payment_id, our_reference = excluded.our_reference, our_currency = excluded.our_currency, \
     our_minor = excluded.our_minor, their_currency = excluded.their_currency, their_minor = excluded.their_minor, \
-    safe = excluded.safe, reconciliation_id = excluded.reconciliation_id \
-    WHERE old.status = 'resolved_itself'";
-/// What is still open, as it looks now.
-pub(in crate::store) const FIND_AGAIN: &str = "UPDATE discrepancies SET payment_id = $4, our_reference = $5, \
-    our_currency = $6, our_minor = $7, their_currency = $8, their_minor = $9, safe = $10 \
-    WHERE provider = $1 AND kind = $2 AND subject = $3 AND status = 'open'";
+    safe = excluded.safe \
+    WHERE old.status <> 'resolved'";
 pub(in crate::store) const GONE: &str = "UPDATE discrepancies SET status = 'resolved_itself', resolved_at_us = $2 \
     WHERE id = $1 AND status = 'open'";
 pub(in crate::store) const RESOLVE: &str = "UPDATE discrepancies SET status = 'resolved', resolved_at_us = $2, \

@@ -1,7 +1,7 @@
 //! What reconciliation needs, in SQLite.
 
 use super::super::reconcile::rows::{
-    self, COMPARED_UNTIL, DISCREPANCIES, DISCREPANCY, DiscrepancyRow, FIND, FIND_AGAIN, GONE,
+    self, COMPARED_UNTIL, DISCREPANCIES, DISCREPANCY, DiscrepancyRow, FIND, FOUND_BEFORE, GONE,
     LAST_REQUESTED, LineRow, OPEN, OPEN_COUNTS, OPEN_RUN, REQUEST, RESOLVE, RUN, RUNS, RunRow,
     SCHEDULE, SettlementRow,
 };
@@ -17,7 +17,7 @@ use crate::audit::Record;
 use crate::commands::Answer;
 use crate::error::Error;
 use crate::provider::SettlementLine;
-use crate::reconcile::{Case, Discrepancy, Finding, Kind, Line, Phase, Run};
+use crate::reconcile::{Case, Discrepancy, Finding, Kind, Line, Phase, Run, Status};
 use async_trait::async_trait;
 use kernel::{DiscrepancyId, PaymentId, ReconciliationId};
 use mesh_store::idempotency::Key;
@@ -366,7 +366,7 @@ impl Reconciliations for SqliteStore {
         let rows: Vec<DiscrepancyRow> = sqlx::query_as(DISCREPANCIES)
             .bind(&query.provider)
             .bind(query.kind.map(Kind::name))
-            .bind(query.status.map(crate::reconcile::Status::name))
+            .bind(query.status.map(Status::name))
             .bind(at_us)
             .bind(id)
             .bind(query.limit)
@@ -450,7 +450,13 @@ async fn find(
     finding: &Finding,
     now_us: i64,
 ) -> Result<bool, Error> {
-    let found = sqlx::query(FIND)
+    let before: Option<String> = sqlx::query_scalar(FOUND_BEFORE)
+        .bind(&run.provider)
+        .bind(finding.kind.name())
+        .bind(&finding.subject)
+        .fetch_optional(&mut *connection)
+        .await?;
+    sqlx::query(FIND)
         .bind(DiscrepancyId::generate(now_us).to_string())
         .bind(&run.provider)
         .bind(finding.kind.name())
@@ -466,23 +472,7 @@ async fn find(
         .bind(finding.safe)
         .bind(run.id.to_string())
         .bind(now_us)
-        .execute(&mut *connection)
-        .await?;
-    if found.rows_affected() == 1 {
-        return Ok(true);
-    }
-    sqlx::query(FIND_AGAIN)
-        .bind(&run.provider)
-        .bind(finding.kind.name())
-        .bind(&finding.subject)
-        .bind(finding.payment.map(|payment| payment.to_string()))
-        .bind(&finding.our_reference)
-        .bind(finding.ours.map(|ours| ours.currency().code()))
-        .bind(finding.ours.map(kernel::Money::amount_minor))
-        .bind(finding.theirs.map(|theirs| theirs.currency().code()))
-        .bind(finding.theirs.map(kernel::Money::amount_minor))
-        .bind(finding.safe)
         .execute(connection)
         .await?;
-    Ok(false)
+    Ok(before.is_none_or(|status| status == Status::ResolvedItself.name()))
 }
