@@ -37,8 +37,18 @@ pub(crate) struct App {
 
 /// Room for one body, until it is dropped.
 pub(crate) struct Room {
-    _of_all: OwnedSemaphorePermit,
-    _of_keyless: Option<OwnedSemaphorePermit>,
+    of_all: OwnedSemaphorePermit,
+    of_keyless: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// Gives back what a body did not need that is read now: one that did not name its length might have been longer.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let needed = bytes.div_ceil(1024);
+        for permit in self.of_keyless.iter_mut().chain([&mut self.of_all]) {
+            drop(permit.split(permit.num_permits().saturating_sub(needed)));
+        }
+    }
 }
 
 /// Where the calls of one RPC go.
@@ -127,8 +137,8 @@ impl App {
         };
         let keyless = (audience == Audience::Anyone).then(|| take(&self.keyless_bodies));
         Ok(Room {
-            _of_keyless: keyless.transpose()?,
-            _of_all: take(&self.bodies)?,
+            of_keyless: keyless.transpose()?,
+            of_all: take(&self.bodies)?,
         })
     }
 
@@ -144,4 +154,27 @@ fn kib(bytes: u64) -> usize {
     usize::try_from(bytes / 1024).map_or(Semaphore::MAX_PERMITS, |kib| {
         kib.min(Semaphore::MAX_PERMITS)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_is_there_takes_no_more_room_than_it_needs() {
+        let rooms = [100, 50].map(|kib| Arc::new(Semaphore::new(kib)));
+        let take = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_many_owned(50).unwrap();
+        let mut room = Room {
+            of_all: take(&rooms[0]),
+            of_keyless: Some(take(&rooms[1])),
+        };
+        let left = || rooms.each_ref().map(|of| of.available_permits());
+        assert_eq!(left(), [50, 0]);
+        room.shrink(2049);
+        assert_eq!(left(), [97, 47]);
+        room.shrink(1 << 20);
+        assert_eq!(left(), [97, 47], "it does not grow");
+        drop(room);
+        assert_eq!(left(), [100, 50]);
+    }
 }

@@ -102,7 +102,7 @@ pub struct LimitsConfig {
     /// A raw body that is one message (a webhook), in bytes. Default: 262144.
     pub raw_body_bytes_max: usize,
     /// Bodies of all requests that are held at a time, streamed ones not counted, in bytes: a request counts with the
-    /// length that it names, one that names none with the longest that it may have. Requests that need no key
+    /// length that it names, one that names none with the longest that it may have, until it is there. Requests that need no key
     /// (webhooks) get at most half of it. Further ones are refused with 503. Well below the memory that the process may
     /// take. Default: 67108864.
     pub held_body_bytes_max: u64,

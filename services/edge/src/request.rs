@@ -58,7 +58,7 @@ pub(crate) async fn read(
     } else {
         limits.body_bytes_max
     };
-    let room = if body.is_end_stream() {
+    let mut room = if body.is_end_stream() {
         None
     } else {
         let longest = bytes_max as u64;
@@ -66,6 +66,9 @@ pub(crate) async fn read(
         Some(app.room(audience, bytes)?)
     };
     let bytes = collect(body, bytes_max, limits.body_timeout_ms).await?;
+    if let Some(room) = &mut room {
+        room.shrink(bytes.len());
+    }
     let body = match found.endpoint.request_payload() {
         Payload::Raw => RequestBody::Raw {
             content_type: content_type(&parts.headers),

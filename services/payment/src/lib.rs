@@ -42,6 +42,8 @@ pub mod sealer;
 pub mod state;
 pub mod step;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod unresolved;
 pub mod webhook;
 pub mod wire;

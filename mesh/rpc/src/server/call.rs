@@ -124,7 +124,7 @@ async fn send(
 
 async fn come(ends: Option<&Ends>) {
     match ends {
-        Some(ends) => ends.come().await,
+        Some(ends) => drop(ends.come().await),
         None => pending().await,
     }
 }

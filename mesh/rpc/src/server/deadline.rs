@@ -47,11 +47,11 @@ impl<S: Stack> Service<Request<Body>> for Deadline<S> {
         let closing = closing.expect("the connection says how it ends");
         let ends = Ends {
             deadline: call.context.deadline(),
-            closing: closing.clone(),
+            closing,
         };
         let bounded = bound(
             self.inner.call(request),
-            ending(call, closing),
+            ending(call, ends.clone()),
             Side::Server,
         );
         Box::pin(async move {
@@ -62,7 +62,7 @@ impl<S: Stack> Service<Request<Body>> for Deadline<S> {
     }
 }
 
-/// When a call ends that has begun to answer, for whoever waits for the peer meanwhile.
+/// When a call ends; its answer carries it, for whoever waits for the peer meanwhile.
 #[derive(Clone)]
 pub(super) struct Ends {
     deadline: Option<Instant>,
@@ -70,7 +70,8 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    pub(super) async fn come(&self) {
+    /// `None`: the deadline is over.
+    pub(super) async fn come(&self) -> Option<Why> {
         let expired = async {
             match self.deadline {
                 Some(deadline) => sleep_until(deadline).await,
@@ -78,29 +79,20 @@ impl Ends {
             }
         };
         tokio::select! {
-            () = expired => {}
-            _ = self.closing.closed(self.deadline.is_some()) => {}
+            biased;
+            () = expired => None,
+            why = self.closing.closed(self.deadline.is_some()) => Some(why),
         }
     }
 }
 
-fn ending(call: Call, closing: Closing) -> Ending {
-    let deadline = call.context.deadline();
+fn ending(call: Call, ends: Ends) -> Ending {
     Box::pin(async move {
-        let expired = async {
-            match deadline {
-                Some(deadline) => sleep_until(deadline).await,
-                None => pending().await,
-            }
-        };
-        let status = tokio::select! {
-            biased;
-            () = expired => {
-                Origin::of("deadline", call.deadline_by, &call.progress).deadline_exceeded()
-            }
-            why = closing.closed(deadline.is_some()) => {
+        let status = match ends.come().await {
+            None => Origin::of("deadline", call.deadline_by, &call.progress).deadline_exceeded(),
+            Some(why) => {
                 let policy = match why {
-                    Why::Drain if deadline.is_none() => "shutdown",
+                    Why::Drain if ends.deadline.is_none() => "shutdown",
                     why => why.policy(),
                 };
                 why.status(Origin::of("deadline", policy, &call.progress))

@@ -18,18 +18,18 @@ fn posting(account: Account, amount: Money) -> Posting {
     Posting { account, amount }
 }
 
+fn sides(entry: &Transaction) -> Vec<(String, i64)> {
+    let side = |posting: &Posting| (posting.account.to_string(), posting.amount.amount_minor());
+    entry.postings().iter().map(side).collect()
+}
+
 #[test]
 fn a_capture_debits_the_provider_and_credits_sales() {
     let (payment, capture) = (PaymentId::generate(NOW_US), CaptureId::generate(NOW_US));
     let entry =
         Transaction::of_capture(payment, capture, "simulator", money("USD", 199), NOW_US).unwrap();
-    let sides: Vec<(String, i64)> = entry
-        .postings()
-        .iter()
-        .map(|posting| (posting.account.to_string(), posting.amount.amount_minor()))
-        .collect();
     assert_eq!(
-        sides,
+        sides(&entry),
         [
             ("assets:provider:simulator".to_owned(), 199),
             ("income:sales".to_owned(), -199)
@@ -46,13 +46,8 @@ fn a_refund_debits_refunds_and_credits_the_provider() {
     let (payment, refund) = (PaymentId::generate(NOW_US), RefundId::generate(NOW_US));
     let entry =
         Transaction::of_refund(payment, refund, "simulator", money("KRW", 1000), NOW_US).unwrap();
-    let sides: Vec<(String, i64)> = entry
-        .postings()
-        .iter()
-        .map(|posting| (posting.account.to_string(), posting.amount.amount_minor()))
-        .collect();
     assert_eq!(
-        sides,
+        sides(&entry),
         [
             ("income:refunds".to_owned(), 1000),
             ("assets:provider:simulator".to_owned(), -1000)

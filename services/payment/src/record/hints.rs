@@ -1,17 +1,17 @@
 //! Webhooks that come while an answer is under way, which may be older than what they hint at.
 
 use super::{DisputesAnswer, Report, SettlementAnswer};
-use crate::attempt::{Attempt, AttemptState, Hold};
 use crate::capture::Line;
-use crate::charges::{Charges, Part};
+use crate::charges::Part;
 use crate::config::SagaConfig;
 use crate::dispute::{DisputeState, SeenDispute, reference_of};
 use crate::fact::Turn;
 use crate::failure::{Failure, FailureCode};
-use crate::payment::{CaptureMethod, Item, Order, Payment};
+use crate::payment::Payment;
 use crate::policy::Rules;
 use crate::refund::{Refund, RefundState};
 use crate::step::{Call, DisputeCall, MoneyCall, Next};
+use crate::testing;
 use kernel::{AttemptId, Currency, Money};
 
 const NOW_US: i64 = 1_700_000_000_000_000;
@@ -23,33 +23,8 @@ fn rules() -> Rules {
 
 /// A payment that is paid: two items of 100.
 fn paid(rules: &Rules) -> (Payment, AttemptId) {
-    let item = Item {
-        sku: "A".into(),
-        quantity: 2,
-        product_id: "prd_1".into(),
-        title: "A".into(),
-        category: "c".into(),
-        unit_price_minor: 100,
-    };
-    let order = Order {
-        principal: "shop".into(),
-        order_ref: "1".into(),
-        customer_ref: String::new(),
-        currency: Currency::parse("USD").unwrap(),
-        items: vec![item],
-        charges: Charges::default(),
-        payment_method: "pm_card_visa".into(),
-        capture_method: CaptureMethod::Automatic,
-        provider: "p".into(),
-        ordered_at_us: None,
-    };
-    let mut payment = Payment::create(order, &mut Turn::new(NOW_US, rules)).unwrap();
-    let mut attempt = Attempt::new("pm_card_visa".into(), 200, NOW_US);
-    attempt.state = AttemptState::Captured;
-    attempt.taken = true;
-    attempt.hold = Hold::Committed;
-    let id = attempt.id;
-    payment.attempts.push(attempt);
+    let payment = testing::paid(rules, NOW_US);
+    let id = payment.attempts[0].id;
     (payment, id)
 }
 

@@ -3,13 +3,11 @@
 mod banks;
 
 use super::*;
-use crate::attempt::Hold;
 use crate::capture::{Capture, Line as CaptureLine};
-use crate::charges::{Charges, Part};
+use crate::charges::Part;
 use crate::config::SagaConfig;
-use crate::fact::Turn;
-use crate::payment::{CaptureMethod, Item, Order};
 use crate::refund::Refund;
+use crate::testing;
 use kernel::Currency;
 
 const NOW_US: i64 = 1_700_000_000_000_000;
@@ -24,34 +22,8 @@ fn money(code: &str, minor: i64) -> Money {
 
 /// A payment of two items of 100, with an attempt of it.
 fn payment() -> Payment {
-    let item = Item {
-        sku: "A".into(),
-        quantity: 2,
-        product_id: "prd_1".into(),
-        title: "A".into(),
-        category: "c".into(),
-        unit_price_minor: 100,
-    };
-    let order = Order {
-        principal: "shop".into(),
-        order_ref: "1".into(),
-        customer_ref: String::new(),
-        currency: currency("USD"),
-        items: vec![item],
-        charges: Charges::default(),
-        payment_method: "pm_card_visa".into(),
-        capture_method: CaptureMethod::Automatic,
-        provider: "p".into(),
-        ordered_at_us: None,
-    };
     let rules = SagaConfig::default().rules(None);
-    let mut payment = Payment::create(order, &mut Turn::new(NOW_US, &rules)).unwrap();
-    let mut attempt = Attempt::new("pm_card_visa".into(), 200, NOW_US);
-    attempt.state = AttemptState::Captured;
-    attempt.taken = true;
-    attempt.hold = Hold::Committed;
-    payment.attempts.push(attempt);
-    payment
+    testing::paid(&rules, NOW_US)
 }
 
 fn capture(payment: &mut Payment, minor: i64, state: CaptureState) -> String {
