@@ -1,15 +1,16 @@
 //! A service: what it says of itself, and how it is opened and served.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use mesh::{Mesh, Server};
 use mesh_events::{
-    Bus, Consumer, DeadLetters, FaultPoints, Handler, Now, Outbox, Relay, Subscription,
+    Bus, Consumer, ConsumerConfig, DeadLetters, FaultPoints, Handler, Now, Outbox, Relay,
+    RelayConfig, Subscription,
 };
-use mesh_runtime::Clock;
+use mesh_runtime::{Background, Clock};
 use sqlx::migrate::Migrator;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, Database};
@@ -45,6 +46,12 @@ pub trait Service: Send + Sync + Sized + 'static {
 
 fn kinds<S: Service>() -> Vec<String> {
     S::KINDS.iter().map(|kind| (*kind).to_owned()).collect()
+}
+
+/// How long relay, consumer and sweeper may take to stop: as long as the first two are allowed to, and a little for
+/// what the database still does.
+pub fn stop_bound(relay: &RelayConfig, consumer: &ConsumerConfig) -> Duration {
+    Duration::from_millis(relay.drain_ms.max(consumer.drain_ms)) + Duration::from_secs(5)
 }
 
 /// What a service is given by whoever runs it.
@@ -102,16 +109,14 @@ impl<S: Service> Opened<S> {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        let background = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(mesh::carry(self.relay().run(background.clone())));
-        tasks.spawn(mesh::carry(self.consumer().run(background.clone())));
+        let background = Background::new(CancellationToken::new(), &shutdown);
+        let (relay, consumer, database) = (self.relay(), self.consumer(), self.database());
+        background.spawn("the relay", |stop| relay.run(stop));
+        background.spawn("the consumer", |stop| consumer.run(stop));
         let (sweep, clock) = (self.config.sweep.clone(), self.parts.clock.clone());
-        let swept = self
-            .database
-            .clone()
-            .keep_swept(sweep, clock, background.clone());
-        tasks.spawn(mesh::carry(swept));
+        background.spawn("the sweeper", |stop| {
+            database.keep_swept(sweep, clock, stop)
+        });
         let asked = self.database();
         let ready = move || {
             let asked = asked.clone();
@@ -120,15 +125,17 @@ impl<S: Service> Opened<S> {
         let server = self.parts.mesh.server().ready_when(ready);
         let server = self.service.serve(server);
         let served = server.serve(listener, shutdown).await;
-        background.cancel(); // Only now: the last calls may have left events behind.
-        while let Some(ended) = tasks.join_next().await {
-            ended.with_context(|| format!("a background task of {} panicked", S::NAME))?;
+        // Only now: the last calls may have left events behind.
+        let bound = stop_bound(&self.config.relay, &self.config.consumer);
+        if let Err(error) = background.stop(bound).await {
+            tracing::warn!(%error, "events wait for the next start");
         }
         self.database
             .close()
             .await
             .context("closing the database")?;
-        served.with_context(|| format!("serving {}", S::NAME))
+        served.with_context(|| format!("serving {}", S::NAME))?;
+        background.outcome().context(S::NAME)
     }
 
     fn relay(&self) -> Relay {
@@ -165,13 +172,12 @@ impl<S: Service> Opened<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use async_trait::async_trait;
     use mesh::{Contract, ServerConfig};
-    use mesh_events::{Event, HandlerError, InMemoryBus};
+    use mesh_events::{BusError, Deliveries, Event, HandlerError, InMemoryBus, PublishError};
     use mesh_store::SqliteConfig;
     use prometheus::Registry;
+    use tempfile::TempDir;
     use tokio::time::timeout;
     use tonic_health::pb::{
         HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
@@ -221,16 +227,14 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_service_whose_database_does_not_answer_is_not_ready() {
-        let folder = tempfile::tempdir().unwrap();
+    async fn opened(folder: &TempDir, bus: impl Bus + 'static) -> Opened<Idle> {
         let server = ServerConfig {
             readiness_interval_ms: 10,
             ..ServerConfig::default()
         };
         let parts = Parts {
             clock: Clock::system(),
-            bus: Arc::new(InMemoryBus::new()),
+            bus: Arc::new(bus),
             dead_letters: None,
             mesh: mesh(mesh::Config {
                 server,
@@ -247,7 +251,40 @@ mod tests {
             },
             ..Config::default()
         };
-        let service = Opened::<Idle>::open(config, parts).await.unwrap();
+        Opened::open(config, parts).await.unwrap()
+    }
+
+    /// A bus with a defect.
+    struct Defective;
+
+    #[async_trait]
+    impl Bus for Defective {
+        async fn publish(&self, _: &[Event]) -> Vec<Result<(), PublishError>> {
+            panic!("on purpose")
+        }
+
+        async fn subscribe(&self, _: Subscription) -> Result<Box<dyn Deliveries>, BusError> {
+            panic!("on purpose")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_cannot_consume_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let service = opened(&folder, Defective).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let shutdown = CancellationToken::new();
+        let error = service.run(listener, shutdown).await.unwrap_err();
+        assert_eq!(
+            format!("{error:#}"),
+            "idle: the consumer ended although nobody asked it to"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_service_whose_database_does_not_answer_is_not_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let service = opened(&folder, InMemoryBus::new()).await;
         let database = service.database();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());

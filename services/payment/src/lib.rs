@@ -68,7 +68,7 @@ use crate::worker::Worker;
 use anyhow::{Context as _, ensure};
 use mesh::Mesh;
 use mesh_events::{Bus, FaultPoints, Metrics, Outbox, Relay};
-use mesh_runtime::{Clock, shutdown};
+use mesh_runtime::{Background, Clock, shutdown};
 use proto::commerce::payment::v1::payment_service_server::PaymentServiceServer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,38 +212,35 @@ impl Service {
         let server = server
             .ready_when(move || answers(store.clone()))
             .add(PaymentServiceServer::new(api));
-        let background = TaskTracker::new();
-        let worker = self.worker();
-        let until_drain = draining.clone();
-        background.spawn(async move { worker.run(until_drain).await });
-        let (reconciler, until_drain) = (self.reconciler(), draining.clone());
-        background.spawn(async move { reconciler.run(until_drain).await });
-        let sealer = self.sealer();
-        let relay = self.relay();
-        let relay_stop = CancellationToken::new();
-        let relay_until = relay_stop.clone();
-        let relaying = TaskTracker::new();
-        relaying.spawn(async move { relay.run(relay_until).await });
-        let seal_until = relay_stop.clone();
-        relaying.spawn(async move { sealer.run(seal_until).await });
+        let working = Background::new(draining, &shutdown);
+        let (worker, reconciler) = (self.worker(), self.reconciler());
+        working.spawn("the worker", |stop| async move { worker.run(stop).await });
+        working.spawn("the reconciler", |stop| async move {
+            reconciler.run(stop).await;
+        });
+        let telling = Background::new(CancellationToken::new(), &shutdown);
+        let (relay, sealer) = (self.relay(), self.sealer());
+        telling.spawn("the relay", |stop| async move { relay.run(stop).await });
+        telling.spawn("the sealer", |stop| async move { sealer.run(stop).await });
 
         let served = server.serve(listener, shutdown.clone()).await;
         shutdown.cancel(); // Where serving failed, the rest stops as well.
-        draining.cancel();
-        for tasks in [&background, &self.tasks] {
-            if let Err(error) = shutdown::drain(tasks, DRAIN).await {
+        let worked = working.stop(DRAIN).await;
+        for drained in [worked, shutdown::drain(&self.tasks, DRAIN).await] {
+            if let Err(error) = drained {
                 tracing::warn!(%error, "payments under way are gone on with at the next start");
             }
         }
-        relay_stop.cancel();
-        if let Err(error) = shutdown::drain(&relaying, DRAIN).await {
+        if let Err(error) = telling.stop(DRAIN).await {
             tracing::warn!(%error, "events wait for the next start");
         }
         self.database
             .close()
             .await
             .context("closing the database of payments")?;
-        Ok(served?)
+        served?;
+        working.outcome()?;
+        Ok(telling.outcome()?)
     }
 
     /// Who gives records their places, over this service's database; [`Service::run`] runs one of its own.

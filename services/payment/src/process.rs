@@ -10,12 +10,11 @@ use crate::{Config, DRAIN, Parts, Service, answers, store};
 use anyhow::{Context as _, ensure};
 use chassis::{Check, Common};
 use mesh_events::Subscription;
-use mesh_runtime::{Clock, shutdown};
+use mesh_runtime::{Background, Clock};
 use prometheus::Registry;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// The service with the providers that its configuration names.
 pub struct Program {
@@ -78,23 +77,25 @@ impl chassis::Program for Program {
     }
 
     async fn run(self, listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let background = TaskTracker::new();
+        let background = Background::new(shutdown.clone(), &shutdown);
         if let Some(sending) = self.simulator.clone() {
             let commands = self.service.commands().clone();
             let webhooks = DirectWebhooks::new(commands, simulator::NAME);
-            let until_stop = shutdown.clone();
-            background.spawn(async move { sending.run(Some(&webhooks), until_stop).await });
+            background.spawn("the simulator", |stop| async move {
+                sending.run(Some(&webhooks), stop).await;
+            });
         }
         let served = self.service.run(listener, shutdown.clone()).await;
-        shutdown.cancel(); // Where serving ended by itself, the rest ends too.
-        if let Err(error) = shutdown::drain(&background, DRAIN).await {
+        // Where serving ended by itself, the rest ends too.
+        if let Err(error) = background.stop(DRAIN).await {
             tracing::warn!(%error, "stopped without waiting longer");
         }
         if let Some(simulator) = self.simulator {
             let closed = simulator.close().await;
             closed.context("closing the simulator's journal")?;
         }
-        served
+        served?;
+        Ok(background.outcome()?)
     }
 }
 

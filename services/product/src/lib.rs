@@ -26,12 +26,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use mesh_events::{Consumer, DeadLetters, Now, Outbox, Relay};
+use mesh_runtime::Background;
 use mesh_store::{
     postgres::{dead_letters::PostgresDeadLetters, outbox::PostgresOutbox},
     sqlite::{dead_letters::SqliteDeadLetters, outbox::SqliteOutbox},
 };
 use proto::commerce::product::v1::product_service_server::ProductServiceServer;
-use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 pub use chassis::Parts;
@@ -127,16 +128,14 @@ impl Service {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        let background = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(mesh::carry(self.relay().run(background.clone())));
-        tasks.spawn(mesh::carry(self.consumer().run(background.clone())));
-        tasks.spawn(mesh::carry(sweeper::run(
-            self.store(),
-            self.config.sweep.clone(),
-            self.parts.clock.clone(),
-            background.clone(),
-        )));
+        let background = Background::new(CancellationToken::new(), &shutdown);
+        let (relay, consumer, store) = (self.relay(), self.consumer(), self.store());
+        background.spawn("the relay", |stop| relay.run(stop));
+        background.spawn("the consumer", |stop| consumer.run(stop));
+        let (sweep, clock) = (self.config.sweep.clone(), self.parts.clock.clone());
+        background.spawn("the sweeper", |stop| {
+            sweeper::run(store, sweep, clock, stop)
+        });
         let server = self.parts.mesh.server();
         let api = grpc::Api::new(
             self.store(),
@@ -151,12 +150,14 @@ impl Service {
         };
         let server = server.ready_when(ready).add(ProductServiceServer::new(api));
         let served = server.serve(listener, shutdown).await;
-        background.cancel(); // Only now: the last calls may have left events behind.
-        while let Some(ended) = tasks.join_next().await {
-            ended.context("a background task of the product service panicked")?;
+        // Only now: the last calls may have left events behind.
+        let bound = chassis::stop_bound(&self.config.relay, &self.config.consumer);
+        if let Err(error) = background.stop(bound).await {
+            tracing::warn!(%error, "events wait for the next start");
         }
         self.close().await.context("closing the product database")?;
-        served.context("serving the product service")
+        served.context("serving the product service")?;
+        background.outcome().context("the product service")
     }
 
     async fn close(&self) -> Result<(), sqlx::Error> {

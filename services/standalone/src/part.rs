@@ -13,7 +13,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// Runs a part. `ended` is cancelled when it ends without having been told to.
+    /// Runs a part. `ended` is cancelled when it ends without having been told to, or with an error.
     pub(crate) fn start<F>(
         name: &'static str,
         ended: &CancellationToken,
@@ -28,7 +28,7 @@ impl Part {
         let task = mesh::spawn(async move {
             let noticed = ended.drop_guard(); // However it ends, a panic included.
             let outcome = running.await;
-            if told.is_cancelled() {
+            if told.is_cancelled() && outcome.is_ok() {
                 noticed.disarm();
             }
             outcome
@@ -80,6 +80,18 @@ mod tests {
         });
         part.stop().await.unwrap();
         assert!(!ended.is_cancelled());
+    }
+
+    /// As a service does one of whose background tasks is gone.
+    #[tokio::test]
+    async fn a_part_that_tells_itself_is_noticed() {
+        let ended = CancellationToken::new();
+        let part = Part::start("part", &ended, |shutdown| async move {
+            shutdown.cancel();
+            anyhow::bail!("a task is gone")
+        });
+        ended.cancelled().await;
+        assert!(part.stop().await.is_err());
     }
 
     #[tokio::test]

@@ -68,7 +68,8 @@ pub fn build_all(binaries: &[&str], release: bool) -> Result<Vec<PathBuf>> {
 }
 
 /// Builds optimised binaries of these packages alone: the whole workspace, optimised, takes long, and nobody looks
-/// at the rest of it. Answers where they lie.
+/// at the rest of it. Answers where they lie. They name no place of the machine that built them, so that another one
+/// builds the same bytes.
 pub fn build_released(packages: &[&str], binaries: &[&str]) -> Result<Vec<PathBuf>> {
     let mut build = process::cargo();
     build.args([
@@ -77,9 +78,29 @@ pub fn build_released(packages: &[&str], binaries: &[&str]) -> Result<Vec<PathBu
         "--locked", // What is released was reviewed.
         "--message-format=json-render-diagnostics",
     ]);
+    let flags: Vec<_> = builders_places()?
+        .iter()
+        .map(|(place, name)| format!("--remap-path-prefix={}={name}", place.display()))
+        .collect();
+    build
+        .arg("--config")
+        .arg(format!("build.rustflags = {flags:?}"));
     build.args(packages.iter().flat_map(|package| ["--package", package]));
     build.args(binaries.iter().flat_map(|binary| ["--bin", binary]));
     places(&mut build, binaries)
+}
+
+/// The folders of this machine whose files a compiler names in programs, for panics and backtraces, and what released
+/// programs call them. Where one lies in another, the inner one comes later: rustc takes the last that fits.
+pub fn builders_places() -> Result<Vec<(PathBuf, &'static str)>> {
+    let home = env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or(home);
+    let cargo_home = cargo_home.context("neither CARGO_HOME nor HOME is set")?;
+    Ok(vec![
+        (root(), "/source"),
+        (target()?, "/target"),
+        (cargo_home, "/cargo"),
+    ])
 }
 
 /// Builds, and finds the binaries among what cargo says.

@@ -10,8 +10,8 @@
 //!    the image goes: through `skopeo copy`, mirrors, `ctr images import` and `kind load`, most of which leave referrers
 //!    behind, and scanners find it in the file system. The same file lies beside the archive.
 //!
-//! The same program makes the same bytes: entries are sorted, and the only time is that of the commit, or
-//! `SOURCE_DATE_EPOCH`. Deliberately missing: shell, package manager, anything that a program would have to be told apart
+//! The same commit makes the same bytes on every machine with the same compiler and libraries: programs name no folder of
+//! the machine that built them, entries are sorted, and the only time is that of the commit, or `SOURCE_DATE_EPOCH`. Deliberately missing: shell, package manager, anything that a program would have to be told apart
 //! for. Pushing is skopeo's work.
 
 mod archive;
@@ -178,6 +178,11 @@ fn make(make: &Make) -> Result<()> {
             .collect()
     };
     let binaries = build(&wanted, !make.debug)?;
+    let unnamed: Vec<_> = if make.debug {
+        Vec::new()
+    } else {
+        checkout::builders_places()?
+    };
     let out = folder(make.out.as_deref())?;
     fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
     let dependencies = sbom::Dependencies::read()?;
@@ -185,7 +190,14 @@ fn make(make: &Make) -> Result<()> {
     let mut too_large = Vec::new();
     for (program, binary) in wanted.iter().zip(&binaries) {
         let provenance = Provenance::of(program, make)?;
-        let made = image(&provenance, binary, &dependencies, program.package, &out)?;
+        let made = image(
+            &provenance,
+            binary,
+            &unnamed,
+            &dependencies,
+            program.package,
+            &out,
+        )?;
         println!(
             "{:<10} {:>6.1} MB  {:<71}  {}",
             program.name,
@@ -226,16 +238,25 @@ struct Made {
     digest: String,
 }
 
-/// Makes one archive, and beside it the bill of materials.
+/// Makes one archive, and beside it the bill of materials. A program that names one of the `unnamed` places is refused.
 fn image(
     provenance: &Provenance,
     binary: &Path,
+    unnamed: &[(PathBuf, &str)],
     dependencies: &sbom::Dependencies,
     package: &str,
     out: &Path,
 ) -> Result<Made> {
     let name = &provenance.title;
     let stripped = strip(binary)?;
+    for (place, _) in unnamed {
+        let place = place.as_os_str().as_encoded_bytes();
+        ensure!(
+            !stripped.windows(place.len()).any(|part| part == place),
+            "{name} names {}: another machine would build other bytes",
+            String::from_utf8_lossy(place)
+        );
+    }
     let libraries = libraries::needed_by(binary)?;
     let bill = sbom::bill(provenance, dependencies, package, &libraries)?;
     let layers = [

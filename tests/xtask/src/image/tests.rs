@@ -23,7 +23,31 @@ pub(super) fn provenance() -> Provenance {
 fn make(out: &Path) -> Made {
     let dependencies = sbom::Dependencies::read().unwrap();
     let fixture = Path::new("/bin/true");
-    image(&provenance(), fixture, &dependencies, "xtask", out).unwrap()
+    image(&provenance(), fixture, &[], &dependencies, "xtask", out).unwrap()
+}
+
+#[test]
+fn a_program_that_names_a_folder_of_its_builder_is_refused() {
+    let (out, dependencies) = (
+        tempfile::tempdir().unwrap(),
+        sbom::Dependencies::read().unwrap(),
+    );
+    // Every program names its loader.
+    let loader = [(PathBuf::from("/lib64/ld-linux"), "/loader")];
+    let fixture = Path::new("/bin/true");
+    let refused = image(
+        &provenance(),
+        fixture,
+        &loader,
+        &dependencies,
+        "xtask",
+        out.path(),
+    );
+    let error = refused.err().unwrap().to_string();
+    assert_eq!(
+        error,
+        "true names /lib64/ld-linux: another machine would build other bytes"
+    );
 }
 
 #[test]
