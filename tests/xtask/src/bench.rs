@@ -26,7 +26,8 @@ pub fn run(options: &Options) -> Result<()> {
         Some(what) if what == "store" => &["product", "payment"],
         _ => &[],
     };
-    let binaries = checkout::build_all(&[&["bench"], services].concat(), true)?;
+    let names = [&["bench"], services].concat(); // Of packages and of their binaries.
+    let binaries = checkout::build_released(&names, &names)?;
     let mut bench = command(&binaries[0]);
     bench.args(&options.arguments);
     for (service, binary) in services.iter().zip(&binaries[1..]) {

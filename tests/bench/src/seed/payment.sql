@@ -68,3 +68,4 @@ INSERT INTO mesh_idempotency (principal, method, request_id, fingerprint, refere
 
 SELECT definition FROM indexes \gexec
 VACUUM ANALYZE;
+CHECKPOINT; -- What is measured next does not pay for what was seeded.
