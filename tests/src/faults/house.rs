@@ -399,7 +399,7 @@ const LATE_EFFECT_MS: u32 = 6_000;
 /// How many of the last lines of a log may be the one that says where a process has died.
 const LAST_LINES: usize = 8;
 /// What the simulator signs its webhooks with.
-const SECRET: &str = "a secret of this house";
+pub(super) const SECRET: &str = "a secret of this house";
 
 async fn proxies(servers: &Servers, places: &Places, network: Network, seed: u64) -> Proxies {
     let quiet = Manners::default();

@@ -7,6 +7,7 @@
 pub mod fallback;
 pub mod house;
 pub mod outages;
+mod person;
 pub mod provider;
 pub mod proxy;
 pub mod trouble;

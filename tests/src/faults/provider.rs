@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use xtask::servers::Servers;
 
 use super::house::{House, Misfortune, Network};
+use super::person::Person;
 use super::trouble::{self, Happened, Kills};
 use super::{Places, Plan, QUIET_WITHIN, Report};
 use crate::customers::{ALL_CARDS, Customers, STOPPED};
@@ -82,7 +83,9 @@ pub async fn adversary(plan: &Plan, payments: u64, folder: &Path) -> anyhow::Res
     }
     customers.finish().await;
     let places = Places::of(&servers, folder);
-    let quiet_after = places.quiet(&servers).await?;
+    let person = Person::at(&house, &folder.join("simulator.db"))?;
+    let (quiet_after, by_hand) = person.beside(Box::pin(places.quiet(&servers))).await?;
+    let quiet_after = quiet_after?;
     let asked = customers.ask_again().await;
 
     let mut violations = happened.surprises();
@@ -92,6 +95,10 @@ pub async fn adversary(plan: &Plan, payments: u64, folder: &Path) -> anyhow::Res
     }
     let mut counts = happened.counts();
     counts.extend(places.misfortunes().await?);
+    counts.insert(
+        "refused reversal given back by a person".to_owned(),
+        by_hand,
+    );
     drop(house);
     hand.release();
     Ok(Report {

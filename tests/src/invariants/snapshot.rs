@@ -94,6 +94,11 @@ async fn copy(
             .execute(&mut *sqlite)
             .await?;
     }
+    if columns.iter().any(|(name, _)| name == "id") {
+        // Each acknowledged answer is looked up by it.
+        let index = format!("CREATE INDEX \"{table}_by_id\" ON \"{table}\" (id)");
+        sqlx::query(AssertSqlSafe(index)).execute(sqlite).await?;
+    }
     Ok(())
 }
 

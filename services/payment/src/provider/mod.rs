@@ -147,8 +147,8 @@ pub enum ChargeOutcome {
     Declined(Decline),
     /// Accepted, but not decided; a webhook tells, and so does looking up.
     Pending,
-    /// Given up since, or lapsed; nothing is held and nothing was captured. Final, and only ever
-    /// looked up.
+    /// Given up since, or lapsed, or all that was captured was given back, by whomever: nothing is held and nothing is
+    /// kept. Only ever looked up, and final unless a refund fails later.
     Voided,
 }
 

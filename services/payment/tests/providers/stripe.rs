@@ -87,7 +87,18 @@ async fn each_state_of_an_intent_has_its_outcome() {
         (r#""canceled", "amount_received": 0"#, ChargeOutcome::Voided),
         (
             r#""canceled", "amount_received": 595"#,
+            ChargeOutcome::Captured {
+                provider_ref: provider_ref.clone(),
+            },
+        ),
+        (
+            r#""succeeded", "latest_charge": {"id": "ch_1", "amount_refunded": 594, "refunded": false}"#,
             ChargeOutcome::Captured { provider_ref },
+        ),
+        // On the dashboard, perhaps.
+        (
+            r#""succeeded", "latest_charge": {"id": "ch_1", "amount_refunded": 595, "refunded": true}"#,
+            ChargeOutcome::Voided,
         ),
         (
             r#""requires_action", "next_action": {"type": "redirect_to_url", "redirect_to_url": {"url": "https://hooks.stripe.com/3d_secure"}}"#,

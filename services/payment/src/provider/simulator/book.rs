@@ -286,7 +286,8 @@ impl Book<'_> {
                 "more than is captured and not refunded",
             ));
         }
-        if script(&charge.entry.payment_method) == Some(Script::DeclineRefund) {
+        let by_hand = request.reference.starts_with(token::BY_HAND);
+        if script(&charge.entry.payment_method) == Some(Script::DeclineRefund) && !by_hand {
             entry.outcome = Outcome::Declined;
             entry.code = Some(token::REFUND_DECLINED.to_owned());
         } else {
@@ -305,7 +306,13 @@ impl Book<'_> {
         if !self.terms.shows(begun, self.now_us) {
             return None;
         }
-        self.charge(reference).map(|charge| self.outcome(&charge))
+        self.charge(reference).map(|charge| {
+            if charge.is_given_back() {
+                ChargeOutcome::Voided
+            } else {
+                self.outcome(&charge)
+            }
+        })
     }
 
     /// Whether the reference of an entry is still known as an idempotency key.
@@ -445,6 +452,12 @@ impl<'a> Charge<'a> {
             refunded_minor: 0,
             closed: false,
         }
+    }
+
+    /// All that it took and can take is back.
+    fn is_given_back(&self) -> bool {
+        let over = self.closed || self.left_minor() == 0;
+        over && self.captured_minor > 0 && self.refunded_minor >= self.captured_minor
     }
 
     fn left_minor(&self) -> i64 {

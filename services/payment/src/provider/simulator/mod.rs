@@ -20,7 +20,7 @@
 //! | `pm_card_late` | the first request is held up on its way in: unknown, not found, then found |
 //! | `pm_card_slow` | success, after `slow_ms` |
 //! | `pm_card_capture_declined` | authorised, but captures are declined |
-//! | `pm_card_refund_declined` | charged, but refunds are declined |
+//! | `pm_card_refund_declined` | charged, but refunds are declined, unless their reference begins with [`BY_HAND`] |
 //! | `pm_card_refund_fails_later` | refunds succeed, and the bank returns them after `bank_delay_ms` |
 //! | `pm_card_dispute_won` | after `bank_delay_ms` the bank takes the money back; evidence wins it, silence loses it |
 //! | `pm_card_dispute_lost` | the same, and lost whatever is handed in |
@@ -59,6 +59,7 @@ pub use config::SimulatorConfig;
 pub use fault::{Faults, WebhookFaults};
 pub use remote::{Post, RemoteConfig, RemoteSimulator};
 pub use settlement::{FeeRule, SettlementConfig};
+pub use token::BY_HAND;
 pub use webhook::{BODY_BYTES_MAX, SIGNATURE_AGE_MAX_US, SIGNATURE_HEADER, Webhook, WebhookSender};
 
 use super::{

@@ -118,6 +118,10 @@ pub(super) const TOKENS: [(&str, Script); 23] = [
     ("pm_card_inquiry_escalates", Script::InquiryEscalates),
 ];
 
+/// What the references of refunds begin with that a person makes on the provider's own pages. They are never declined:
+/// there are other ways to give money back than to the card that it came from.
+pub const BY_HAND: &str = "by-hand-";
+
 pub(super) const CARD_DECLINED: &str = "CARD_DECLINED";
 pub(super) const INSUFFICIENT_FUNDS: &str = "INSUFFICIENT_FUNDS";
 pub(super) const AUTHENTICATION_FAILED: &str = "AUTHENTICATION_FAILED";

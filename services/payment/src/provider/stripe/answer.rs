@@ -97,6 +97,9 @@ pub(super) fn charge(intent: &PaymentIntent, ttl_us: i64) -> ChargeOutcome {
                 expires_at_us: intent.capture_before().map_or(by_age, seconds_us),
             }
         }
+        IntentStatus::Succeeded | IntentStatus::Canceled if intent.is_given_back() => {
+            ChargeOutcome::Voided
+        }
         IntentStatus::Succeeded => ChargeOutcome::Captured { provider_ref },
         IntentStatus::Canceled if intent.amount_received > 0 => {
             ChargeOutcome::Captured { provider_ref }

@@ -62,6 +62,9 @@ pub(super) enum LatestCharge {
 
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Charge {
+    /// Whether all of it was, by whomever.
+    #[serde(default)]
+    pub(super) refunded: bool,
     pub(super) payment_method_details: Option<MethodDetails>,
 }
 
@@ -79,15 +82,18 @@ pub(super) struct Card {
 impl PaymentIntent {
     /// Until when what is authorised holds, in seconds since 1970, where Stripe says it.
     pub(super) fn capture_before(&self) -> Option<i64> {
+        let method = self.charge()?.payment_method_details.as_ref()?;
+        method.card.as_ref()?.capture_before
+    }
+
+    /// Whether all that was taken was given back.
+    pub(super) fn is_given_back(&self) -> bool {
+        self.charge().is_some_and(|charge| charge.refunded)
+    }
+
+    fn charge(&self) -> Option<&Charge> {
         match self.latest_charge.as_ref()? {
-            LatestCharge::Expanded(charge) => {
-                charge
-                    .payment_method_details
-                    .as_ref()?
-                    .card
-                    .as_ref()?
-                    .capture_before
-            }
+            LatestCharge::Expanded(charge) => Some(charge),
             LatestCharge::Id(_) => None,
         }
     }

@@ -5,7 +5,7 @@ use crate::suite::world::{Buy, Process, SECOND_US, VISA, World};
 use mesh_store::Durability;
 use payment::attempt::AttemptState;
 use payment::payment::{CancelReason, Payment};
-use payment::provider::simulator::{Faults, SimulatorConfig, WebhookFaults};
+use payment::provider::simulator::{BY_HAND, Faults, SimulatorConfig, WebhookFaults};
 use payment::provider::{ChargeOutcome, Provider as _, Refund};
 use payment::state::State;
 use payment::webhook::DirectWebhooks;
@@ -278,24 +278,13 @@ async fn a_reversal_that_does_not_arrive_is_sent_again() {
 async fn a_reversal_that_is_refused_waits_for_a_person_without_hurry() {
     let world = World::one_step().await;
     let process = world.process();
-    let buy = Buy::by("pm_card_webhook_late");
+    world.simulator.set_faults(AFTER);
+    let buy = Buy::by("pm_card_refund_declined");
     let payment = process.create(&world, buy).await.unwrap();
     process.cancel(&world, &payment.id).await.unwrap();
-    let reference = process.payment(&payment.id).await.attempts[0]
-        .id
-        .to_string();
-    world.clock.advance(3 * SECOND_US);
-    // Somebody gives the money back on the provider's pages, before payment knows that it was taken.
-    let taken = world.simulator.look_up_charge(&reference).await.unwrap();
-    assert!(matches!(taken, Some(ChargeOutcome::Captured { .. })));
-    let amount = payment.amount.as_ref().unwrap().amount_minor;
-    let by_hand = Refund {
-        reference: "by-hand".to_owned(),
-        charge_reference: reference.clone(),
-        amount: kernel::Money::new(kernel::Currency::parse("USD").unwrap(), amount).unwrap(),
-    };
-    world.simulator.refund(&by_hand).await.unwrap();
+    world.simulator.set_faults(Faults::NONE);
     world.pass(&process, 120).await;
+
     let waits = process.payment(&payment.id).await;
     assert_eq!(waits.attempts[0].state, AttemptState::Reversing);
     let tries = waits.attempts[0].reversal.progress.tries;
@@ -303,5 +292,24 @@ async fn a_reversal_that_is_refused_waits_for_a_person_without_hurry() {
     let due_at_us = waits.attempts[0].reversal.progress.due_at_us;
     assert!(due_at_us > world.clock.now_us() + 10 * SECOND_US);
     let listed = waits.unresolved(world.clock.now_us());
+    let reference = waits.attempts[0].id.to_string();
     assert_eq!(listed[0].reference, reference);
+
+    // Somebody gives the money back on the provider's pages, and says so.
+    let amount = payment.amount.as_ref().unwrap().amount_minor;
+    let by_hand = Refund {
+        reference: format!("{BY_HAND}1"),
+        charge_reference: reference,
+        amount: kernel::Money::new(kernel::Currency::parse("USD").unwrap(), amount).unwrap(),
+    };
+    world.simulator.refund(&by_hand).await.unwrap();
+    process.look_up(&world, &payment.id).await;
+    world.settle(&process).await;
+    let known = process.payment(&payment.id).await;
+    assert_eq!(
+        (known.state, known.attempts[0].state),
+        (State::Canceled, AttemptState::Reversed)
+    );
+    assert_eq!(known.unresolved(world.clock.now_us()), []);
+    world.check().await;
 }
