@@ -1,6 +1,7 @@
 //! The person that payment waits for where the provider refuses to give money back: gives it back on the provider's own
 //! pages, and has payment look.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use anyhow::Context as _;
 use kernel::{Currency, Money};
 use mesh_runtime::config::Secret;
 use payment::provider::simulator::{BY_HAND, RemoteConfig, RemoteSimulator, SimulatorConfig};
-use payment::provider::{Provider as _, Refund};
+use payment::provider::{Provider as _, ProviderError, Refund};
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
@@ -20,8 +21,18 @@ use crate::rest::Rest;
 /// How often it looks whether there is something to do.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What the provider refused to give back: charge, order, currency and amount.
-type Refused = (String, String, String, i64);
+/// A reversal that the provider refused.
+#[derive(sqlx::FromRow)]
+struct Refused {
+    charge_reference: String,
+    order_ref: String,
+    currency_code: String,
+    amount_minor: i64,
+    /// How often giving it back was refused.
+    refusals: i64,
+    /// Whether the money is back by now.
+    is_back: bool,
+}
 
 pub(super) struct Person {
     pages: RemoteSimulator,
@@ -47,20 +58,23 @@ impl Person {
         })
     }
 
-    /// Does what there is to do until something else is over; its outcome, and how many payments it was done for.
+    /// Does what there is to do until something else is over; its outcome, and how many charges were given back.
     pub(super) async fn beside<T>(
         &self,
         other: impl Future<Output = T>,
-    ) -> anyhow::Result<(T, u32)> {
-        let (mut other, mut done) = (pin!(other), 0);
+    ) -> anyhow::Result<(T, usize)> {
+        let (mut other, mut told) = (pin!(other), BTreeSet::new());
         loop {
             tokio::select! {
-                outcome = &mut other => return Ok((outcome, done)),
+                outcome = &mut other => return Ok((outcome, told.len())),
                 () = tokio::time::sleep(EVERY) => {}
             }
             for refused in self.refused().await? {
-                self.give_back(&refused).await?;
-                done += 1;
+                if !refused.is_back {
+                    self.give_back(&refused).await?;
+                } else if told.insert(refused.charge_reference.clone()) {
+                    self.tell(&refused).await?;
+                }
             }
         }
     }
@@ -72,29 +86,38 @@ impl Person {
             .connect()
             .await?;
         let refused = sqlx::query_as(
-            "SELECT charge_reference, order_ref, currency_code, amount_minor FROM journal refused
-             WHERE operation = 'refund' AND outcome = 'declined' AND reference = charge_reference || '-reversal'
-             AND NOT EXISTS (SELECT 1 FROM journal back WHERE back.charge_reference = refused.charge_reference
-                             AND back.outcome = 'refunded')",
+            "WITH refund AS (SELECT charge_reference, sum(outcome = 'declined') AS refusals,
+                                    max(outcome = 'refunded') AS is_back
+                             FROM journal WHERE operation = 'refund' GROUP BY charge_reference)
+             SELECT charge_reference, order_ref, currency_code, amount_minor, refusals, is_back
+             FROM journal JOIN refund USING (charge_reference)
+             WHERE operation = 'refund' AND outcome = 'declined' AND reference = charge_reference || '-reversal'",
         );
         let refused = refused.fetch_all(&mut journal).await;
         journal.close().await?;
         refused
     }
 
+    /// The provider goes wrong here too: what became of it is seen in its journal. A refusal is final for its reference.
     async fn give_back(&self, refused: &Refused) -> anyhow::Result<()> {
-        let (charge, order, currency, amount_minor) = refused;
+        let (charge, currency) = (&refused.charge_reference, &refused.currency_code);
         let refund = Refund {
-            reference: format!("{BY_HAND}{charge}"),
+            reference: format!("{BY_HAND}{charge}-{}", refused.refusals),
             charge_reference: charge.clone(),
-            amount: Money::new(Currency::parse(currency)?, *amount_minor)?,
+            amount: Money::new(Currency::parse(currency)?, refused.amount_minor)?,
         };
-        self.pages.refund(&refund).await?;
-        let of_order = format!("/v1/payments?filter=order_ref%3D%22{order}%22");
+        match self.pages.refund(&refund).await {
+            Ok(_) | Err(ProviderError::Unknown(_) | ProviderError::Unavailable(_)) => Ok(()),
+            Err(error @ ProviderError::Refused { .. }) => Err(error.into()),
+        }
+    }
+
+    /// Has payment look at what it has of the order.
+    async fn tell(&self, refused: &Refused) -> anyhow::Result<()> {
+        let of_order = format!("order_ref%3D%22{}%22", refused.order_ref);
+        let of_order = format!("/v1/payments?filter={of_order}");
         let listed = self.rest.get(&of_order).await.ok();
-        let payments = listed["payments"]
-            .as_array()
-            .context("no list of payments")?;
+        let payments = listed["payments"].as_array().context("no list")?;
         for payment in payments {
             let id = payment["id"].as_str().context("a payment without an id")?;
             let path = format!("/v1/payments/{id}:lookUp");

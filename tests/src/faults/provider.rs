@@ -97,7 +97,7 @@ pub async fn adversary(plan: &Plan, payments: u64, folder: &Path) -> anyhow::Res
     counts.extend(places.misfortunes().await?);
     counts.insert(
         "refused reversal given back by a person".to_owned(),
-        by_hand,
+        u32::try_from(by_hand)?,
     );
     drop(house);
     hand.release();
