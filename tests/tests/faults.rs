@@ -7,6 +7,7 @@ use std::time::Duration;
 use tests::faults::fallback::fallback;
 use tests::faults::house::Programs;
 use tests::faults::provider::adversary;
+use tests::faults::refusal::refusal;
 use tests::faults::{Plan, mixed, outages};
 
 const SEED: u32 = 2026;
@@ -52,6 +53,14 @@ async fn a_provider_that_goes_wrong_in_every_way_charges_nobody_twice() {
     ] {
         assert!(report.happened.contains_key(fault), "{fault}: {report}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_the_provider_refuses_to_give_back_waits_for_a_person() {
+    let folder = tempfile::tempdir().unwrap();
+    let outage = refusal(&plan(0), folder.path()).await.unwrap();
+    print!("{outage}");
+    assert!(outage.violations.is_empty(), "{outage}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

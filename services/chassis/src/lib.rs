@@ -20,4 +20,4 @@ pub use config::{Config, Process, SweepConfig};
 pub use database::Database;
 pub use error::{BoxError, Error};
 pub use process::{Addresses, Args, Check, Chore, Common, FaultArgs, Program, Task, run};
-pub use service::{Opened, Parts, Service, stop_bound};
+pub use service::{Opened, Parts, Service, serve};

@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context as _;
 use mesh::{Mesh, Server};
 use mesh_events::{
-    Bus, Consumer, ConsumerConfig, DeadLetters, FaultPoints, Handler, Now, Outbox, Relay,
-    RelayConfig, Subscription,
+    Bus, Consumer, DeadLetters, FaultPoints, Handler, Now, Outbox, Relay, Subscription,
 };
 use mesh_runtime::{Background, Clock};
 use sqlx::migrate::Migrator;
@@ -14,6 +13,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, Database};
+
+/// How long relay and consumer may take beyond their own bounds, for what the database still does.
+const STATEMENT: Duration = Duration::from_secs(5);
 
 /// What a service says of itself.
 pub trait Service: Send + Sync + Sized + 'static {
@@ -48,10 +50,31 @@ fn kinds<S: Service>() -> Vec<String> {
     S::KINDS.iter().map(|kind| (*kind).to_owned()).collect()
 }
 
-/// How long relay, consumer and sweeper may take to stop: as long as the first two are allowed to, and a little for
-/// what the database still does.
-pub fn stop_bound(relay: &RelayConfig, consumer: &ConsumerConfig) -> Duration {
-    Duration::from_millis(relay.drain_ms.max(consumer.drain_ms)) + Duration::from_secs(5)
+/// Serves until `shutdown`, with a relay, a consumer and a sweeper beside, without each of which it ends. They stop after
+/// the last call, which may have left events behind.
+pub async fn serve<F>(
+    server: Server,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    relay: Relay,
+    consumer: Consumer,
+    sweeper: impl FnOnce(CancellationToken) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let drain_ms = relay.config.drain_ms.max(consumer.config.drain_ms);
+    let background = Background::new(CancellationToken::new(), &shutdown);
+    background.spawn("the relay", |stop| relay.run(stop));
+    background.spawn("the consumer", |stop| consumer.run(stop));
+    background.spawn("the sweeper", sweeper);
+    let served = server.serve(listener, shutdown).await;
+    let stopped = background.stop(Duration::from_millis(drain_ms) + STATEMENT);
+    if let Err(error) = stopped.await {
+        tracing::warn!(%error, "events wait for the next start");
+    }
+    served?;
+    Ok(background.outcome()?)
 }
 
 /// What a service is given by whoever runs it.
@@ -109,14 +132,6 @@ impl<S: Service> Opened<S> {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        let background = Background::new(CancellationToken::new(), &shutdown);
-        let (relay, consumer, database) = (self.relay(), self.consumer(), self.database());
-        background.spawn("the relay", |stop| relay.run(stop));
-        background.spawn("the consumer", |stop| consumer.run(stop));
-        let (sweep, clock) = (self.config.sweep.clone(), self.parts.clock.clone());
-        background.spawn("the sweeper", |stop| {
-            database.keep_swept(sweep, clock, stop)
-        });
         let asked = self.database();
         let ready = move || {
             let asked = asked.clone();
@@ -124,18 +139,16 @@ impl<S: Service> Opened<S> {
         };
         let server = self.parts.mesh.server().ready_when(ready);
         let server = self.service.serve(server);
-        let served = server.serve(listener, shutdown).await;
-        // Only now: the last calls may have left events behind.
-        let bound = stop_bound(&self.config.relay, &self.config.consumer);
-        if let Err(error) = background.stop(bound).await {
-            tracing::warn!(%error, "events wait for the next start");
-        }
+        let (sweep, clock) = (self.config.sweep.clone(), self.parts.clock.clone());
+        let swept = self.database();
+        let sweeper = |stop| swept.keep_swept(sweep, clock, stop);
+        let (relay, consumer) = (self.relay(), self.consumer());
+        let served = serve(server, listener, shutdown, relay, consumer, sweeper).await;
         self.database
             .close()
             .await
             .context("closing the database")?;
-        served.with_context(|| format!("serving {}", S::NAME))?;
-        background.outcome().context(S::NAME)
+        served.with_context(|| format!("serving {}", S::NAME))
     }
 
     fn relay(&self) -> Relay {
@@ -277,7 +290,7 @@ mod tests {
         let error = service.run(listener, shutdown).await.unwrap_err();
         assert_eq!(
             format!("{error:#}"),
-            "idle: the consumer ended although nobody asked it to"
+            "serving idle: the consumer ended although nobody asked it to"
         );
     }
 

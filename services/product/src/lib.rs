@@ -26,7 +26,6 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use mesh_events::{Consumer, DeadLetters, Now, Outbox, Relay};
-use mesh_runtime::Background;
 use mesh_store::{
     postgres::{dead_letters::PostgresDeadLetters, outbox::PostgresOutbox},
     sqlite::{dead_letters::SqliteDeadLetters, outbox::SqliteOutbox},
@@ -128,14 +127,6 @@ impl Service {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        let background = Background::new(CancellationToken::new(), &shutdown);
-        let (relay, consumer, store) = (self.relay(), self.consumer(), self.store());
-        background.spawn("the relay", |stop| relay.run(stop));
-        background.spawn("the consumer", |stop| consumer.run(stop));
-        let (sweep, clock) = (self.config.sweep.clone(), self.parts.clock.clone());
-        background.spawn("the sweeper", |stop| {
-            sweeper::run(store, sweep, clock, stop)
-        });
         let server = self.parts.mesh.server();
         let api = grpc::Api::new(
             self.store(),
@@ -149,15 +140,13 @@ impl Service {
             async move { asked.ready().await }
         };
         let server = server.ready_when(ready).add(ProductServiceServer::new(api));
-        let served = server.serve(listener, shutdown).await;
-        // Only now: the last calls may have left events behind.
-        let bound = chassis::stop_bound(&self.config.relay, &self.config.consumer);
-        if let Err(error) = background.stop(bound).await {
-            tracing::warn!(%error, "events wait for the next start");
-        }
+        let (sweep, clock) = (self.config.sweep.clone(), self.parts.clock.clone());
+        let store = self.store();
+        let sweeper = |stop| sweeper::run(store, sweep, clock, stop);
+        let (relay, consumer) = (self.relay(), self.consumer());
+        let served = chassis::serve(server, listener, shutdown, relay, consumer, sweeper).await;
         self.close().await.context("closing the product database")?;
-        served.context("serving the product service")?;
-        background.outcome().context("the product service")
+        served.context("serving the product service")
     }
 
     async fn close(&self) -> Result<(), sqlx::Error> {

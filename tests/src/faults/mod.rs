@@ -10,6 +10,7 @@ pub mod outages;
 mod person;
 pub mod provider;
 pub mod proxy;
+pub mod refusal;
 pub mod trouble;
 
 use std::collections::BTreeMap;

@@ -13,17 +13,20 @@ use payment::provider::simulator::{BY_HAND, RemoteConfig, RemoteSimulator, Simul
 use payment::provider::{Provider as _, ProviderError, Refund};
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+use tokio::time::timeout;
 
 use super::house::{House, SECRET};
 use crate::rest::Rest;
 
-/// How often it looks whether there is something to do.
+/// How long it waits before it looks again whether there is something to do.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long it waits for an answer of the provider, which may never come.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A reversal that the provider refused.
 #[derive(sqlx::FromRow)]
-struct Refused {
+pub(super) struct Refused {
     charge_reference: String,
     order_ref: String,
     currency_code: String,
@@ -34,6 +37,7 @@ struct Refused {
     is_back: bool,
 }
 
+/// Somebody with the provider's pages and a way to ask payment.
 pub(super) struct Person {
     pages: RemoteSimulator,
     journal: PathBuf,
@@ -79,12 +83,28 @@ impl Person {
         }
     }
 
-    async fn refused(&self) -> sqlx::Result<Vec<Refused>> {
-        let mut journal = SqliteConnectOptions::new()
+    /// Whether a capture is held up on its way to the provider.
+    pub(super) async fn sees_capture_coming(&self) -> sqlx::Result<bool> {
+        let mut journal = self.open().await?;
+        let coming = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM arrivals WHERE operation = 'capture')",
+        );
+        let coming = coming.fetch_one(&mut journal).await;
+        journal.close().await?;
+        coming
+    }
+
+    async fn open(&self) -> sqlx::Result<SqliteConnection> {
+        SqliteConnectOptions::new()
             .filename(&self.journal)
             .read_only(true)
             .connect()
-            .await?;
+            .await
+    }
+
+    /// The reversals that the provider has refused.
+    pub(super) async fn refused(&self) -> sqlx::Result<Vec<Refused>> {
+        let mut journal = self.open().await?;
         let refused = sqlx::query_as(
             "WITH refund AS (SELECT charge_reference, sum(outcome = 'declined') AS refusals,
                                     max(outcome = 'refunded') AS is_back
@@ -106,9 +126,10 @@ impl Person {
             charge_reference: charge.clone(),
             amount: Money::new(Currency::parse(currency)?, refused.amount_minor)?,
         };
-        match self.pages.refund(&refund).await {
-            Ok(_) | Err(ProviderError::Unknown(_) | ProviderError::Unavailable(_)) => Ok(()),
-            Err(error @ ProviderError::Refused { .. }) => Err(error.into()),
+        let answer = timeout(PATIENCE, self.pages.refund(&refund)).await;
+        match answer {
+            Ok(Err(error @ ProviderError::Refused { .. })) => Err(error.into()),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
