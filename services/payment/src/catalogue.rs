@@ -388,7 +388,10 @@ fn stock_answer(answer: Result<Option<pb::Reservation>, Status>) -> StockAnswer 
                 tracing::warn!(code = ?status.code(), "stock refused: {}", status.message());
                 StockAnswer::Refused
             }
-            _ => StockAnswer::Unavailable,
+            code => {
+                tracing::warn!(?code, "stock step not done: {}", status.message());
+                StockAnswer::Unavailable
+            }
         },
     }
 }

@@ -210,6 +210,8 @@ pub struct SagaConfig {
     pub unconfirmed_s: u32,
     /// How long a customer has to authenticate, in seconds.
     pub action_s: u32,
+    /// How often a payment may be attempted, one confirmation an attempt: else its cards could be guessed.
+    pub attempts_max: usize,
     /// How long stock is held, and how long each extension holds it while an outcome is unknown, in
     /// seconds.
     pub hold_s: u32,
@@ -260,6 +262,7 @@ impl Default for SagaConfig {
             pause_ms_max: 1_000,
             unconfirmed_s: 24 * 3_600,
             action_s: 15 * 60,
+            attempts_max: 20,
             hold_s: 15 * 60,
             hold_margin_s: 60,
             product_give_up_s: 120,
@@ -302,6 +305,8 @@ impl SagaConfig {
             captures_later: provider.is_none_or(|provider| provider.manual_capture),
             voids: provider.is_none_or(|provider| provider.void),
             captures_in_parts: provider.is_none_or(|provider| provider.partial_capture),
+            method_is_charge: provider.is_some_and(|provider| provider.method_is_charge),
+            attempts_max: self.attempts_max.max(1),
             disputes: provider.is_none_or(|provider| provider.disputes),
             dispute_look_up_us: seconds(self.dispute_look_up_s),
             evidence: EvidenceRules {

@@ -211,6 +211,19 @@ impl Payment {
         if authenticating && self.closing.is_some() {
             return Err(self.forbids(Command::Confirm, "it is being canceled"));
         }
+        let goes_back = |attempt: &Attempt| {
+            let state = attempt.state;
+            attempt.payment_method == method
+                && matches!(state, AttemptState::Reversing | AttemptState::Reversed)
+        };
+        if turn.rules.method_is_charge && self.attempts.iter().any(goes_back) {
+            let reason = "was charged, and the money goes back: another one is needed";
+            return Err(Invalid::new("payment_method", reason).into());
+        }
+        if self.attempts.len() >= turn.rules.attempts_max {
+            let why = format!("it was attempted {} times", self.attempts.len());
+            return Err(self.forbids(Command::Confirm, &why));
+        }
         self.go(turn, Move::Start);
         self.last_error = None;
         self.redirect_url = None;
@@ -255,10 +268,17 @@ impl Payment {
         if self.closing.is_some() {
             return Err(self.forbids(Command::Capture, "it is being canceled"));
         }
+        let is_final = is_final || !turn.rules.captures_in_parts;
         let pending_final =
             |capture: &Capture| capture.state == CaptureState::Pending && capture.is_final;
         if self.captures.iter().any(pending_final) {
             return Err(self.forbids(Command::Capture, "its final capture is under way"));
+        }
+        if is_final && self.has_pending_capture() {
+            return Err(self.forbids(
+                Command::Capture,
+                "a capture before the final one is under way",
+            ));
         }
         let lines = self.capture_lines(lines)?;
         let attempt = self
@@ -266,7 +286,6 @@ impl Payment {
             .last()
             .expect("an authorised payment has an attempt")
             .id;
-        let is_final = is_final || !turn.rules.captures_in_parts;
         let shipping = self.shipping_uncaptured();
         let capture = Capture::new(attempt, lines, shipping, is_final, turn.now_us);
         if capture.amount_minor == 0 {

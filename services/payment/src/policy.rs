@@ -42,6 +42,10 @@ pub struct Rules {
     pub voids: bool,
     /// Whether the provider can take an authorisation in parts; else the first capture is final.
     pub captures_in_parts: bool,
+    /// Whether two attempts with the same payment method are the same charge to the provider.
+    pub method_is_charge: bool,
+    /// How often a payment may be attempted.
+    pub attempts_max: usize,
     /// Whether the provider tells of disputes and takes evidence.
     pub disputes: bool,
     /// How often the provider is asked about a dispute that is not decided, without a webhook.
@@ -134,6 +138,11 @@ impl Asked {
             due_at_us: now_us,
             ..self.progress
         };
+    }
+
+    /// Whether it was ever sent, and answered or not.
+    pub fn was_sent(&self) -> bool {
+        self.sent_at_us.is_some() || self.progress.tries > 0
     }
 
     /// The provider does not know it, and by now it would: the same key may be sent again.

@@ -1,16 +1,16 @@
-//! What waits for a person: calls to a provider whose outcome has stayed unknown for too long.
+//! What waits for a person: calls to a provider, or to the product service, that have stayed open for too long.
 //!
 //! Nothing is decided here. The saga goes on asking, ever more rarely; a person may ask at once, look at the
 //! provider's own pages by the reference, or turn to the provider.
 
-use crate::attempt::AttemptState;
-use crate::capture::CaptureState;
+use crate::attempt::{AttemptState, Hold};
+use crate::capture::{CaptureState, Follow};
 use crate::fact::Turn;
 use crate::payment::Payment;
 use crate::policy::Progress;
 use crate::refund::RefundState;
 
-/// What a provider was asked for.
+/// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallKind {
     /// To set money aside, or to take it in one step.
@@ -21,6 +21,8 @@ pub enum CallKind {
     Capture,
     /// To give captured money back.
     Refund,
+    /// To take what was paid out of stock, or to put it back: asked of the product service.
+    Stock,
 }
 
 impl CallKind {
@@ -42,6 +44,10 @@ impl CallKind {
             Self::Refund => {
                 "find the reference among the refunds at the provider; \
                  ask the provider before refunding again"
+            }
+            Self::Stock => {
+                "find out from the logs why the product service does not answer; \
+                 it is asked again until it does"
             }
         }
     }
@@ -110,10 +116,47 @@ impl Payment {
             begun_at_us: refund.created_at_us,
             progress: refund.asked.progress,
         });
-        let mut open: Vec<Unresolved> = attempts.chain(captures).chain(refunds).collect();
+        let calls = attempts.chain(captures).chain(refunds);
+        let mut open: Vec<Unresolved> = calls.chain(self.open_stock()).collect();
         open.retain(|call| call.begun_at_us < before_us);
         open.sort_by_key(|call| call.begun_at_us);
         open
+    }
+
+    /// What the product service is asked for beside money that was taken or given back.
+    fn open_stock(&self) -> impl Iterator<Item = Unresolved> {
+        let owing = [Hold::Committing, Hold::Undoing, Hold::Restocking];
+        let attempts = self.attempts.iter();
+        let attempts = attempts.filter(move |attempt| owing.contains(&attempt.hold));
+        let attempts = attempts.map(|attempt| {
+            let reference = attempt.id.to_string();
+            let begun_at_us = attempt.created_at_us;
+            (reference, attempt.amount_minor, begun_at_us, attempt.stock)
+        });
+        let captures = self.captures.iter();
+        let captures = captures.filter(|capture| capture.stock == Follow::Pending);
+        let captures = captures.map(|capture| {
+            let (reference, begun_at_us) = (capture.id.to_string(), capture.created_at_us);
+            let progress = capture.stock_progress;
+            (reference, capture.amount_minor, begun_at_us, progress)
+        });
+        let refunds = self.refunds.iter();
+        let refunds = refunds.filter(|refund| refund.stock == Follow::Pending);
+        let refunds = refunds.map(|refund| {
+            let (reference, begun_at_us) = (refund.id.to_string(), refund.created_at_us);
+            let progress = refund.stock_progress;
+            (reference, refund.amount_minor, begun_at_us, progress)
+        });
+        let owed = attempts.chain(captures).chain(refunds);
+        owed.map(
+            |(reference, amount_minor, begun_at_us, progress)| Unresolved {
+                kind: CallKind::Stock,
+                reference,
+                amount_minor,
+                begun_at_us,
+                progress,
+            },
+        )
     }
 
     /// Everything of it that a provider may still answer for is to be asked about now.

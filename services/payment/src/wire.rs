@@ -175,13 +175,17 @@ pub fn unresolved(payment: &Payment, call: &Unresolved) -> pb::UnresolvedCall {
     pb::UnresolvedCall {
         payment_id: payment.id.to_string(),
         order_ref: payment.order.order_ref.clone(),
-        provider: payment.order.provider.clone(),
+        provider: match call.kind {
+            CallKind::Stock => "product".to_owned(),
+            _ => payment.order.provider.clone(),
+        },
         reference: call.reference.clone(),
         kind: match call.kind {
             CallKind::Charge => pb::unresolved_call::Kind::Charge,
             CallKind::Reversal => pb::unresolved_call::Kind::Reversal,
             CallKind::Capture => pb::unresolved_call::Kind::Capture,
             CallKind::Refund => pb::unresolved_call::Kind::Refund,
+            CallKind::Stock => pb::unresolved_call::Kind::Stock,
         }
         .into(),
         amount: minor(payment.order.currency, call.amount_minor),

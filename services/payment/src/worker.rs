@@ -80,21 +80,19 @@ impl Worker {
             return Ok(());
         }
         for payment in self.store.due(self.saga.now_us(), free).await? {
-            if !running(&self.running).insert(payment) {
+            let Some(under_way) = UnderWay::begin(&self.running, payment) else {
                 continue;
-            }
+            };
             let Ok(slot) = slots.clone().try_acquire_owned() else {
-                running(&self.running).remove(&payment);
                 break;
             };
-            let (saga, under_way) = (self.saga.clone(), self.running.clone());
+            let saga = self.saga.clone();
             let context = CallContext::root(Principal::anonymous());
             tasks.spawn(context.scope(async move {
                 if let Err(error) = saga.resume(payment).await {
                     warn!(payment.id = %payment, %error, "payment waits");
                 }
-                running(&under_way).remove(&payment);
-                drop(slot);
+                drop((under_way, slot));
             }));
         }
         Ok(())
@@ -115,6 +113,27 @@ impl Worker {
     }
 }
 
-fn running(set: &Mutex<BTreeSet<PaymentId>>) -> std::sync::MutexGuard<'_, BTreeSet<PaymentId>> {
+/// A payment that this worker goes on with, until this is dropped, be it by a panic.
+struct UnderWay {
+    running: Arc<Mutex<BTreeSet<PaymentId>>>,
+    payment: PaymentId,
+}
+
+impl UnderWay {
+    /// Nothing where it is under way already.
+    fn begin(running: &Arc<Mutex<BTreeSet<PaymentId>>>, payment: PaymentId) -> Option<Self> {
+        let running = running.clone();
+        let begun = lock(&running).insert(payment);
+        begun.then_some(Self { running, payment })
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        lock(&self.running).remove(&self.payment);
+    }
+}
+
+fn lock(set: &Mutex<BTreeSet<PaymentId>>) -> std::sync::MutexGuard<'_, BTreeSet<PaymentId>> {
     set.lock().unwrap_or_else(PoisonError::into_inner) // A set of ids is whole at any time.
 }

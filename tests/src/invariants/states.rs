@@ -23,14 +23,14 @@ const PAYMENT_MOVES: &str = "
         ('PARTIALLY_CAPTURED', 'PARTIALLY_CAPTURED'), ('PARTIALLY_CAPTURED', 'SUCCEEDED')),
     moves AS (
         SELECT payment_id, version, ifnull(from_state, '') AS from_state, to_state,
-               lag(to_state, 1, '') OVER (PARTITION BY payment_id ORDER BY version) AS before
-        FROM payment_history)
+               lag(to_state, 1, '') OVER history AS before, lead(version) OVER history AS next
+        FROM payment_history WINDOW history AS (PARTITION BY payment_id ORDER BY version))
     SELECT payment_id || ' moved from \"' || from_state || '\" to ' || to_state || ' when it was \"' || before || '\"'
     FROM moves WHERE from_state <> before OR (from_state, to_state) NOT IN (SELECT * FROM legal)
     UNION ALL
     SELECT p.id || ' is ' || p.state || ', its history ends elsewhere' FROM payments p
-    WHERE p.state IS NOT (SELECT to_state FROM payment_history h WHERE h.payment_id = p.id
-                          ORDER BY version DESC LIMIT 1)";
+    LEFT JOIN (SELECT payment_id, to_state FROM moves WHERE next IS NULL) last ON last.payment_id = p.id
+    WHERE p.state IS NOT last.to_state";
 
 const RESERVATION_MOVES: &str = "
     WITH legal (from_state, to_state) AS (VALUES
@@ -38,11 +38,11 @@ const RESERVATION_MOVES: &str = "
         ('EXPIRED', 'COMMITTED')),
     moves AS (
         SELECT reservation_id, version, ifnull(from_state, '') AS from_state, to_state,
-               lag(to_state, 1, '') OVER (PARTITION BY reservation_id ORDER BY version) AS before
-        FROM product.reservation_transition)
+               lag(to_state, 1, '') OVER history AS before, lead(version) OVER history AS next
+        FROM product.reservation_transition WINDOW history AS (PARTITION BY reservation_id ORDER BY version))
     SELECT reservation_id || ' moved from \"' || from_state || '\" to ' || to_state || ' when it was \"' || before || '\"'
     FROM moves WHERE from_state <> before OR (from_state, to_state) NOT IN (SELECT * FROM legal)
     UNION ALL
     SELECT r.id || ' is ' || r.state || ', its history ends elsewhere' FROM product.reservation r
-    WHERE r.state IS NOT (SELECT to_state FROM product.reservation_transition t WHERE t.reservation_id = r.id
-                          ORDER BY version DESC LIMIT 1)";
+    LEFT JOIN (SELECT reservation_id, to_state FROM moves WHERE next IS NULL) last ON last.reservation_id = r.id
+    WHERE r.state IS NOT last.to_state";

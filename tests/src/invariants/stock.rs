@@ -24,23 +24,18 @@ pub async fn stock_covers_its_holds(stores: &mut Stores) -> sqlx::Result<Violati
 pub async fn committed_equals_captured(stores: &mut Stores) -> sqlx::Result<Violations> {
     stores
         .texts(
-            "WITH gone AS (
-                 SELECT a.payment_id, l.sku, sum(l.committed_quantity - l.restocked_quantity) AS quantity
-                 FROM (SELECT DISTINCT payment_id, reservation_id FROM attempts) a
-                 JOIN product.reservation_line l ON l.reservation_id = a.reservation_id GROUP BY 1, 2),
-                  sold AS (
-                 SELECT payment_id, sku, sum(quantity) AS quantity FROM (
-                     SELECT c.payment_id, l.value ->> 'sku' AS sku, l.value ->> 'quantity' AS quantity
-                     FROM captures c, json_each(c.lines) l WHERE c.state = 'succeeded'
-                     UNION ALL
-                     SELECT r.payment_id, l.value ->> 'sku', -(l.value ->> 'quantity')
-                     FROM refunds r, json_each(r.lines) l WHERE r.stock = 'done')
-                 GROUP BY 1, 2),
-                  item AS (SELECT payment_id, sku FROM gone UNION SELECT payment_id, sku FROM sold)
-             SELECT item.payment_id || ' ' || item.sku || ': ' || ifnull(gone.quantity, 0)
-                    || ' left the stock, ' || ifnull(sold.quantity, 0) || ' were sold'
-             FROM item LEFT JOIN gone USING (payment_id, sku) LEFT JOIN sold USING (payment_id, sku)
-             WHERE ifnull(gone.quantity, 0) <> ifnull(sold.quantity, 0)",
+            "WITH tried AS MATERIALIZED (SELECT DISTINCT payment_id, reservation_id FROM attempts),
+                  moved AS (
+                 SELECT tried.payment_id, l.sku, l.committed_quantity - l.restocked_quantity AS gone, 0 AS sold
+                 FROM product.reservation_line l CROSS JOIN tried ON tried.reservation_id = l.reservation_id
+                 UNION ALL
+                 SELECT c.payment_id, l.value ->> 'sku', 0, l.value ->> 'quantity'
+                 FROM captures c, json_each(c.lines) l WHERE c.state = 'succeeded'
+                 UNION ALL
+                 SELECT r.payment_id, l.value ->> 'sku', 0, -(l.value ->> 'quantity')
+                 FROM refunds r, json_each(r.lines) l WHERE r.stock = 'done')
+             SELECT payment_id || ' ' || sku || ': ' || sum(gone) || ' left the stock, ' || sum(sold) || ' were sold'
+             FROM moved GROUP BY payment_id, sku HAVING sum(gone) <> sum(sold)",
         )
         .await
 }

@@ -52,6 +52,9 @@ pub struct Capabilities {
     pub look_up_lag_us: i64,
     /// It tells of disputes and takes evidence.
     pub disputes: bool,
+    /// A payment method is good for one charge and is what a charge is looked up by: two attempts with the same one are
+    /// the same charge to it.
+    pub method_is_charge: bool,
 }
 
 /// Asks for money: authorises it, or charges it at once.

@@ -148,8 +148,15 @@ impl Payment {
     /// An answer about a charge that was given up or refused before.
     fn decided_late(&mut self, index: usize, turn: &mut Turn<'_>, answer: &ChargeAnswer) {
         let canceled = self.state == State::Canceled;
+        let same_charge = turn.rules.method_is_charge && self.is_charged_again(index);
         let attempt = &mut self.attempts[index];
         match (attempt.state, answer) {
+            (
+                AttemptState::Declined | AttemptState::Reversed,
+                ChargeAnswer::Authorized { .. } | ChargeAnswer::Taken,
+            ) if same_charge => {
+                self.watch(index, turn); // The other one answers for it, unless it comes to nothing.
+            }
             (
                 AttemptState::Declined | AttemptState::Reversed,
                 ChargeAnswer::Authorized { .. } | ChargeAnswer::Taken,
@@ -162,15 +169,18 @@ impl Payment {
                 attempt.taken = true; // A void comes too late; a refund does not.
                 attempt.reversal = Asked::at(turn.now_us);
             }
-            (AttemptState::Declined, ChargeAnswer::NotFound)
-                if attempt.asked.sent_at_us.is_some() =>
-            {
+            (AttemptState::Declined, ChargeAnswer::NotFound) if attempt.asked.was_sent() => {
                 self.watch(index, turn);
             }
-            (
-                AttemptState::Reversing,
-                ChargeAnswer::Voided | ChargeAnswer::Declined(_) | ChargeAnswer::NotFound,
-            ) => self.gave_back(index, turn),
+            (AttemptState::Reversing, ChargeAnswer::Voided | ChargeAnswer::Declined(_)) => {
+                self.gave_back(index, turn);
+            }
+            // Before that a look-up may lag behind; what was taken is somewhere.
+            (AttemptState::Reversing, ChargeAnswer::NotFound)
+                if !attempt.taken && attempt.asked.settled(turn.now_us, turn.rules.settle_us) =>
+            {
+                self.gave_back(index, turn);
+            }
             (
                 AttemptState::Declined | AttemptState::Reversed,
                 ChargeAnswer::Unknown | ChargeAnswer::Unavailable | ChargeAnswer::Pending,
@@ -178,6 +188,15 @@ impl Payment {
             // Anything else is no news, or comes with the step that is under way.
             (_, _) => {}
         }
+    }
+
+    /// Whether a later attempt charges the same payment method, or may have.
+    fn is_charged_again(&self, index: usize) -> bool {
+        let method = &self.attempts[index].payment_method;
+        self.attempts[index + 1..].iter().any(|later| {
+            let came_to_nothing = later.state == AttemptState::Declined && !later.check;
+            later.payment_method == *method && !came_to_nothing
+        })
     }
 
     pub(crate) fn reversed(
@@ -240,13 +259,22 @@ impl Payment {
         }
     }
 
+    /// Nothing is charged for an attempt any more. Where it was to be sent again, an earlier request may arrive yet.
+    pub(crate) fn decline(&mut self, index: usize, turn: &Turn<'_>) {
+        let attempt = &mut self.attempts[index];
+        let may_arrive = attempt.state == AttemptState::Reserved && attempt.asked.was_sent();
+        attempt.state = AttemptState::Declined;
+        attempt.let_go(turn.now_us);
+        if may_arrive {
+            self.watch(index, turn);
+        }
+    }
+
     /// An attempt failed with nothing charged: another one may follow, unless the payment was given
     /// up meanwhile.
     pub(crate) fn fail(&mut self, index: usize, turn: &mut Turn<'_>, failure: Failure) {
-        let attempt = &mut self.attempts[index];
-        attempt.state = AttemptState::Declined;
-        attempt.failure = Some(failure.clone());
-        attempt.let_go(turn.now_us);
+        self.decline(index, turn);
+        self.attempts[index].failure = Some(failure.clone());
         if !self.is_current(index) {
             return;
         }
@@ -304,6 +332,17 @@ pub(crate) fn not_found(asked: &mut Asked, begun_at_us: i64, turn: &Turn<'_>) {
     }
 }
 
+/// The provider certainly did not act on this request. While it remembers the key, the same is sent again; an earlier
+/// one may have arrived.
+pub(crate) fn not_done(asked: &mut Asked, begun_at_us: i64, turn: &Turn<'_>) {
+    if turn.now_us - begun_at_us < turn.rules.resend_us {
+        asked.sent_at_us = None;
+        put_off(&mut asked.progress, turn);
+    } else {
+        look_up_later(&mut asked.progress, turn);
+    }
+}
+
 pub(crate) fn out_of_stock() -> Failure {
     Failure::new(FailureCode::OutOfStock, "the units were no longer there")
 }
@@ -331,6 +370,7 @@ mod tests {
             idempotency_window_us: DAY_US,
             look_up_lag_us: 60_000_000,
             disputes: true,
+            method_is_charge: false,
         }));
         let sent_at_us = 1_000_000;
         let asked_at = |now_us: i64| {

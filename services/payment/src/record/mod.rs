@@ -189,3 +189,5 @@ impl Payment {
 
 #[cfg(test)]
 mod hints;
+#[cfg(test)]
+mod late;

@@ -2,7 +2,7 @@
 //! the events, exactly once each.
 
 use super::SettlementAnswer;
-use super::charge::{look_again_later, look_up_later, not_found, provider_unavailable, put_off};
+use super::charge::{look_again_later, look_up_later, not_done, not_found, provider_unavailable};
 use crate::attempt::{AttemptState, Hold};
 use crate::capture::{CaptureMove, CaptureState, Follow, Line, tax_of};
 use crate::charges::Part;
@@ -34,8 +34,7 @@ impl Payment {
                 not_found(&mut capture.asked, capture.created_at_us, turn);
             }
             SettlementAnswer::Unavailable => {
-                capture.asked.sent_at_us = None;
-                put_off(&mut capture.asked.progress, turn);
+                not_done(&mut capture.asked, capture.created_at_us, turn);
             }
         }
     }
@@ -147,17 +146,19 @@ impl Payment {
                 );
             }
             SettlementAnswer::Pending | SettlementAnswer::Unknown => {
+                refund.check = true; // It may be on its way, whatever is answered to a later request.
                 look_up_later(&mut refund.asked.progress, turn);
             }
             SettlementAnswer::NotFound => not_found(&mut refund.asked, refund.created_at_us, turn),
+            SettlementAnswer::Unavailable
+                if !refund.check
+                    && turn.now_us - refund.created_at_us >= turn.rules.provider_give_up_us =>
+            {
+                let failure = provider_unavailable();
+                self.end_refund(index, turn, RefundMove::Withdraw, Some(failure));
+            }
             SettlementAnswer::Unavailable => {
-                refund.asked.sent_at_us = None;
-                if turn.now_us - refund.created_at_us < turn.rules.provider_give_up_us {
-                    put_off(&mut refund.asked.progress, turn);
-                } else {
-                    let failure = provider_unavailable();
-                    self.end_refund(index, turn, RefundMove::Withdraw, Some(failure));
-                }
+                not_done(&mut refund.asked, refund.created_at_us, turn);
             }
         }
     }

@@ -17,8 +17,7 @@ impl Payment {
         let look_up = || Call::Money(provider, MoneyCall::LookUpCharge { attempt: id });
         match attempt.state {
             AttemptState::Reserving | AttemptState::Reserved if given_up => {
-                attempt.state = AttemptState::Declined;
-                attempt.let_go(now_us);
+                self.decline(index, turn);
                 self.become_canceled(turn);
                 Ready::Again
             }

@@ -321,6 +321,23 @@ async fn a_refund_is_found_among_those_of_its_intent() {
 }
 
 #[tokio::test]
+async fn a_charge_that_the_search_does_not_find_yet_is_captured_later() {
+    let (recorder, stripe) = stripe().await;
+    recorder.answer(200, r#"{"data": []}"#);
+    let capture = Capture {
+        reference: "cap_01h455vb4pex5vsknk084sn02q".to_owned(),
+        charge_reference: ATTEMPT.to_owned(),
+        amount: usd(595),
+        last: true,
+    };
+    let later = stripe.capture(&capture).await;
+    assert!(
+        matches!(later, Err(ProviderError::Unavailable(_))),
+        "{later:?}"
+    );
+}
+
+#[tokio::test]
 async fn captures_and_voids_go_by_what_the_intent_says() {
     let (recorder, stripe) = stripe().await;
     let capture = Capture {

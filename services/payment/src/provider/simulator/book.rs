@@ -36,6 +36,7 @@ impl Terms {
             idempotency_window_us: self.idempotency_window_us,
             look_up_lag_us: self.look_up_lag_us,
             disputes: true,
+            method_is_charge: false,
         }
     }
 

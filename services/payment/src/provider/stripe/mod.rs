@@ -118,10 +118,10 @@ impl Stripe {
     /// The same for a command, which needs one.
     async fn require_intent(&self, reference: &str) -> Result<String, ProviderError> {
         let id = self.intent_id(reference).await;
-        // The command itself was not sent, whatever became of the question.
-        id.map_err(asked)?.ok_or_else(|| ProviderError::Refused {
-            code: "CHARGE_NOT_FOUND".to_owned(),
-            message: "stripe knows no charge under this reference".to_owned(),
+        // The command itself was not sent, whatever became of the question. What is not found may only lag behind.
+        id.map_err(asked)?.ok_or_else(|| {
+            let message = "stripe's search does not find the charge yet".to_owned();
+            ProviderError::Unavailable(message)
         })
     }
 
@@ -215,6 +215,7 @@ impl Provider for Stripe {
             idempotency_window_us: IDEMPOTENCY_WINDOW_US,
             look_up_lag_us: i64::from(self.config.search_lag_s) * 1_000_000,
             disputes: true,
+            method_is_charge: false,
         }
     }
 

@@ -177,6 +177,7 @@ impl Provider for Toss {
             idempotency_window_us: IDEMPOTENCY_WINDOW_US,
             look_up_lag_us: 0,
             disputes: false,
+            method_is_charge: true,
         }
     }
 

@@ -120,11 +120,12 @@ impl Desk for SqliteStore {
             "SELECT p.* FROM payments p WHERE p.due_at_us IS NOT NULL \
              AND (p.created_at_us, p.id) > (?1, ?2) AND ( \
                  EXISTS (SELECT 1 FROM attempts a WHERE a.payment_id = p.id \
-                     AND a.state IN ('sent', 'reversing', 'closing') AND a.created_at_us < ?3) \
+                     AND (a.state IN ('sent', 'reversing', 'closing') \
+                         OR a.hold IN ('committing', 'undoing', 'restocking')) AND a.created_at_us < ?3) \
                  OR EXISTS (SELECT 1 FROM captures c WHERE c.payment_id = p.id \
-                     AND c.state = 'pending' AND c.created_at_us < ?3) \
+                     AND (c.state = 'pending' OR c.stock = 'pending') AND c.created_at_us < ?3) \
                  OR EXISTS (SELECT 1 FROM refunds r WHERE r.payment_id = p.id \
-                     AND r.state = 'pending' AND r.created_at_us < ?3)) \
+                     AND (r.state = 'pending' OR r.stock = 'pending') AND r.created_at_us < ?3)) \
              ORDER BY p.created_at_us, p.id LIMIT ?4",
         )
         .bind(time_us)

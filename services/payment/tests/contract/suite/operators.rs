@@ -10,6 +10,7 @@ use payment::provider::simulator::Faults;
 use payment::provider::toss::{Toss, TossConfig};
 use payment::refund::Wanted;
 use payment::saga::{Providers, Saga};
+use payment::unresolved::CallKind;
 use proto::commerce::payment::v1 as pb;
 use proto::commerce::payment::v1::payment_service_server::PaymentService as _;
 use std::sync::Arc;
@@ -172,6 +173,33 @@ async fn what_stays_unknown_waits_for_a_person_and_resolves_when_asked() {
     }
     assert_eq!(listed().await, []);
     world.settle(&process).await;
+    world.check().await;
+}
+
+#[tokio::test]
+async fn goods_that_do_not_leave_the_stock_wait_for_a_person() {
+    let world = World::new().await;
+    let process = world.process();
+    let payment = process.create(&world, Buy::manual()).await.unwrap();
+    world.catalogue.set_down(true);
+    process
+        .capture(&world, &payment.id, &[], true)
+        .await
+        .unwrap();
+    for _ in 0..70 {
+        world.clock.advance(60 * SECOND_US);
+        process.worker.run_once().await.unwrap();
+    }
+    let listed = async || {
+        let before_us = world.clock.now_us() - 3_600 * SECOND_US;
+        let listed = process.desk.unresolved(before_us, None, 10).await.unwrap();
+        let calls = listed.iter().flat_map(|p| p.unresolved(before_us));
+        calls.map(|call| call.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, [CallKind::Stock]);
+    world.catalogue.set_down(false);
+    world.settle(&process).await;
+    assert_eq!(listed().await, []);
     world.check().await;
 }
 

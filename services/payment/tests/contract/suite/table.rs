@@ -227,6 +227,7 @@ impl Provider for MemoryProvider {
             idempotency_window_us: i64::MAX,
             look_up_lag_us: 0,
             disputes: true,
+            method_is_charge: false,
         }
     }
 

@@ -7,6 +7,7 @@ use payment::attempt::AttemptState;
 use payment::payment::{CancelReason, Payment};
 use payment::provider::simulator::{BY_HAND, Faults, SimulatorConfig, WebhookFaults};
 use payment::provider::{ChargeOutcome, Provider as _, Refund};
+use payment::refund::{RefundState, Wanted};
 use payment::state::State;
 use payment::webhook::DirectWebhooks;
 use proto::commerce::payment::v1::payment::State as Shown;
@@ -311,5 +312,107 @@ async fn a_reversal_that_is_refused_waits_for_a_person_without_hurry() {
         (State::Canceled, AttemptState::Reversed)
     );
     assert_eq!(known.unresolved(world.clock.now_us()), []);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_final_capture_waits_until_what_became_of_the_one_before_is_known() {
+    let world = World::new().await;
+    let process = world.process();
+    let payment = process.create(&world, Buy::manual()).await.unwrap();
+    world.simulator.set_faults(AFTER);
+    let part = process.capture(&world, &payment.id, &[("A", 1)], false);
+    part.await.unwrap();
+    world.simulator.set_faults(Faults::NONE);
+    let early = process.capture(&world, &payment.id, &[("A", 1)], true);
+    let early = early.await.unwrap_err().to_string();
+    assert!(
+        early.contains("a capture before the final one is under way"),
+        "{early}"
+    );
+    world.settle(&process).await;
+    let part = process.payment(&payment.id).await;
+    assert_eq!(part.state, State::PartiallyCaptured);
+    let last = process.capture(&world, &payment.id, &[("A", 1)], true);
+    assert_eq!(last.await.unwrap().state(), Shown::Succeeded);
+    world.settle(&process).await;
+    let done = process.payment(&payment.id).await;
+    assert_eq!(done.captured_quantity("A"), 2);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_refund_that_may_be_under_way_is_not_withdrawn() {
+    let world = world(SimulatorConfig {
+        late_effect_ms: 150_000,
+        webhook_faults: NO_WEBHOOKS,
+        ..SimulatorConfig::default()
+    })
+    .await;
+    let process = world.process();
+    let payment = process.create(&world, Buy::some()).await.unwrap();
+    world.simulator.set_faults(LATE);
+    let lines = Wanted::Lines(vec![("A".to_owned(), 1)]);
+    process
+        .refund(&world, &payment.id, lines, false)
+        .await
+        .unwrap();
+    world.pass(&process, 35).await;
+    world.simulator.set_faults(AWAY);
+    world.pass(&process, 110).await;
+    let waits = process.payment(&payment.id).await;
+    assert_eq!(waits.refunds[0].state, RefundState::Pending);
+    assert_eq!(waits.unresolved(world.clock.now_us()).len(), 1);
+    world.simulator.set_faults(Faults::NONE);
+    world.pass(&process, 100).await;
+    world.settle(&process).await;
+    let known = process.payment(&payment.id).await;
+    assert_eq!(known.refunds[0].state, RefundState::Succeeded);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_cancellation_while_look_ups_lag_behind_gives_the_money_back() {
+    for one_step in [false, true] {
+        let world = world(SimulatorConfig {
+            one_step,
+            look_up_lag_ms: 20_000,
+            ..SimulatorConfig::default()
+        })
+        .await;
+        let process = world.process();
+        let buy = Buy {
+            payment_method: "pm_card_webhook_late",
+            ..Buy::some()
+        };
+        let buy = if one_step { buy } else { Buy::manual() };
+        let payment = process.create(&world, buy).await.unwrap();
+        world.deliver(&process).await;
+        process.cancel(&world, &payment.id).await.unwrap();
+        world.pass(&process, 60).await;
+        world.settle(&process).await;
+        let canceled = process.payment(&payment.id).await;
+        assert_eq!(canceled.state, State::Canceled, "one step: {one_step}");
+        assert_eq!(world.stands(&canceled).await, Some(ChargeOutcome::Voided));
+        world.check().await;
+    }
+}
+
+#[tokio::test]
+async fn a_payment_is_attempted_so_often_and_no_more() {
+    let mut world = World::new().await;
+    world.config.saga.attempts_max = 3;
+    let process = world.process();
+    let declined = "pm_card_declined";
+    let payment = process.create(&world, Buy::by(declined)).await.unwrap();
+    for _ in 0..2 {
+        let again = process.confirm(&world, &payment.id, declined);
+        again.await.unwrap();
+    }
+    let refused = process.confirm(&world, &payment.id, VISA).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("it was attempted 3 times"), "{refused}");
+    let payment = process.payment(&payment.id).await;
+    assert_eq!(payment.attempts.len(), 3);
     world.check().await;
 }

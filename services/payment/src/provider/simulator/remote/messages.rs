@@ -370,6 +370,7 @@ impl From<Capabilities> for provider::Capabilities {
             idempotency_window_us: capabilities.idempotency_window_us,
             look_up_lag_us: capabilities.look_up_lag_us,
             disputes: true, // One of an earlier release refuses to be asked.
+            method_is_charge: false,
         }
     }
 }
