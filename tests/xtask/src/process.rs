@@ -4,7 +4,9 @@
 
 use std::{
     env,
+    ffi::{OsStr, OsString},
     io::{BufRead, BufReader, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     thread,
 };
@@ -14,8 +16,8 @@ use anyhow::{Context, Result, bail};
 use crate::checkout;
 
 /// A command at the root of the checkout.
-pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = Command::new(program);
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(reachable(program.as_ref()));
     command.current_dir(checkout::root()).stdin(Stdio::null());
     command
 }
@@ -33,10 +35,28 @@ pub fn cargo() -> Command {
     cargo
 }
 
-/// Whether a program of this name is on the PATH.
+/// Whether a program of this name is on the PATH, or where Debian keeps servers.
 pub fn installed(program: &str) -> bool {
+    on_path(program.as_ref()) || for_administrators(program.as_ref()).is_file()
+}
+
+/// How a program is called: Debian leaves the folder of servers out of an ordinary user's PATH.
+pub fn reachable(program: &OsStr) -> OsString {
+    let server = for_administrators(program);
+    if !on_path(program) && server.is_file() {
+        server.into()
+    } else {
+        program.into()
+    }
+}
+
+fn on_path(program: &OsStr) -> bool {
     env::var_os("PATH")
         .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+fn for_administrators(program: &OsStr) -> PathBuf {
+    Path::new("/usr/sbin").join(program)
 }
 
 /// What a program writes to standard output; its errors are shown as they come.
@@ -173,5 +193,13 @@ mod tests {
     fn programs_are_looked_for_on_the_path() {
         assert!(installed("sh"));
         assert!(!installed("no-such-program-here"));
+        assert_eq!(reachable("no-such".as_ref()), "no-such");
+        assert_eq!(reachable("sh".as_ref()), "sh");
+        let server = Path::new("/usr/sbin/ldconfig");
+        if server.is_file() {
+            assert!(installed("ldconfig"));
+            let called = reachable("ldconfig".as_ref());
+            assert_eq!(called == "ldconfig", on_path("ldconfig".as_ref()));
+        }
     }
 }

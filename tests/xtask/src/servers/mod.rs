@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 use crate::{
     debian,
-    process::{collect, command},
+    process::{collect, command, reachable},
 };
 
 pub use ports::{free_address, free_port};
@@ -147,7 +147,7 @@ pub fn program(path: &Path, user: Option<&str>) -> Command {
     if let Some(user) = user {
         command.args(["--reuid", user, "--regid", user, "--init-groups"]);
     }
-    command.arg("--").arg(path);
+    command.arg("--").arg(reachable(path.as_os_str()));
     command
 }
 
