@@ -125,38 +125,45 @@ impl Payment {
 
     /// What the product service is asked for beside money that was taken or given back.
     fn open_stock(&self) -> impl Iterator<Item = Unresolved> {
-        let owing = [Hold::Committing, Hold::Undoing, Hold::Restocking];
-        let attempts = self.attempts.iter();
-        let attempts = attempts.filter(move |attempt| owing.contains(&attempt.hold));
-        let attempts = attempts.map(|attempt| {
-            let reference = attempt.id.to_string();
-            let begun_at_us = attempt.created_at_us;
-            (reference, attempt.amount_minor, begun_at_us, attempt.stock)
+        let call = |reference: String, amount_minor, begun_at_us, progress| Unresolved {
+            kind: CallKind::Stock,
+            reference,
+            amount_minor,
+            begun_at_us,
+            progress,
+        };
+        let owing = |hold| matches!(hold, Hold::Committing | Hold::Undoing | Hold::Restocking);
+        let attempts = self.attempts.iter().filter(move |of| owing(of.hold));
+        let attempts = attempts.map(move |of| {
+            call(
+                of.id.to_string(),
+                of.amount_minor,
+                of.created_at_us,
+                of.stock,
+            )
         });
-        let captures = self.captures.iter();
-        let captures = captures.filter(|capture| capture.stock == Follow::Pending);
-        let captures = captures.map(|capture| {
-            let (reference, begun_at_us) = (capture.id.to_string(), capture.created_at_us);
-            let progress = capture.stock_progress;
-            (reference, capture.amount_minor, begun_at_us, progress)
-        });
-        let refunds = self.refunds.iter();
-        let refunds = refunds.filter(|refund| refund.stock == Follow::Pending);
-        let refunds = refunds.map(|refund| {
-            let (reference, begun_at_us) = (refund.id.to_string(), refund.created_at_us);
-            let progress = refund.stock_progress;
-            (reference, refund.amount_minor, begun_at_us, progress)
-        });
-        let owed = attempts.chain(captures).chain(refunds);
-        owed.map(
-            |(reference, amount_minor, begun_at_us, progress)| Unresolved {
-                kind: CallKind::Stock,
-                reference,
-                amount_minor,
-                begun_at_us,
+        let pending = |stock| stock == Follow::Pending;
+        let captures = self.captures.iter().filter(move |of| pending(of.stock));
+        let captures = captures.map(move |of| {
+            let progress = of.stock_progress;
+            call(
+                of.id.to_string(),
+                of.amount_minor,
+                of.created_at_us,
                 progress,
-            },
-        )
+            )
+        });
+        let refunds = self.refunds.iter().filter(move |of| pending(of.stock));
+        let refunds = refunds.map(move |of| {
+            let progress = of.stock_progress;
+            call(
+                of.id.to_string(),
+                of.amount_minor,
+                of.created_at_us,
+                progress,
+            )
+        });
+        attempts.chain(captures).chain(refunds)
     }
 
     /// Everything of it that a provider may still answer for is to be asked about now.

@@ -1,4 +1,5 @@
-//! What Stripe's answers mean.
+//! What Stripe's answers mean. A list of cases over one recorder, kept together so that a reader sees whether a case is
+//! there.
 
 use crate::notes::Notes;
 use crate::recorder::Recorder;
