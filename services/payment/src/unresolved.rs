@@ -23,6 +23,8 @@ pub enum CallKind {
     Refund,
     /// To take what was paid out of stock, or to put it back: asked of the product service.
     Stock,
+    /// To take evidence in a dispute, or that it is given up.
+    Response,
 }
 
 impl CallKind {
@@ -48,6 +50,10 @@ impl CallKind {
             Self::Stock => {
                 "find out from the logs why the product service does not answer; \
                  it is asked again until it does"
+            }
+            Self::Response => {
+                "respond on the provider's own pages before the evidence is due; \
+                 the next look-up takes notice"
             }
         }
     }
@@ -117,7 +123,8 @@ impl Payment {
             progress: refund.asked.progress,
         });
         let calls = attempts.chain(captures).chain(refunds);
-        let mut open: Vec<Unresolved> = calls.chain(self.open_stock()).collect();
+        let calls = calls.chain(self.open_stock()).chain(self.open_responses());
+        let mut open: Vec<Unresolved> = calls.collect();
         open.retain(|call| call.begun_at_us < before_us);
         open.sort_by_key(|call| call.begun_at_us);
         open
@@ -166,6 +173,18 @@ impl Payment {
         attempts.chain(captures).chain(refunds)
     }
 
+    /// What the provider was told in disputes, or is to be.
+    fn open_responses(&self) -> impl Iterator<Item = Unresolved> {
+        let open = self.disputes.iter().filter(|of| of.response.is_open());
+        open.map(|dispute| Unresolved {
+            kind: CallKind::Response,
+            reference: dispute.id.to_string(),
+            amount_minor: dispute.amount.amount_minor(),
+            begun_at_us: dispute.responded_at_us.unwrap_or(dispute.created_at_us),
+            progress: dispute.asked.progress,
+        })
+    }
+
     /// Everything of it that a provider may still answer for is to be asked about now.
     pub fn check_everything(&mut self, turn: &mut Turn<'_>) {
         let attempts = self.attempts.iter().map(|attempt| attempt.id.to_string());
@@ -181,6 +200,10 @@ impl Payment {
             }
             attempt.reversal.progress.due_at_us =
                 attempt.reversal.progress.due_at_us.min(turn.now_us);
+        }
+        for dispute in &mut self.disputes {
+            let progress = &mut dispute.asked.progress;
+            progress.due_at_us = progress.due_at_us.min(turn.now_us);
         }
     }
 }

@@ -186,6 +186,7 @@ pub fn unresolved(payment: &Payment, call: &Unresolved) -> pb::UnresolvedCall {
             CallKind::Capture => pb::unresolved_call::Kind::Capture,
             CallKind::Refund => pb::unresolved_call::Kind::Refund,
             CallKind::Stock => pb::unresolved_call::Kind::Stock,
+            CallKind::Response => pb::unresolved_call::Kind::DisputeResponse,
         }
         .into(),
         amount: minor(payment.order.currency, call.amount_minor),

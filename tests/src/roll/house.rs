@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use xtask::servers::{Group, Servers, free_address, program};
+use xtask::servers::{Group, Servers, end_of, free_address, program};
 use xtask::shop::get;
 use xtask::{debian, up};
 
@@ -56,9 +56,9 @@ impl Process {
         let status = group.wait().with_context(|| self.name.clone())?;
         ensure!(
             status.success(),
-            "{} ended with {status} after SIGTERM: {}",
+            "{} ended with {status} after SIGTERM:\n{}",
             self.name,
-            self.log.display()
+            end_of(&self.log)
         );
         self.start()
     }

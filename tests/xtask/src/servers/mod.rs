@@ -152,7 +152,8 @@ pub fn program(path: &Path, user: Option<&str>) -> Command {
 }
 
 /// The last lines of a log; a broker that crashes dumps all that it had in memory.
-fn end_of(log: &str) -> String {
+pub fn end_of(log: &Path) -> String {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(LOG_LINES_MAX)..].join("\n")
 }
@@ -181,15 +182,14 @@ impl Group {
     ) -> Result<()> {
         let started = Instant::now();
         loop {
-            let said = || end_of(&std::fs::read_to_string(log).unwrap_or_default());
             if let Some(status) = self.leader.try_wait()? {
-                bail!("a server ended with {status}:\n{}", said());
+                bail!("a server ended with {status}:\n{}", end_of(log));
             }
             if ready() {
                 return Ok(());
             }
             if started.elapsed() > limit {
-                bail!("a server was not ready after {limit:?}:\n{}", said());
+                bail!("a server was not ready after {limit:?}:\n{}", end_of(log));
             }
             thread::park_timeout(PROBE_INTERVAL);
         }

@@ -1,11 +1,12 @@
 //! Ports that stay free while a server is down.
 
 use std::{
-    collections::hash_map::RandomState,
+    collections::{BTreeSet, hash_map::RandomState},
     fs,
     hash::BuildHasher as _,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     ops::Range,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result};
@@ -19,16 +20,25 @@ const FIRST: u16 = 10_000;
 /// Far more than there are servers on one machine.
 const TRIES: usize = 1_000;
 
-/// A port of the loopback interface that is free now, and that no outgoing connection takes while a server
-/// that has it is started again: the kernel gives those others. Should another server take it first, ours
-/// says so and ends.
+/// What this process was given already: two servers of a test that had the same port would take each other's answers
+/// for their own.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// A port of the loopback interface that is free now, that was not asked for before, and that no outgoing connection
+/// takes while a server that has it is started again: the kernel gives those others. Should another server take it
+/// first, ours says so and ends.
 pub fn free_port() -> Result<u16> {
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let random = RandomState::new();
     let ports = quiet(&fs::read_to_string(EPHEMERAL).unwrap_or_default());
-    (0..TRIES)
+    let port = (0..TRIES)
         .map(|attempt| at(&ports, random.hash_one(attempt)))
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .with_context(|| format!("none of {TRIES} ports in {ports:?} is free"))
+        .find(|port| {
+            !given.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+        })
+        .with_context(|| format!("none of {TRIES} ports in {ports:?} is free"))?;
+    given.insert(port);
+    Ok(port)
 }
 
 /// The same as an address.
@@ -68,6 +78,12 @@ mod tests {
         assert_eq!(quiet("1024 30000"), 30_001..65_535);
         assert_eq!(quiet(""), 10_000..32_768);
         assert_eq!(at(&(10..12), 7), 11);
+    }
+
+    #[test]
+    fn none_is_given_twice() {
+        let given: BTreeSet<u16> = (0..2_000).map(|_| free_port().unwrap()).collect();
+        assert_eq!(given.len(), 2_000); // Of some 20,000, by chance a hundred would be the same.
     }
 
     #[test]

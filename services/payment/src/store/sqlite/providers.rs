@@ -125,7 +125,9 @@ impl Desk for SqliteStore {
                  OR EXISTS (SELECT 1 FROM captures c WHERE c.payment_id = p.id \
                      AND (c.state = 'pending' OR c.stock = 'pending') AND c.created_at_us < ?3) \
                  OR EXISTS (SELECT 1 FROM refunds r WHERE r.payment_id = p.id \
-                     AND (r.state = 'pending' OR r.stock = 'pending') AND r.created_at_us < ?3)) \
+                     AND (r.state = 'pending' OR r.stock = 'pending') AND r.created_at_us < ?3) \
+                 OR EXISTS (SELECT 1 FROM disputes d WHERE d.payment_id = p.id \
+                     AND d.response IN ('submitting', 'accepting') AND d.responded_at_us < ?3)) \
              ORDER BY p.created_at_us, p.id LIMIT ?4",
         )
         .bind(time_us)

@@ -1,6 +1,7 @@
 //! What operators see and do about webhooks and about outcomes that stay unknown.
 
 use crate::suite::api::api;
+use crate::suite::disputes::{disputed, evidence};
 use crate::suite::world::{Buy, Process, SECOND_US, VISA, World};
 use mesh_events::FaultPoints;
 use mesh_runtime::config::Secret;
@@ -34,6 +35,19 @@ fn webhooks(page_size: i32, page_token: &str, provider: &str) -> Request<pb::Lis
         page_token: page_token.into(),
         provider: provider.into(),
     })
+}
+
+/// An operator asks the provider now.
+async fn look_up(process: &Process, id: &str) -> pb::Payment {
+    let operator = mesh::Principal::new("desk", ["operator".to_owned()]);
+    let request = Request::new(pb::LookUpPaymentRequest {
+        id: id.into(),
+        request_id: String::new(),
+    });
+    let api = api(process);
+    let context = mesh::CallContext::root(operator);
+    let answer = context.scope(api.look_up_payment(request)).await.unwrap();
+    answer.into_inner().payment.unwrap()
 }
 
 #[tokio::test]
@@ -160,15 +174,8 @@ async fn what_stays_unknown_waits_for_a_person_and_resolves_when_asked() {
     );
 
     world.simulator.set_faults(Faults::default());
-    let operator = mesh::Principal::new("desk", ["operator".to_owned()]);
     for id in [&sold.id, &unknown.id] {
-        let request = Request::new(pb::LookUpPaymentRequest {
-            id: id.clone(),
-            request_id: String::new(),
-        });
-        let context = mesh::CallContext::root(operator.clone());
-        let answer = context.scope(api.look_up_payment(request)).await.unwrap();
-        let payment = answer.into_inner().payment.unwrap();
+        let payment = look_up(&process, id).await;
         assert_eq!(payment.state(), pb::payment::State::Succeeded, "{id}");
     }
     assert_eq!(listed().await, []);
@@ -199,6 +206,37 @@ async fn goods_that_do_not_leave_the_stock_wait_for_a_person() {
     assert_eq!(listed().await, [CallKind::Stock]);
     world.catalogue.set_down(false);
     world.settle(&process).await;
+    assert_eq!(listed().await, []);
+    world.check().await;
+}
+
+#[tokio::test]
+async fn a_response_to_a_dispute_that_nobody_takes_waits_for_a_person() {
+    let world = World::new().await;
+    let process = world.process();
+    let (paid, dispute) = disputed(&world, &process, "pm_card_dispute_won").await;
+    world.simulator.set_faults(AWAY);
+    process.hand_in("k", dispute.id, evidence()).await.unwrap();
+    world.clock.advance(3_600 * SECOND_US);
+    process.worker.run_once().await.unwrap();
+    let listed = async || {
+        let before_us = world.clock.now_us() - 1_800 * SECOND_US;
+        let listed = process.desk.unresolved(before_us, None, 10).await.unwrap();
+        let calls = listed.iter().flat_map(|p| p.unresolved(before_us));
+        calls
+            .map(|call| (call.kind, call.reference))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        listed().await,
+        [(CallKind::Response, dispute.id.to_string())]
+    );
+    world.simulator.set_faults(Faults::NONE);
+    let payment = look_up(&process, &paid).await;
+    assert_eq!(
+        payment.disputes[0].response(),
+        pb::dispute::Response::Submitted
+    );
     assert_eq!(listed().await, []);
     world.check().await;
 }
