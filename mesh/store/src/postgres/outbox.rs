@@ -6,14 +6,12 @@
 //! LOCKED). Never "everything above the last id": ids commit in another order than they are drawn.
 //! Leases run by the clock of the database, which all relays share.
 //!
-//! Confirmed rows are deleted, and leave dead entries at the beginning of the index until a vacuum comes. So a relay
-//! begins a little before now, where the new rows are, and looks at all of them every few seconds, and again and again
-//! while that finds a whole window: what waited longer, or was committed late, is found then.
+//! Confirmed rows are deleted, and leave dead entries in the index until a vacuum comes: what a look costs is what was
+//! written since where it begins. So a relay begins a little before its last look, where the new rows are, and now and
+//! then further back, each time again and again while that finds a whole window: what waited longer, or was committed
+//! late, is found then.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use mesh_events::{Event, Outbox, OutboxError, OutboxLag};
@@ -73,17 +71,53 @@ pub async fn append(
     Ok(())
 }
 
-/// How far back the short look goes, in microseconds: longer than a commit takes.
-const RECENT_US: i64 = 5_000_000;
-/// How often all is looked at, in microseconds.
-const WHOLE_LOOK_INTERVAL_US: i64 = 10_000_000;
+/// How often a relay looks how far back beyond its last such look, in microseconds: always for longer than most commits
+/// take, now and then for longer than a slow one takes, and at everything.
+const LOOKS: [Look; 3] = [
+    Look {
+        every_us: 0,
+        back_us: 250_000,
+    },
+    Look {
+        every_us: 1_000_000,
+        back_us: 5_000_000,
+    },
+    Look {
+        every_us: 10_000_000,
+        back_us: i64::MAX,
+    },
+];
+
+struct Look {
+    every_us: i64,
+    back_us: i64,
+}
+
+/// When each of [`LOOKS`] last left nothing behind.
+#[derive(Debug, Default)]
+struct Looked([i64; LOOKS.len()]);
+
+impl Looked {
+    /// The furthest look that is due, and where it begins. A clock that was put back counts as if nothing had been seen.
+    fn next(&self, now_us: i64) -> (usize, i64) {
+        let due =
+            |(look, last_us): (&Look, &i64)| now_us < *last_us || now_us - last_us >= look.every_us;
+        let furthest = LOOKS.iter().zip(&self.0).rposition(due).unwrap_or(0);
+        let last_us = self.0[furthest].min(now_us);
+        (furthest, last_us.saturating_sub(LOOKS[furthest].back_us))
+    }
+
+    /// A look has left nothing behind, nor would one that goes less far back.
+    fn ended(&mut self, look: usize, now_us: i64) {
+        self.0[..=look].fill(now_us);
+    }
+}
 
 /// The outbox table as a relay sees it.
 #[derive(Clone, Debug)]
 pub struct PostgresOutbox {
     postgres: Postgres,
-    /// When all of it is to be looked at again.
-    whole_look_at_us: Arc<AtomicI64>,
+    looked: Arc<Mutex<Looked>>,
 }
 
 impl PostgresOutbox {
@@ -91,7 +125,7 @@ impl PostgresOutbox {
     pub fn new(postgres: Postgres) -> PostgresOutbox {
         PostgresOutbox {
             postgres,
-            whole_look_at_us: Arc::default(),
+            looked: Arc::default(),
         }
     }
 
@@ -141,14 +175,13 @@ impl Outbox for PostgresOutbox {
         lease_us: i64,
         now_us: i64,
     ) -> Result<Vec<Event>, OutboxError> {
-        let whole = now_us >= self.whole_look_at_us.load(Ordering::Relaxed);
-        let since_us = if whole { 0 } else { now_us - RECENT_US };
+        let looked = || self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (look, since_us) = looked().next(now_us);
         let most = i64::try_from(limit).unwrap_or(i64::MAX);
         let leased = self.take(since_us, most, lease_us, now_us).await;
         let leased = leased.map_err(OutboxError::of("lease"))?;
-        if whole && leased.len() < limit {
-            let again_at_us = now_us + WHOLE_LOOK_INTERVAL_US;
-            self.whole_look_at_us.store(again_at_us, Ordering::Relaxed);
+        if leased.len() < limit {
+            looked().ended(look, now_us);
         }
         Ok(leased)
     }

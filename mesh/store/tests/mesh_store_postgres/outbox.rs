@@ -103,6 +103,39 @@ async fn a_locked_event_is_stepped_over() {
     database.drop().await;
 }
 
+/// Of what lies behind the last look, a little is looked at each time, more every second, all every ten.
+#[tokio::test]
+async fn what_is_committed_late_is_found_the_sooner_the_less_late_it_is() {
+    let (database, postgres) = Database::open().await;
+    let outbox = PostgresOutbox::new(postgres.clone());
+    let now_us = 100_000_000;
+    assert!(lease(&outbox, 7, LEASE_US, now_us).await.is_empty());
+    let late: Vec<Event> = (0..3).map(event).collect();
+    for (event, late_us) in late.iter().zip([200_000, 4_000_000, 20_000_000]) {
+        append_now(&postgres, std::slice::from_ref(event), now_us - late_us).await;
+    }
+    for (event, after_us) in late.iter().zip([0, 1_000_000, 10_000_000]) {
+        if after_us > 0 {
+            let before = lease(&outbox, 7, LEASE_US, now_us + after_us - 1).await;
+            assert!(before.is_empty(), "before {after_us} us");
+        }
+        let found = lease(&outbox, 7, LEASE_US, now_us + after_us).await;
+        assert_eq!(found, [event.message_id], "after {after_us} us");
+    }
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_put_back_hides_nothing() {
+    let (database, postgres) = Database::open().await;
+    let outbox = PostgresOutbox::new(postgres.clone());
+    assert!(lease(&outbox, 7, LEASE_US, 100_000_000).await.is_empty());
+    let events = [event(0)];
+    append_now(&postgres, &events, 40_000_000).await;
+    assert_eq!(lease(&outbox, 7, LEASE_US, 40_000_001).await, ids(&events));
+    database.drop().await;
+}
+
 #[tokio::test]
 async fn what_is_old_is_found_by_the_looks_at_all() {
     let (database, postgres) = Database::open().await;
