@@ -62,7 +62,9 @@ INSERT INTO reservation_line (reservation_id, position, sku, quantity, product_i
 INSERT INTO reservation_transition (reservation_id, version, from_state, to_state, at_us)
     SELECT reservation, version, from_state, to_state, made_us
     FROM sold, (VALUES (1, NULL, 'HELD'), (2, 'HELD', 'COMMITTED')) AS move(version, from_state, to_state) ORDER BY n, version;
-INSERT INTO mesh_inbox (consumer, message_id, received_at_us) SELECT 'product', event, made_us FROM sold ORDER BY n;
+-- As of now: what is older than `service.sweep.inbox_hours` would be swept while something else is measured.
+INSERT INTO mesh_inbox (consumer, message_id, received_at_us) SELECT 'product', event, (extract(epoch FROM now()) * 1000000)::bigint
+    FROM sold ORDER BY n;
 INSERT INTO mesh_idempotency (principal, method, request_id, fingerprint, reference, claimed_at_us, answer, completed_at_us)
     SELECT 'payment', '/commerce.product.v1.ProductService/ReserveStock', md5('key' || n), sha256(n::text::bytea), '', now_us,
         decode(repeat(md5(n::text), 8), 'hex'), now_us
