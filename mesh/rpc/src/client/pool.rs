@@ -2,8 +2,8 @@
 //! when they are idle.
 //!
 //! A second connection pays because the calls on one share a lock and a task: measured at 64 concurrent
-//! calls, two connections carry half as much again as one, while at 8 there is no difference
-//! (FACTS.md 13). So the first connection is filled up to `calls_per_connection` (or to what the peer
+//! calls, two connections carry half as much again as one, while at 8 there is no difference.
+//! So the first connection is filled up to `calls_per_connection` (or to what the peer
 //! allows), then the next; what is above goes to the least busy one while another is being opened. The
 //! later ones fall idle first and are closed.
 //!
