@@ -52,16 +52,14 @@ pub(crate) fn used_ms(id: u32) -> Result<u64> {
     Ok(ticks * TICK_MS)
 }
 
-/// Id, name, and ticks in user and kernel mode: see proc(5).
+/// Id, name, and ticks in user and kernel mode, with those of children that have ended: a server's processes come and go, and
+/// what one of them has used must not go with it. See proc(5).
 fn read(stat: &str) -> Option<(u32, &str, u64)> {
     let (id, rest) = stat.split_once(" (")?;
     let (name, rest) = rest.rsplit_once(") ")?;
-    let mut ticks = rest.split(' ').skip(11).map(str::parse::<u64>);
-    Some((
-        id.parse().ok()?,
-        name,
-        ticks.next()?.ok()? + ticks.next()?.ok()?,
-    ))
+    let ticks = rest.split(' ').skip(11).take(4).map(str::parse::<u64>);
+    let ticks = ticks.collect::<Result<Vec<_>, _>>().ok()?;
+    (ticks.len() == 4).then_some((id.parse().ok()?, name, ticks.iter().sum()))
 }
 
 #[cfg(test)]
@@ -70,9 +68,19 @@ mod tests {
 
     #[test]
     fn a_process_is_read() {
-        let stat = "42 (a (b) c) S 1 42 42 0 -1 4194560 100 0 0 0 70 5 0 0 20 0 3 0 1 1 1";
-        assert_eq!(read(stat), Some((42, "a (b) c", 75)));
+        let stat = "42 (a (b) c) S 1 42 42 0 -1 4194560 100 0 0 0 70 5 8 1 20 0 3 0 1 1 1";
+        assert_eq!(read(stat), Some((42, "a (b) c", 84)));
         let own = fs::read_to_string("/proc/self/stat").unwrap();
         assert_eq!(read(&own).unwrap().0, process::id());
+    }
+
+    #[test]
+    fn what_a_process_has_used_stays_when_it_ends() {
+        let before = used_ms(process::id()).unwrap();
+        let mut spinning = process::Command::new("timeout");
+        let spinning = spinning.args(["0.3", "sh", "-c", "while :; do :; done"]);
+        assert!(!spinning.status().unwrap().success());
+        let used = used_ms(process::id()).unwrap() - before;
+        assert!(used >= 5 * TICK_MS, "{used}");
     }
 }
