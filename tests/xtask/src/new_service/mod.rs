@@ -224,6 +224,49 @@ mod tests {
     }
 
     #[test]
+    fn a_service_runs_on_a_cluster_as_the_others_do() {
+        let root = checkout::root();
+        let (_, written) = plan(&root, &name("quibble"))
+            .unwrap()
+            .new
+            .into_iter()
+            .find(|(path, _)| path.ends_with("k8s/base/quibble/quibble.yaml"))
+            .unwrap();
+        let port = |from: u16| {
+            let line = written
+                .lines()
+                .find(|line| line.contains("containerPort: "));
+            let grpc: u16 = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+            (grpc - 50_000 + from).to_string()
+        };
+        let written = written
+            .replace("quibble", "product")
+            .replace("QUIBBLE", "PRODUCT")
+            .replace(&port(50_000), "50051")
+            .replace(&port(9_000), "9051");
+        let (_, documents) = written.split_once('\n').unwrap(); // After what the file is.
+        let folder = root.join("k8s/base/product");
+        let files = fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        let ours = files
+            .map(|file| fs::read_to_string(file).unwrap())
+            .collect::<Vec<_>>();
+        let ours = ours
+            .iter()
+            .flat_map(|file| file.split("---\n"))
+            .collect::<Vec<_>>();
+        for document in documents.split("---\n") {
+            // Who calls a service is its own matter.
+            let is_ours = document.contains("kind: NetworkPolicy") || ours.contains(&document);
+            assert!(
+                is_ours,
+                "k8s/base/product has no such document:\n{document}"
+            );
+        }
+    }
+
+    #[test]
     fn a_crate_that_is_there_gives_no_service_its_name() {
         for taken in ["tokio", "serde", "proto", "tests"] {
             let error = plan(&checkout::root(), &name(taken)).err().unwrap();
