@@ -145,11 +145,12 @@ fn owned(arrows: &'static [(&'static str, &'static str, u16)]) -> impl Iterator<
 mod tests {
     use super::*;
 
-    /// Whom somebody reaches.
+    /// Whom somebody reaches; services that `cargo xtask new-service` has made are left out.
     fn reached(overlay: &str, from: &str) -> Vec<(&'static str, u16)> {
+        let made = &crate::services::NAMES[2..];
         let arrows = arrows(overlay).into_iter();
         arrows
-            .filter(|arrow| arrow.0 == from)
+            .filter(|(start, to, _)| start == from && !made.contains(to))
             .map(|(_, to, port)| (to, port))
             .collect()
     }

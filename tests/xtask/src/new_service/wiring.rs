@@ -181,7 +181,7 @@ pub(super) const PLACES: &[Place] = &[
     ),
     place(
         "k8s/components/operators/postgres.yaml",
-        "  template: template0\n  cluster:\n    name: postgres\n",
+        "  owner: payment_owner\n  ensure: present\n  encoding: UTF8\n  localeCollate: C.UTF-8\n  localeCType: C.UTF-8\n  template: template0\n  cluster:\n    name: postgres\n",
         "---\napiVersion: postgresql.cnpg.io/v1\nkind: Database\nmetadata:\n  name: widget\nspec:\n  name: widget\n  owner: widget_owner\n  ensure: present\n  encoding: UTF8\n  localeCollate: C.UTF-8\n  localeCType: C.UTF-8\n  template: template0\n  cluster:\n    name: postgres\n",
     ),
     place(
@@ -273,6 +273,21 @@ mod tests {
             "id_type!(WidgetId, \"wdg\");\n",
         );
         place.wire(text, &Name::new(name, None).unwrap())
+    }
+
+    #[test]
+    fn what_one_service_gets_hides_no_place_from_the_next() {
+        for place in PLACES {
+            let same = PLACES.iter().filter(|other| other.file == place.file);
+            for other in same {
+                let hides = place.line.contains(other.after);
+                assert!(
+                    !hides,
+                    "{}: {:?} would stand there twice",
+                    place.file, other.after
+                );
+            }
+        }
     }
 
     #[test]
