@@ -52,7 +52,12 @@ pub(super) const PLACES: &[Place] = &[
     place(
         "services/standalone/Cargo.toml",
         "payment.workspace = true\n",
-        "chassis.workspace = true\nwidget.workspace = true\n",
+        "widget.workspace = true\n",
+    ),
+    place(
+        "services/standalone/Cargo.toml",
+        "[dependencies]\n",
+        "chassis.workspace = true\n",
     ),
     place(
         "services/standalone/src/config.rs",
@@ -241,8 +246,11 @@ const fn place(file: &'static str, after: &'static str, line: &'static str) -> P
 }
 
 impl Place {
-    /// The file's text with the line in it.
+    /// The file's text with the line in it. A line that speaks of no service is there once for all of them.
     pub(super) fn wire(&self, text: &str, name: &Name) -> Result<String> {
+        if !self.line.contains("widget") && text.contains(self.line) {
+            return Ok(text.to_owned());
+        }
         let mut places = text.match_indices(self.after);
         let (Some((place, _)), None) = (places.next(), places.next()) else {
             bail!(
@@ -264,7 +272,10 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeMap, fs};
+
     use super::*;
+    use crate::checkout;
 
     fn wire(text: &str, name: &str) -> Result<String> {
         let place = place(
@@ -276,17 +287,22 @@ mod tests {
     }
 
     #[test]
-    fn what_one_service_gets_hides_no_place_from_the_next() {
-        for place in PLACES {
-            let same = PLACES.iter().filter(|other| other.file == place.file);
-            for other in same {
-                let hides = place.line.contains(other.after);
-                assert!(
-                    !hides,
-                    "{}: {:?} would stand there twice",
-                    place.file, other.after
-                );
+    fn a_second_service_finds_every_place_too() {
+        let mut files = BTreeMap::new();
+        for name in ["quibble", "squabble"] {
+            let name = Name::new(name, None).unwrap();
+            for place in PLACES {
+                let read = || fs::read_to_string(checkout::root().join(place.file)).unwrap();
+                let text = files.entry(place.file).or_insert_with(read);
+                *text = place.wire(text, &name).unwrap();
             }
+        }
+        let manifests = files
+            .iter()
+            .filter(|(file, _)| file.ends_with("Cargo.toml"));
+        for (file, text) in manifests {
+            let read = text.parse::<toml::Table>(); // Which refuses what stands there twice.
+            assert!(read.is_ok(), "{file}: {read:?}");
         }
     }
 
