@@ -1,7 +1,8 @@
 //! A service as `cargo xtask new-service` writes it: made in a copy of the tree, built, tested, asked over REST.
 //!
 //! The copy lies below `target/verify` and is built in the same build folder, so that what the tree was built from
-//! is not compiled again.
+//! is not compiled again. What was built from the copy is removed afterwards: to Cargo both are one workspace, and the tree's
+//! files are older, so that it would take the copy's programs for the tree's.
 
 use std::{
     fs,
@@ -36,6 +37,14 @@ pub(super) fn run(place: &Place) -> Result<Verdict> {
     };
     fs::write(&tree.log, "")?;
     tree.copy()?;
+    let checked = check(&tree, place);
+    let mut clean = process::cargo();
+    clean.args(["clean", "--workspace", "--quiet"]);
+    process::output(clean.current_dir(checkout::root()))?;
+    checked
+}
+
+fn check(tree: &Tree, place: &Place) -> Result<Verdict> {
     let free = |name: &&&str| !tree.root.join("services").join(name).exists();
     let name = *NAMES.iter().find(free).context("every name is taken")?;
 
