@@ -3,7 +3,8 @@
 //! What tonic's own timeouts do not do: they end at the response's headers, and a stream runs on.
 
 use std::{
-    pin::Pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
@@ -17,20 +18,30 @@ use crate::{
     status,
 };
 
-/// Resolves when the call has to end, with the reason.
-pub(crate) type Ending = Pin<Box<dyn Future<Output = Status> + Send>>;
+/// Why and when a call has to end before its time.
+pub(crate) trait Ending: Clone + Send + Sync + Unpin + 'static {
+    /// Whether it has to end by now, and with what.
+    fn come(&self) -> Option<Status>;
 
-/// Runs `calling`, and then the body of its answer, until they end or `ending` does.
-pub(crate) fn bound(
+    /// Waits until it has to end.
+    fn wait(self) -> impl Future<Output = Status> + Send + 'static;
+}
+
+/// Runs `calling`, and then the body of its answer, until they end or `ending` comes.
+pub(crate) fn bound<E: Ending>(
     calling: impl Future<Output = Result<Response<Body>, Status>> + Send + 'static,
-    mut ending: Ending,
+    ending: E,
     side: Side,
 ) -> Answer {
     Box::pin(async move {
-        let response = tokio::select! {
-            biased; // A call without time left is not even begun.
-            status = &mut ending => return Err(status),
-            answered = calling => answered?,
+        let mut watch = Watch {
+            ending,
+            waiting: None,
+        };
+        let response = {
+            let mut calling = pin!(calling);
+            let bounded = poll_fn(|cx| watch.poll(cx, |cx| calling.as_mut().poll(cx)));
+            bounded.await.unwrap_or_else(Err)?
         };
         let over = http_body::Body::is_end_stream(response.body());
         Ok(if over {
@@ -39,7 +50,7 @@ pub(crate) fn bound(
             response.map(|inner| {
                 Body::new(BoundedBody {
                     inner,
-                    ending: Some(ending),
+                    watch: Some(watch),
                     side,
                 })
             })
@@ -47,14 +58,42 @@ pub(crate) fn bound(
     })
 }
 
-struct BoundedBody {
+/// Watches for the ending while something else is polled. Most of what is polled is ready at once, so that a timer and
+/// a place among those who wait for the connection's end are taken only by what is not.
+struct Watch<E> {
+    ending: E,
+    waiting: Option<Pin<Box<dyn Future<Output = Status> + Send>>>,
+}
+
+impl<E: Ending> Watch<E> {
+    /// What `inner` gives, unless the ending has come: that is looked at first, because a call without time left is not
+    /// even begun, and a stream that is always ready must not outrun it.
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        inner: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Result<T, Status>> {
+        if let Some(status) = self.ending.come() {
+            return Poll::Ready(Err(status));
+        }
+        if let Poll::Ready(ready) = inner(cx) {
+            return Poll::Ready(Ok(ready));
+        }
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(self.ending.clone().wait()));
+        waiting.as_mut().poll(cx).map(Err)
+    }
+}
+
+struct BoundedBody<E> {
     inner: Body,
-    // `None`: it has resolved.
-    ending: Option<Ending>,
+    // `None`: it has ended early.
+    watch: Option<Watch<E>>,
     side: Side,
 }
 
-impl http_body::Body for BoundedBody {
+impl<E: Ending> http_body::Body for BoundedBody<E> {
     type Data = Bytes;
     type Error = Status;
 
@@ -63,14 +102,15 @@ impl http_body::Body for BoundedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        let Some(ending) = &mut this.ending else {
+        let Some(watch) = &mut this.watch else {
             return Poll::Ready(None);
         };
-        // The ending first: a stream that is always ready must not outrun it.
-        let Poll::Ready(status) = ending.as_mut().poll(cx) else {
-            return Pin::new(&mut this.inner).poll_frame(cx);
+        let inner = Pin::new(&mut this.inner);
+        let status = match std::task::ready!(watch.poll(cx, |cx| inner.poll_frame(cx))) {
+            Ok(frame) => return Poll::Ready(frame),
+            Err(status) => status,
         };
-        this.ending = None;
+        this.watch = None;
         this.inner = Body::empty(); // Drops the handler's stream, or resets the callee's.
         Poll::Ready(Some(match this.side {
             Side::Client => Err(status),
@@ -79,7 +119,7 @@ impl http_body::Body for BoundedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ending.is_none() || self.inner.is_end_stream()
+        self.watch.is_none() || self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
@@ -94,20 +134,28 @@ mod tests {
 
     use futures_util::{StreamExt as _, stream};
     use http_body_util::{BodyExt as _, StreamBody};
-    use tokio::time::{Instant, sleep};
+    use tokio::time::{Instant, sleep, sleep_until};
 
     use super::*;
     use crate::{stack::Progress, status::Origin};
 
-    fn late() -> Status {
-        Origin::of("deadline", "a test", &Progress::default()).deadline_exceeded()
+    #[derive(Clone, Copy)]
+    struct At(Instant);
+
+    impl Ending for At {
+        fn come(&self) -> Option<Status> {
+            let late = Origin::of("deadline", "a test", &Progress::default());
+            (Instant::now() >= self.0).then(|| late.deadline_exceeded())
+        }
+
+        async fn wait(self) -> Status {
+            sleep_until(self.0).await;
+            self.come().unwrap()
+        }
     }
 
-    fn within(limit: Duration) -> Ending {
-        Box::pin(async move {
-            sleep(limit).await;
-            late()
-        })
+    fn within(limit: Duration) -> At {
+        At(Instant::now() + limit)
     }
 
     async fn endless(
@@ -151,8 +199,9 @@ mod tests {
     #[tokio::test]
     async fn a_call_without_time_left_is_not_begun() {
         let ready = std::future::ready(Ok(Response::new(Body::empty())));
-        let ending = Box::pin(std::future::ready(late()));
-        let error = bound(ready, ending, Side::Server).await.unwrap_err();
+        let error = bound(ready, within(Duration::ZERO), Side::Server)
+            .await
+            .unwrap_err();
         assert_eq!(error.code(), tonic::Code::DeadlineExceeded);
     }
 

@@ -106,16 +106,21 @@ impl Trace {
 #[macro_export]
 macro_rules! span {
     ($context:expr, $kind:literal, $($fields:tt)*) => {
-        $crate::__tracing::debug_span!(
-            target: "mesh::span",
-            "span",
-            otel.kind = $kind,
-            otel.trace = $context.ids().trace,
-            otel.span = $context.ids().span,
-            otel.parent = $context.ids().parent,
-            otel.sampled = $context.ids().sampled,
-            $($fields)*
-        )
+        // A span that nobody takes would still be offered to the `log` crate, which some dependency asks for.
+        if $crate::__tracing::span_enabled!(target: "mesh::span", $crate::__tracing::Level::DEBUG) {
+            $crate::__tracing::debug_span!(
+                target: "mesh::span",
+                "span",
+                otel.kind = $kind,
+                otel.trace = $context.ids().trace,
+                otel.span = $context.ids().span,
+                otel.parent = $context.ids().parent,
+                otel.sampled = $context.ids().sampled,
+                $($fields)*
+            )
+        } else {
+            $crate::__tracing::Span::none()
+        }
     };
 }
 

@@ -376,7 +376,7 @@ impl Driver {
             let look = self.keepalive_interval.min(self.idle);
             tokio::select! {
                 biased;
-                end = lost(&mut self.io, &mut probe) => return end,
+                end = lost(&mut self.io, &mut probe, connection) => return end,
                 event = self.guard.event() => {
                     self.cut_at = cut_at(&event);
                     return End::Stale;
@@ -443,12 +443,14 @@ impl Driver {
 async fn lost(
     io: &mut client::Connection<Box<dyn Stream>, Bytes>,
     probe: &mut client::SendRequest<Bytes>,
+    connection: &Connection,
 ) -> End {
     let mut stood_back = false;
     poll_fn(|cx| {
         // A call that has written its frames wakes this task, which would be next and send them
-        // alone. Standing back once lets the calls that are ready as well write theirs first.
-        stood_back = !stood_back;
+        // alone. Standing back once lets the calls that are ready as well write theirs first, where there
+        // are others: a task that wakes itself also wakes a processor.
+        stood_back = !stood_back && connection.in_flight() > 1;
         if stood_back {
             cx.waker().wake_by_ref();
             return Poll::Pending;

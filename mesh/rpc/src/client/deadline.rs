@@ -9,6 +9,7 @@ use std::{
 
 use http::{Request, Response};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
@@ -50,7 +51,7 @@ impl<S: Stack> Service<Request<Body>> for Deadline<S> {
                 _ => error,
             })
         };
-        bound(calling, ending(call), Side::Client)
+        bound(calling, Made(call), Side::Client)
     }
 }
 
@@ -58,9 +59,37 @@ fn late(call: &Call) -> Status {
     Origin::of("deadline", call.deadline_by, &call.progress).deadline_exceeded()
 }
 
-fn ending(call: Call) -> Ending {
-    let deadline = call.context.deadline();
-    Box::pin(async move {
+#[derive(Clone)]
+struct Made(Call);
+
+impl Made {
+    fn is_late(&self) -> bool {
+        let deadline = self.0.context.deadline();
+        deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// A caller whose time is up ends as well; what matters here is the time.
+    fn abandoned(&self) -> Status {
+        if self.is_late() {
+            return late(&self.0);
+        }
+        Origin::of("deadline", "the caller has ended", &self.0.progress).cancelled()
+    }
+}
+
+impl Ending for Made {
+    fn come(&self) -> Option<Status> {
+        if self.is_late() {
+            return Some(late(&self.0));
+        }
+        let caller = self.0.context.cancellation();
+        caller
+            .is_some_and(CancellationToken::is_cancelled)
+            .then(|| self.abandoned())
+    }
+
+    async fn wait(self) -> Status {
+        let deadline = self.0.context.deadline();
         let expired = async {
             match deadline {
                 Some(deadline) => sleep_until(deadline).await,
@@ -69,12 +98,8 @@ fn ending(call: Call) -> Ending {
         };
         tokio::select! {
             biased;
-            () = expired => late(&call),
-            // A caller whose time is up ends as well; what matters here is the time.
-            () = call.context.cancelled() => match deadline {
-                Some(deadline) if Instant::now() >= deadline => late(&call),
-                _ => Origin::of("deadline", "the caller has ended", &call.progress).cancelled(),
-            },
+            () = expired => late(&self.0),
+            () = self.0.context.cancelled() => self.abandoned(),
         }
-    })
+    }
 }

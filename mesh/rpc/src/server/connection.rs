@@ -1,12 +1,18 @@
-//! One HTTP/2 connection of a server, on the `h2` crate itself: it takes calls in, each in a task of its
-//! own, and ends in good order.
+//! One HTTP/2 connection of a server, on the `h2` crate itself: it takes calls in, begins them
+//! (`begin.rs`), and ends in good order.
 //!
 //! On hyper, nothing could be sent between a connection's life and its calls, and a call's task would be
 //! two futures deeper; the client has reasons of its own (`client/connection.rs`).
 //!
 //! Deliberately without: push, CONNECT, upgrades, adaptive windows.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::{poll_fn, ready},
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use h2::{Reason, server};
@@ -16,12 +22,16 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tonic::{codegen::StdError as BoxError, transport::server::Connected as _};
+use tower::Service as _;
 
 use super::{
-    ServerStack, call,
+    ServerStack,
+    begin::Begin,
+    call,
     connection_metrics::ConnectionMetrics,
     drain::{Closing, Drain},
     heard::Heard,
+    hush::Hush,
     life::{Activity, Event, Life, Why},
     peer::Peer,
 };
@@ -92,23 +102,24 @@ impl Terms {
         };
         let mut open = self.metrics.opened();
         let peer = self.peer(connected.remote_addr, proven);
-        let (pings, drain) = (io.ping_pong(), &self.drain);
+        let pings = io.ping_pong();
         let mut life = Life::begin(
             &self.config,
-            drain,
+            &self.drain,
             closing.clone(),
             activity.clone(),
             pings,
             guard,
         );
         let mut left_for = None;
+        let (mut came, mut stack, hush) = (Begin::new(), self.stack.clone(), Hush::new());
         loop {
             let mut next = pin!(life.next());
             let event = loop {
                 // Calls first: tokio's budget makes the socket pause often enough for the rest.
                 tokio::select! {
                     biased;
-                    accepted = io.accept() => {
+                    accepted = poll_fn(|cx| hush.poll(cx, |cx| io.poll_accept(cx))) => {
                         let Some(accepted) = accepted else {
                             open.reason = left_for.map_or("peer", Why::name);
                             return Ok(());
@@ -122,11 +133,18 @@ impl Terms {
                         extensions.insert(connected.clone()); // tonic's `Request::remote_addr`
                         extensions.insert(peer.clone());
                         extensions.insert(closing.clone());
-                        let (stack, in_flight) = (self.stack.clone(), activity.call());
-                        drain.tasks.spawn(async move {
-                            call::serve(request, respond, stack).await;
-                            drop(in_flight);
-                        });
+                        came.add((request, respond, activity.call()));
+                    }
+                    // All that was read at once; the answers leave with the next look at the socket.
+                    () = ready(()), if !came.is_empty() => {
+                        let serve = |(request, respond, in_flight)| {
+                            let answer = stack.call(call::received(request));
+                            async move {
+                                call::serve(answer, respond).await;
+                                drop(in_flight);
+                            }
+                        };
+                        hush.during(|| came.half(&self.drain.tasks, serve));
                     }
                     event = &mut next => break event,
                 }

@@ -49,11 +49,11 @@ impl<S: Stack> Service<Request<Body>> for Deadline<S> {
             deadline: call.context.deadline(),
             closing,
         };
-        let bounded = bound(
-            self.inner.call(request),
-            ending(call, ends.clone()),
-            Side::Server,
-        );
+        let served = Served {
+            call,
+            ends: ends.clone(),
+        };
+        let bounded = bound(self.inner.call(request), served, Side::Server);
         Box::pin(async move {
             let mut answer = bounded.await?;
             answer.extensions_mut().insert(ends);
@@ -69,9 +69,14 @@ pub(super) struct Ends {
     closing: Closing,
 }
 
+/// What ends a call early.
+pub(super) enum End {
+    Deadline,
+    Closing(Why),
+}
+
 impl Ends {
-    /// `None`: the deadline is over.
-    pub(super) async fn come(&self) -> Option<Why> {
+    pub(super) async fn wait(&self) -> End {
         let expired = async {
             match self.deadline {
                 Some(deadline) => sleep_until(deadline).await,
@@ -80,27 +85,53 @@ impl Ends {
         };
         tokio::select! {
             biased;
-            () = expired => None,
-            why = self.closing.closed(self.deadline.is_some()) => Some(why),
+            () = expired => End::Deadline,
+            why = self.closing.closed(self.deadline.is_some()) => End::Closing(why),
         }
+    }
+
+    fn come(&self) -> Option<End> {
+        if self
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+        {
+            return Some(End::Deadline);
+        }
+        let closed = self.closing.has_closed(self.deadline.is_some());
+        closed.map(End::Closing)
     }
 }
 
-fn ending(call: Call, ends: Ends) -> Ending {
-    Box::pin(async move {
-        let status = match ends.come().await {
-            None => Origin::of("deadline", call.deadline_by, &call.progress).deadline_exceeded(),
-            Some(why) => {
-                let policy = match why {
-                    Why::Drain if ends.deadline.is_none() => "shutdown",
-                    why => why.policy(),
-                };
-                why.status(Origin::of("deadline", policy, &call.progress))
+#[derive(Clone)]
+struct Served {
+    call: Call,
+    ends: Ends,
+}
+
+impl Served {
+    fn end(&self, by: End) -> Status {
+        let origin = |policy| Origin::of("deadline", policy, &self.call.progress);
+        let status = match by {
+            End::Deadline => origin(self.call.deadline_by).deadline_exceeded(),
+            End::Closing(Why::Drain) if self.ends.deadline.is_none() => {
+                Why::Drain.status(origin("shutdown"))
             }
+            End::Closing(why) => why.status(origin(why.policy())),
         };
-        if let Some(token) = call.context.cancellation() {
+        if let Some(token) = self.call.context.cancellation() {
             token.cancel();
         }
         status
-    })
+    }
+}
+
+impl Ending for Served {
+    fn come(&self) -> Option<Status> {
+        self.ends.come().map(|by| self.end(by))
+    }
+
+    async fn wait(self) -> Status {
+        let by = self.ends.wait().await;
+        self.end(by)
+    }
 }

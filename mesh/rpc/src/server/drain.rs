@@ -62,33 +62,37 @@ impl Drain {
 }
 
 /// When the calls of one connection have to end: with the server, or with the connection. A request
-/// extension. Its tokens are the connection's own, so that calls of different connections share no lock.
+/// extension. Its tokens are the connection's own, so that calls of different connections share no lock; cloning them
+/// takes one, cloning this does not.
 #[derive(Clone, Debug)]
-pub(crate) struct Closing {
+pub(crate) struct Closing(Arc<Tokens>);
+
+#[derive(Debug)]
+struct Tokens {
     begun: CancellationToken,
     cut: CancellationToken,
-    why: Arc<OnceLock<Why>>,
+    why: OnceLock<Why>,
 }
 
 impl Closing {
     /// Of a new connection.
     pub(crate) fn new(drain: &Drain) -> Self {
-        Self {
+        Self(Arc::new(Tokens {
             begun: drain.begun.child_token(),
             cut: drain.cut.child_token(),
-            why: Arc::default(),
-        }
+            why: OnceLock::new(),
+        }))
     }
 
     /// The server goes away.
     pub(crate) async fn begun(&self) {
-        self.begun.cancelled().await;
+        self.0.begun.cancelled().await;
     }
 
     /// Ends every call of the connection.
     pub(crate) fn cut(&self, why: Why) {
-        let _ = self.why.set(why); // The first reason is the one.
-        self.cut.cancel();
+        let _ = self.0.why.set(why); // The first reason is the one.
+        self.0.cut.cancel();
     }
 
     /// Resolves when a call has to end, and says why. A stream that never ends by itself would hold up every shutdown
@@ -96,9 +100,19 @@ impl Closing {
     pub(crate) async fn closed(&self, has_deadline: bool) -> Why {
         tokio::select! {
             biased;
-            () = self.cut.cancelled() => {}
-            () = self.begun.cancelled(), if !has_deadline => {}
+            () = self.0.cut.cancelled() => {}
+            () = self.0.begun.cancelled(), if !has_deadline => {}
         }
-        self.why.get().copied().unwrap_or(Why::Drain)
+        self.why()
+    }
+
+    /// Whether that has come, and why.
+    pub(crate) fn has_closed(&self, has_deadline: bool) -> Option<Why> {
+        let closed = self.0.cut.is_cancelled() || (!has_deadline && self.0.begun.is_cancelled());
+        closed.then(|| self.why())
+    }
+
+    fn why(&self) -> Why {
+        self.0.why.get().copied().unwrap_or(Why::Drain)
     }
 }

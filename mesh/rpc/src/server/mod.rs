@@ -5,6 +5,7 @@
 
 mod accept;
 mod authorize;
+mod begin;
 mod call;
 mod connection;
 mod connection_metrics;
@@ -16,6 +17,7 @@ mod fault;
 mod fuzz;
 mod health;
 mod heard;
+mod hush;
 mod life;
 pub(crate) mod metrics;
 mod overload;
@@ -46,7 +48,7 @@ pub use rate_limit::{RateLimitRule, RateLimitsConfig};
 
 use crate::{Error, Mesh, frames, observe, stack::Side};
 
-/// What the accept loop hands each request to.
+/// What a connection hands each request to. Always ready: tonic's routes wait for their services themselves.
 pub(crate) type ServerStack = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 
 /// Serves tonic services behind the mesh's stack.
