@@ -7,7 +7,10 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{
+            AtomicBool,
+            Ordering::{AcqRel, Relaxed},
+        },
     },
     task::{Context, Poll, Wake, Waker},
 };
@@ -47,9 +50,9 @@ impl Hush {
 
     /// Does something meanwhile which the task is not woken: it has to poll afterwards.
     pub(super) fn during<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.inner.hushed.store(true, SeqCst);
+        self.inner.hushed.store(true, Relaxed);
         let done = work();
-        self.inner.hushed.store(false, SeqCst);
+        self.inner.hushed.swap(false, AcqRel);
         done
     }
 }
@@ -60,7 +63,9 @@ impl Wake for Inner {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.hushed.load(SeqCst) {
+        // Not a mere load: what was done before a wake that is kept back is seen by the poll after `during`, because its
+        // end has read what was written here.
+        if !self.hushed.fetch_and(true, AcqRel) {
             self.task.wake();
         }
     }
@@ -71,7 +76,7 @@ mod tests {
     use std::{
         future::{Future as _, poll_fn},
         pin::pin,
-        sync::atomic::AtomicUsize,
+        sync::atomic::{AtomicUsize, Ordering::SeqCst},
     };
 
     use futures_util::task::waker;
