@@ -25,6 +25,7 @@ use http_body::{Body as _, Frame};
 use mesh_identity::{GuardEvent, PeerGuard};
 use tokio::{
     sync::Notify,
+    task::coop::unconstrained,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -377,7 +378,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 end = lost(&mut self.io, &mut probe, connection) => return end,
-                event = self.guard.event() => {
+                event = unconstrained(self.guard.event()) => {
                     self.cut_at = cut_at(&event);
                     return End::Stale;
                 }

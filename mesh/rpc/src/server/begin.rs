@@ -7,38 +7,45 @@
 //! something to do while this side works. (One at a time is as fast with eight calls in flight and slower with 64; all
 //! at once leaves either side idle in turn.)
 //!
-//! A call that waits goes on in a task of its own. One that does not wait and takes long would hold up those behind it:
-//! where calls have taken longer than [`PATIENCE`] before they waited, they are given a task at once. hyper always does
-//! that.
+//! A call that waits goes on in a task of its own. One that does not wait and takes long holds up those behind it: where
+//! calls of late took longer than [`PATIENCE`] on the average before they waited, each has a task from the start, as
+//! with hyper. A handler must not block its thread until more of its own request comes: nobody would read it.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::AssertUnwindSafe,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use futures_util::FutureExt as _;
+use tokio::task::coop::poll_proceed;
 use tokio_util::task::TaskTracker;
 
-/// How long the calls before a call may have kept the processor, on the average, for it to be begun here: some times
-/// what a task costs.
+use crate::client::clock::nanos;
+
+/// How many calls may have come in and not be begun: more are left in the connection.
+const CAME_MAX: usize = 32;
+/// How long calls may keep the processor, on the average, to be begun here: some times what a task costs.
 const PATIENCE: Duration = Duration::from_micros(50);
 /// The weight of one call among those before it: a part of so many.
-const WEIGHT: u32 = 8;
+const WEIGHT: u64 = 8;
 
 /// The calls of a connection that have come in and are not begun.
 pub(super) struct Begin<T> {
     came: Vec<T>,
-    /// How long calls keep the processor before they wait: an exponentially weighted mean. It sinks with each call of
-    /// which it is not known, so that it will be.
-    keeps: Duration,
+    keeps: Arc<Keeps>,
 }
 
 impl<T> Begin<T> {
     pub(super) fn new() -> Self {
         Self {
             came: Vec::new(),
-            keeps: Duration::ZERO,
+            keeps: Arc::default(),
         }
     }
 
@@ -50,38 +57,76 @@ impl<T> Begin<T> {
         self.came.is_empty()
     }
 
-    /// Begins half of them, in the order in which they came. What waits goes on among `tasks`.
+    pub(super) fn has_room(&self) -> bool {
+        self.came.len() < CAME_MAX
+    }
+
+    /// Begins half of them, in the order in which they came; fewer when the task has worked for long enough by tokio's
+    /// budget. What waits goes on among `tasks`.
     pub(super) fn half<F>(&mut self, tasks: &TaskTracker, mut serve: impl FnMut(T) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let half = self.came.len().div_ceil(2);
-        let mut now = Instant::now();
+        let mut half = 0;
+        while half < self.came.len().div_ceil(2) && may_go_on() {
+            half += 1;
+        }
         for call in self.came.drain(..half) {
-            let mut kept = Duration::ZERO;
-            if self.keeps > PATIENCE {
-                tasks.spawn(serve(call));
-            } else {
-                if let Some(waits) = begun(|| serve(call)) {
-                    tasks.spawn(waits);
-                }
-                let before = std::mem::replace(&mut now, Instant::now());
-                kept = now - before;
+            let mut call = Box::pin(serve(call));
+            if self.keeps.long() {
+                tasks.spawn(measured(call, self.keeps.clone()));
+                continue;
             }
-            self.keeps = (self.keeps * (WEIGHT - 1) + kept) / WEIGHT;
+            let began = Instant::now();
+            // A panic outside of the handler ends this call only, as it does in a task.
+            let over = AssertUnwindSafe(&mut call).catch_unwind().now_or_never();
+            self.keeps.record(began.elapsed());
+            if over.is_none() {
+                tasks.spawn(call);
+            }
         }
     }
 }
 
-/// Goes as far as it goes without a wait; nothing: to its end. A panic outside of the handler ends this call only, as it
-/// does in a task.
-fn begun<F: Future<Output = ()>>(serve: impl FnOnce() -> F) -> Option<Pin<Box<F>>> {
-    let going = AssertUnwindSafe(|| {
-        let mut call = Box::pin(serve());
-        let over = call.as_mut().now_or_never();
-        over.is_none().then_some(call)
+/// Takes a call's part of the budget of the task that runs.
+fn may_go_on() -> bool {
+    match poll_proceed(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(part) => {
+            part.made_progress();
+            true
+        }
+        Poll::Pending => false,
+    }
+}
+
+/// Runs a call, and records how long it keeps the processor before it waits.
+async fn measured<F: Future<Output = ()>>(mut call: Pin<Box<F>>, keeps: Arc<Keeps>) {
+    let first = std::future::poll_fn(|cx| {
+        let began = Instant::now();
+        let polled = call.as_mut().poll(cx);
+        keeps.record(began.elapsed());
+        Poll::Ready(polled)
     });
-    catch_unwind(going).ok().flatten()
+    if first.await.is_pending() {
+        call.await;
+    }
+}
+
+/// How long calls keep the processor before they wait, in nanoseconds: an exponentially weighted mean. What two of them
+/// record at the same moment may be one of the two.
+#[derive(Default)]
+struct Keeps(AtomicU64);
+
+impl Keeps {
+    fn record(&self, kept: Duration) {
+        let mean = self.0.load(Relaxed);
+        self.0
+            .store(mean - mean / WEIGHT + nanos(kept) / WEIGHT, Relaxed);
+    }
+
+    fn long(&self) -> bool {
+        self.0.load(Relaxed) > nanos(PATIENCE)
+    }
 }
 
 #[cfg(test)]
@@ -170,25 +215,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_that_keep_the_processor_have_tasks_but_for_one_in_some() {
+    async fn calls_that_keep_the_processor_have_tasks_until_they_do_not() {
         let (mut begin, tasks) = (Begin::new(), TaskTracker::new());
-        for _ in 0..100 {
-            begin.add(keeping(PATIENCE * 40));
+        let mut own = Vec::new();
+        for keeps in [PATIENCE * 40, Duration::ZERO] {
+            for _ in 0..100 {
+                let before = tasks.len();
+                begin.add(keeping(keeps));
+                begin_all(&mut begin, &tasks);
+                own.push(tasks.len() > before);
+                while !tasks.is_empty() {
+                    tokio::task::yield_now().await;
+                }
+            }
         }
-        begin_all(&mut begin, &tasks);
-        let own = tasks.len();
-        assert!((90..100).contains(&own), "{own}");
+        assert!(!own[0], "nothing is known of them yet");
+        assert!(own[1..100].iter().all(|own| *own));
+        assert!(!own[199], "they are short by now");
     }
 
     #[tokio::test]
-    async fn calls_that_have_become_short_are_begun_here_again() {
+    async fn a_task_that_has_worked_for_long_begins_nothing_more() {
         let (mut begin, tasks) = (Begin::new(), TaskTracker::new());
-        begin.add(keeping(PATIENCE * 40).boxed());
-        for _ in 0..100 {
-            begin.add(ready(()).boxed());
+        let mut begun = 0;
+        let mut looks = 0;
+        while begun == looks {
+            begin.add(());
+            begin.half(&tasks, |()| {
+                begun += 1;
+                ready(())
+            });
+            looks += 1;
+            assert!(looks < 10_000);
         }
-        begin_all(&mut begin, &tasks);
-        let own = tasks.len();
-        assert!((1..40).contains(&own), "{own}");
+        assert!(!begin.is_empty());
+        tokio::task::yield_now().await;
+        begin.half(&tasks, |()| ready(()));
+        assert!(begin.is_empty());
     }
 }

@@ -17,24 +17,22 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use tonic::{Status, body::Body};
+use tower::ServiceExt as _;
 
-use super::deadline::Ends;
+use super::{ServerStack, deadline::Ends};
 use crate::{incoming::Incoming, status::Origin};
-
-/// The request of a call, as the stack takes it.
-pub(crate) fn received(request: Request<RecvStream>) -> Request<Body> {
-    request.map(|stream| Body::new(RequestBody(Incoming::new(stream))))
-}
 
 /// Serves one call to the end of its response. The handler is dropped as soon as the caller resets the
 /// stream or the connection is gone.
 pub(crate) async fn serve(
-    answer: impl Future<Output = Result<Response<Body>, Status>>,
+    request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    stack: ServerStack,
 ) {
+    let request = request.map(|stream| Body::new(RequestBody(Incoming::new(stream))));
     let answered = tokio::select! {
         biased;
-        answered = answer => answered,
+        answered = stack.oneshot(request) => answered,
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
     let (mut head, body) = answered.unwrap_or_else(Status::into_http).into_parts();

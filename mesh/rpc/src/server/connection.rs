@@ -6,23 +6,17 @@
 //!
 //! Deliberately without: push, CONNECT, upgrades, adaptive windows.
 
-use std::{
-    future::{poll_fn, ready},
-    net::SocketAddr,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use h2::{Reason, server};
 use mesh_identity::PeerIdentity;
 use tokio::{
     net::TcpStream,
+    task::coop::{consume_budget, unconstrained},
     time::{Instant, timeout_at},
 };
 use tonic::{codegen::StdError as BoxError, transport::server::Connected as _};
-use tower::Service as _;
 
 use super::{
     ServerStack,
@@ -112,14 +106,14 @@ impl Terms {
             guard,
         );
         let mut left_for = None;
-        let (mut came, mut stack, hush) = (Begin::new(), self.stack.clone(), Hush::new());
+        let (mut came, hush) = (Begin::new(), Hush::new());
         loop {
-            let mut next = pin!(life.next());
+            let mut next = pin!(unconstrained(life.next()));
             let event = loop {
-                // Calls first: tokio's budget makes the socket pause often enough for the rest.
+                // Calls first; but whatever comes of them, the connection's own life has its turn.
                 tokio::select! {
                     biased;
-                    accepted = poll_fn(|cx| hush.poll(cx, |cx| io.poll_accept(cx))) => {
+                    accepted = poll_fn(|cx| hush.poll(cx, |cx| io.poll_accept(cx))), if came.has_room() => {
                         let Some(accepted) = accepted else {
                             open.reason = left_for.map_or("peer", Why::name);
                             return Ok(());
@@ -135,18 +129,18 @@ impl Terms {
                         extensions.insert(closing.clone());
                         came.add((request, respond, activity.call()));
                     }
-                    // All that was read at once; the answers leave with the next look at the socket.
-                    () = ready(()), if !came.is_empty() => {
+                    event = &mut next => break event,
+                    // Their answers leave with the next look at the socket.
+                    () = consume_budget(), if !came.is_empty() => {
                         let serve = |(request, respond, in_flight)| {
-                            let answer = stack.call(call::received(request));
+                            let stack = self.stack.clone();
                             async move {
-                                call::serve(answer, respond).await;
+                                call::serve(request, respond, stack).await;
                                 drop(in_flight);
                             }
                         };
                         hush.during(|| came.half(&self.drain.tasks, serve));
                     }
-                    event = &mut next => break event,
                 }
             };
             match event {

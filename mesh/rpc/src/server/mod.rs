@@ -48,7 +48,7 @@ pub use rate_limit::{RateLimitRule, RateLimitsConfig};
 
 use crate::{Error, Mesh, frames, observe, stack::Side};
 
-/// What a connection hands each request to. Always ready: tonic's routes wait for their services themselves.
+/// What a connection hands each request to.
 pub(crate) type ServerStack = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 
 /// Serves tonic services behind the mesh's stack.
