@@ -5,7 +5,8 @@
 //! whose name ends in `_postgres` or `_rabbitmq`: those get private servers, which are installed where they are
 //! missing and that is allowed, and are SKIPPED by name where it is not. Besides them nothing but Rust and a C
 //! compiler (SQLite is built from source) has to be there; cargo-nextest is used when it is.
-//! A step that fails does not keep the later ones from running; the exit status tells of all.
+//! A step that fails does not keep the later ones from running; the exit status tells of all. One file, for every step
+//! is counted, timed and told of in the same way.
 
 use std::{
     collections::BTreeSet,
