@@ -1,5 +1,5 @@
 //! The simulator's rules: what a command does to the entries of one charge. Pure; an entry is
-//! appended or nothing happens.
+//! appended or nothing happens. One file, for what each command may do depends on what all the others left behind.
 
 use super::entry::{Entry, Operation, Outcome};
 use super::token::{self, Script, script};
