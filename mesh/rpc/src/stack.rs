@@ -21,6 +21,11 @@ use crate::{context::CallContext, contract::MethodContract};
 /// What a layer answers.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>;
 
+/// How much a future that every call has may need: what glibc's allocator keeps at hand for a thread ends there
+/// (`glibc.malloc.tcache_max`), and what is longer is searched for, and copied into its place.
+#[cfg(test)]
+pub(crate) const FUTURE_BYTES_MAX: usize = 1032;
+
 /// What a layer stands on.
 pub(crate) trait Stack:
     Service<Request<Body>, Response = Response<Body>, Error = Status, Future: Send + 'static>

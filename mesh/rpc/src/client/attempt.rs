@@ -17,7 +17,7 @@ use super::{
     balance::Tried,
     circuit::Permit,
     clock::{Nanos, float, millis},
-    connection::{Lease, Received, is_own_reset},
+    connection::{Broken, Lease, Received, is_own_reset},
     destination::{Destination, Method},
     endpoint::Endpoint,
     failure::{Cause, Failure, Reach},
@@ -33,10 +33,11 @@ const AGENT: HeaderValue =
 
 /// What the retry layer stands on: something that makes attempts.
 pub(crate) trait Attempts: Clone + Send + Sync + 'static {
-    /// Makes the `number`th attempt of a call, at an endpoint that was not tried before if there is one.
+    /// Makes the `number`th attempt of a call, at an endpoint that was not tried before if there is one. Takes the
+    /// request when it is sent, and leaves it where the failure says that nothing of it was.
     fn attempt<'a>(
         &'a self,
-        request: Request<Body>,
+        request: &'a mut Request<Body>,
         number: u32,
         tried: &'a Tried,
     ) -> impl Future<Output = Result<Response<Body>, Failure>> + Send + 'a;
@@ -48,16 +49,16 @@ pub(crate) trait Attempts: Clone + Send + Sync + 'static {
 impl Attempts for Arc<Destination> {
     async fn attempt(
         &self,
-        request: Request<Body>,
+        request: &mut Request<Body>,
         number: u32,
         tried: &Tried,
     ) -> Result<Response<Body>, Failure> {
-        let progress = Call::of(&request).progress.clone();
+        let progress = Call::of(request).progress.clone();
         progress.attempt();
         let Some(permit) = self.circuit.enter() else {
             self.shared.metrics.refused("circuit");
             let cause = Cause::CircuitOpen(self.circuit.max());
-            return Err(Failure::unplaced(cause, request));
+            return Err(Failure::unplaced(cause));
         };
         let (endpoint, lease) = match self.place(tried).await {
             Ok(place) => place,
@@ -65,13 +66,15 @@ impl Attempts for Arc<Destination> {
                 if let Cause::QueueFull(_) = cause {
                     self.shared.metrics.refused("queue");
                 }
-                return Err(Failure::unplaced(cause, request));
+                return Err(Failure::unplaced(cause));
             }
         };
         tried.add(endpoint.id);
         progress.at(endpoint.address());
-        let flight = Flight::begin(self.clone(), endpoint, lease, permit, &request);
-        flight.send(request, number).await
+        let flight = Flight::begin(self.clone(), endpoint, lease, permit, request);
+        flight.address(request);
+        let answered = flight.lease.call(request).await;
+        flight.answered(answered, number)
     }
 
     fn has_other(&self, tried: &Tried) -> bool {
@@ -121,13 +124,13 @@ impl Flight {
         }
     }
 
-    async fn send(
+    /// What the answer's headers make of the attempt. (No future: what one needs after its last wait, it has all along.)
+    fn answered(
         mut self,
-        mut request: Request<Body>,
+        answered: Result<(Response<()>, Received), Broken>,
         number: u32,
     ) -> Result<Response<Body>, Failure> {
-        self.address(&mut request);
-        let (head, received) = match self.lease.call(request).await {
+        let (head, received) = match answered {
             Ok(answered) => answered,
             Err(broken) => {
                 let is_own = broken.error.is_own();

@@ -56,7 +56,7 @@ pub struct PoolConfig {
     /// How many connections one endpoint may have. Default: 4.
     pub connections_max: usize,
     /// From how many calls in flight on a connection another one is opened; less where the peer allows
-    /// fewer streams. Default: 24.
+    /// fewer streams. Default: 100.
     pub calls_per_connection: usize,
     /// How long a connection may be without calls before it is closed, in milliseconds. Default: 300000.
     pub idle_ms: u64,
@@ -72,7 +72,7 @@ impl Default for PoolConfig {
     fn default() -> Self {
         Self {
             connections_max: 4,
-            calls_per_connection: 24,
+            calls_per_connection: 100,
             idle_ms: 300_000,
             backoff_ms: 20,
             backoff_max_ms: 250,

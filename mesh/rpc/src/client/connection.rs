@@ -66,8 +66,8 @@ pub(crate) struct Driver {
 /// Why a call brought no answer.
 pub(crate) struct Broken {
     pub(crate) error: Trouble,
-    /// The request, where not a byte of it was written.
-    pub(crate) unsent: Option<Box<Request<Body>>>,
+    /// Not a byte of the request was written: its owner still has it.
+    pub(crate) unsent: bool,
 }
 
 pub(crate) enum Trouble {
@@ -201,23 +201,23 @@ impl Drop for Lease {
 }
 
 impl Lease {
-    /// Sends the request and waits for the answer's headers. Dropped before, it resets the stream.
+    /// Takes the request when it can be sent, and waits for the answer's headers. Dropped before, it resets the stream.
     pub(crate) async fn call(
         &self,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<(Response<()>, Received), Broken> {
         let mut sender = self.0.sender.clone();
         if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
             return Err(Broken {
                 error: Trouble::Http2(error),
-                unsent: Some(Box::new(request)),
+                unsent: true,
             });
         }
         let broken = |error| Broken {
             error,
-            unsent: None,
+            unsent: false,
         };
-        let (parts, body) = request.into_parts();
+        let (parts, body) = std::mem::take(request).into_parts();
         let empty = body.is_end_stream();
         let (answer, stream) = sender
             .send_request(Request::from_parts(parts, ()), empty)

@@ -201,14 +201,18 @@ impl Destination {
         if self.following.load().is_none() {
             return Err(Cause::Unconfigured);
         }
+        match self.look(tried) {
+            Place::Taken(endpoint, lease) => Ok((endpoint, lease)),
+            Place::None(cause) => Err(cause),
+            // What few calls need is not part of every call's future.
+            Place::Wait | Place::WaitFor(_) => Box::pin(self.place_later(tried)).await,
+        }
+    }
+
+    async fn place_later(&self, tried: &Tried) -> Result<(Arc<Endpoint>, Lease), Cause> {
         let mut waiting = None;
         loop {
-            match self.look(tried) {
-                Place::Taken(endpoint, lease) => return Ok((endpoint, lease)),
-                Place::None(cause) => return Err(cause),
-                Place::Wait | Place::WaitFor(_) => {}
-            }
-            // Listens before it looks again, so that no change is missed.
+            // Listens before it looks, so that no change is missed.
             let mut changed = std::pin::pin!(self.shared.changed.notified());
             changed.as_mut().enable();
             let longest = match self.look(tried) {

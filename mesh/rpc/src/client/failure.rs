@@ -2,8 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::Request;
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Status};
 
 use super::connection::{Broken, Trouble};
 use crate::status::Origin;
@@ -15,8 +14,8 @@ pub(crate) struct Failure {
     pub(crate) reach: Reach,
     /// The address, where the attempt had got as far as choosing one.
     pub(crate) endpoint: Option<Arc<str>>,
-    /// The request, where nothing of it was sent.
-    pub(crate) unsent: Option<Box<Request<Body>>>,
+    /// Nothing of the request was sent: whoever holds it still has it.
+    pub(crate) unsent: bool,
 }
 
 /// How far the request came.
@@ -56,7 +55,7 @@ pub(crate) enum Cause {
 
 impl Failure {
     /// Of an attempt that got no place on a connection.
-    pub(crate) fn unplaced(cause: Cause, request: Request<Body>) -> Self {
+    pub(crate) fn unplaced(cause: Cause) -> Self {
         let reach = match &cause {
             Cause::Unconfigured | Cause::CircuitOpen(_) | Cause::QueueFull(_) => Reach::Refused,
             _ => Reach::Nowhere,
@@ -65,13 +64,13 @@ impl Failure {
             cause,
             reach,
             endpoint: None,
-            unsent: Some(Box::new(request)),
+            unsent: true,
         }
     }
 
     pub(crate) fn broken(broken: Broken, endpoint: Arc<str>) -> Self {
         Self {
-            reach: if broken.unsent.is_some() || broken.error.is_unprocessed() {
+            reach: if broken.unsent || broken.error.is_unprocessed() {
                 Reach::NoHandler
             } else if broken.error.is_refused() {
                 Reach::TurnedAway
@@ -92,7 +91,7 @@ impl Failure {
             cause: Cause::CutOff,
             reach: Reach::Handler,
             endpoint: Some(endpoint),
-            unsent: None,
+            unsent: false,
         }
     }
 
@@ -195,7 +194,7 @@ mod tests {
             cause,
             reach: Reach::Handler,
             endpoint: endpoint.map(Arc::from),
-            unsent: None,
+            unsent: false,
         };
         let status = failure.into_status("shop", 3);
         assert!(

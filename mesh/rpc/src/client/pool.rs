@@ -1,11 +1,13 @@
 //! The connections to one endpoint: made when they are needed, more of them under contention, fewer
 //! when they are idle.
 //!
-//! A second connection pays because the calls on one share a lock and a task: measured at 64 concurrent
-//! calls, two connections carry half as much again as one, while at 8 there is no difference.
-//! So the first connection is filled up to `calls_per_connection` (or to what the peer
-//! allows), then the next; what is above goes to the least busy one while another is being opened. The
-//! later ones fall idle first and are closed.
+//! A second connection pays because the calls on one share a lock and a task, and costs because what two have to say
+//! leaves in smaller pieces, and a task that the kernel puts off has a queue of its own. Measured with 64 calls at a
+//! time, three carry a tenth more than one, and their latest hundredth takes three times as long; with 256 there is no
+//! difference (docs/performance.md). So the first connection is filled up to `calls_per_connection` (or to what the peer
+//! allows), by default with the hundred streams that RFC 9113 wants every peer to allow at least (section 6.5.2), then
+//! the next; what is above goes to the least busy one while another is being opened. The later ones fall idle first and
+//! are closed.
 //!
 //! A connection that is lost while it is in use is replaced at once; one that cannot be had, or breaks before
 //! its first answer, is tried again with exponential backoff and jitter, when a call asks for it. A peer that

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use http::{HeaderMap, Request, Uri, request::Parts};
+use http::{HeaderMap, Request, Uri};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
 use tonic::{Status, body::Body};
@@ -11,10 +11,11 @@ use crate::stack::Call;
 
 /// A request, for as many attempts as it can be had.
 pub(super) struct Copy {
-    /// A short message: for any number.
-    pub(super) message: Option<Box<Message>>,
-    /// Anything else, for one; and what was given back because nothing of it was sent.
-    pub(super) request: Option<Request<Body>>,
+    /// For the next attempt, unless it [is sent](Self::sent).
+    pub(super) request: Request<Body>,
+    is_sent: bool,
+    /// Of a short request: for any number of attempts.
+    pub(super) message: Option<Message>,
 }
 
 /// What of a request goes to the callee, and the mesh's own word on it: other extensions are for the layers above.
@@ -27,45 +28,59 @@ pub(super) struct Message {
 }
 
 impl Copy {
-    pub(super) async fn of(request: Request<Body>, bytes_max: usize) -> Result<Self, Status> {
-        let once = |request| Self {
+    /// For one attempt.
+    pub(super) fn of(request: Request<Body>) -> Self {
+        Self {
+            request,
+            is_sent: false,
             message: None,
-            request: Some(request),
-        };
-        let method = Call::of(&request).method.as_ref();
-        if method.is_none_or(|method| method.client_streaming) {
-            return Ok(once(request));
         }
-        let (parts, body) = request.into_parts();
-        Ok(match keep(body, bytes_max).await? {
-            Kept::Whole(message) => Self {
-                message: Some(Box::new(Message::of(parts, message))),
-                request: None,
-            },
-            Kept::TooLong(body) => once(Request::from_parts(parts, body)),
-        })
+    }
+
+    /// For any number of them, if it is one message of `bytes_max` at most.
+    pub(super) async fn keep(&mut self, bytes_max: usize) -> Result<(), Status> {
+        let method = Call::of(&self.request).method.as_ref();
+        if method.is_none_or(|method| method.client_streaming) {
+            return Ok(());
+        }
+        let body = std::mem::take(self.request.body_mut());
+        *self.request.body_mut() = match read(body, bytes_max).await? {
+            Read::Whole(message) => {
+                self.message = Some(Message::of(&self.request, message.clone()));
+                Body::new(Full::new(message))
+            }
+            Read::TooLong(body) => body,
+        };
+        Ok(())
+    }
+
+    /// The last attempt has sent the request: it can be had again if its message was kept.
+    pub(super) fn sent(&mut self) {
+        self.is_sent = true;
     }
 
     pub(super) fn is_left(&self) -> bool {
-        self.message.is_some() || self.request.is_some()
+        self.message.is_some() || !self.is_sent
     }
 
-    pub(super) fn next(&mut self) -> Option<Request<Body>> {
-        let again = || self.message.as_ref().map(|message| message.again());
-        self.request.take().or_else(again)
+    /// The request for another attempt, and the message for one beside it.
+    pub(super) fn next(&mut self) -> Option<(&mut Request<Body>, Option<&Message>)> {
+        let message = self.message.as_ref();
+        if self.is_sent {
+            self.request = message?.again();
+            self.is_sent = false;
+        }
+        Some((&mut self.request, message))
     }
 }
 
 impl Message {
-    fn of(mut parts: Parts, body: Bytes) -> Self {
+    fn of(request: &Request<Body>, body: Bytes) -> Self {
         Self {
-            call: parts
-                .extensions
-                .remove()
-                .expect("the context layer stands above every other layer"),
-            method: parts.method,
-            uri: parts.uri,
-            headers: parts.headers,
+            call: Call::of(request).clone(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
             body,
         }
     }
@@ -80,14 +95,14 @@ impl Message {
     }
 }
 
-enum Kept {
+enum Read {
     Whole(Bytes),
     TooLong(Body),
 }
 
 /// Reads a request into memory as long as it is short. tonic writes a unary one as a single frame that
 /// is ready at once, so this neither waits nor copies.
-async fn keep(mut body: Body, bytes_max: usize) -> Result<Kept, Status> {
+async fn read(mut body: Body, bytes_max: usize) -> Result<Read, Status> {
     let mut chunks: Vec<Bytes> = Vec::new();
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
@@ -98,12 +113,12 @@ async fn keep(mut body: Body, bytes_max: usize) -> Result<Kept, Status> {
         chunks.push(chunk);
         if bytes > bytes_max {
             let read = stream::iter(chunks).map(|chunk| Ok(Frame::data(chunk)));
-            return Ok(Kept::TooLong(Body::new(StreamBody::new(
+            return Ok(Read::TooLong(Body::new(StreamBody::new(
                 read.chain(BodyStream::new(body)),
             ))));
         }
     }
-    Ok(Kept::Whole(match chunks.len() {
+    Ok(Read::Whole(match chunks.len() {
         1 => chunks.remove(0),
         _ => chunks
             .iter()

@@ -9,6 +9,7 @@
 //! Deliberately never after an answer has begun: its caller may have read it.
 
 use std::{
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -19,7 +20,7 @@ use std::{
 
 use futures_util::future::{Either, select};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status, body::Body};
 use tower::Service;
 
@@ -71,8 +72,8 @@ impl<A: Attempts> Service<Request<Body>> for Retry<A> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Answer {
-        let this = self.clone();
-        Box::pin(async move { this.run(request).await })
+        let (this, mut copy) = (self.clone(), Box::new(Copy::of(request)));
+        Box::pin(async move { this.run(&mut copy).await })
     }
 }
 
@@ -115,26 +116,24 @@ enum Next {
 }
 
 impl<A: Attempts> Retry<A> {
-    async fn run(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+    async fn run(&self, copy: &mut Copy) -> Result<Response<Body>, Status> {
         let destination = &*self.destination;
         let config = &destination.shared.live.load().client.retry.clone();
         destination.budget.earn(destination.shared.clock.now());
-        let mut trial = Trial::of(&request, destination);
-        let mut copy = Copy::of(request, config.replay_bytes_max).await?;
+        let mut trial = Trial::of(&copy.request, destination);
+        copy.keep(config.replay_bytes_max).await?;
         trial.repeatable &= copy.message.is_some();
-        while let Some(mut request) = copy.next() {
+        while let Some((request, message)) = copy.next() {
             trial.mark(request.headers_mut());
-            let mut setback = match self.once(request, copy.message.as_deref(), &trial).await {
+            let setback = match self.once(request, message, &trial).await {
                 Ok(response) => match code_of(&response) {
                     None | Some(Code::Ok) => return Ok(response),
                     Some(code) => Setback::Answered(response, code),
                 },
                 Err(failure) => Setback::Failed(failure),
             };
-            if let Setback::Failed(failure) = &mut setback
-                && let Some(unsent) = failure.unsent.take()
-            {
-                copy.request = Some(*unsent);
+            if !setback.is_unsent() {
+                copy.sent();
             }
             let next = trial.next(&setback, config, rand::random());
             let metrics = &destination.shared.metrics;
@@ -175,23 +174,27 @@ impl<A: Attempts> Retry<A> {
     /// One attempt; or two at a time, when the first is slow and may be hedged.
     async fn once(
         &self,
-        request: Request<Body>,
+        request: &mut Request<Body>,
         message: Option<&Message>,
         trial: &Trial,
     ) -> Result<Response<Body>, Failure> {
         let number = trial.attempts() + 1;
+        let mut attempt = pin!(self.attempts.attempt(request, number, &trial.tried));
         let Some(message) = message.filter(|_| trial.hedgeable && number == 1) else {
-            return self.attempts.attempt(request, number, &trial.tried).await;
+            return attempt.await;
         };
         let hedging = self.destination.hedging();
         let latencies = &trial.method.latencies;
         let began = Instant::now();
-        let first = self.attempts.attempt(request, number, &trial.tried);
         let answer = match latencies.percentile() {
-            None => first.await,
+            None => attempt.await,
             Some(percentile) => {
                 let delay = percentile.max(Duration::from_millis(hedging.delay_min_ms));
-                self.hedged(first, delay, message, trial).await
+                match timeout(delay, attempt.as_mut()).await {
+                    Ok(answer) => answer,
+                    // What few calls need is not part of every call's future.
+                    Err(_) => Box::pin(self.hedged(attempt, message, trial)).await,
+                }
             }
         };
         if answer.is_ok() {
@@ -203,17 +206,10 @@ impl<A: Attempts> Retry<A> {
     /// The first answer of two attempts that the other could not better; the other one is dropped, which resets its stream.
     async fn hedged(
         &self,
-        first: impl Future<Output = Result<Response<Body>, Failure>>,
-        delay: Duration,
+        first: Pin<&mut impl Future<Output = Result<Response<Body>, Failure>>>,
         message: &Message,
         trial: &Trial,
     ) -> Result<Response<Body>, Failure> {
-        let mut first = std::pin::pin!(first);
-        tokio::select! {
-            biased;
-            answer = &mut first => return answer,
-            () = sleep(delay) => {}
-        }
         let destination = &*self.destination;
         let metrics = &destination.shared.metrics;
         if !self.attempts.has_other(&trial.tried) {
@@ -227,7 +223,7 @@ impl<A: Attempts> Retry<A> {
         trial.hedged.store(1, Relaxed);
         let mut request = message.again();
         mark(request.headers_mut(), trial.above + 1);
-        let second = std::pin::pin!(self.attempts.attempt(request, 2, &trial.tried));
+        let second = pin!(self.attempts.attempt(&mut request, 2, &trial.tried));
         match select(first, second).await {
             Either::Left((answer, _)) | Either::Right((answer, _)) if is_final(&answer) => answer,
             Either::Left((_, second)) => second.await,
@@ -377,6 +373,10 @@ impl Trial {
 }
 
 impl Setback {
+    fn is_unsent(&self) -> bool {
+        matches!(self, Self::Failed(failure) if failure.unsent)
+    }
+
     /// What the caller gets. `exhausted`: tells those above that trying again was tried.
     fn end(
         self,

@@ -35,8 +35,14 @@ use super::{
     failure::{Cause, Failure, Reach},
 };
 use crate::{
-    CallContext, Config, Mesh, Principal, RetryConfig, identities::Identities, live::Live,
-    metrics::Metrics, stack::Call, testing::descriptor_set, traffic::Traffic, wire::header,
+    CallContext, Config, Mesh, Principal, RetryConfig,
+    identities::Identities,
+    live::Live,
+    metrics::Metrics,
+    stack::{Call, FUTURE_BYTES_MAX},
+    testing::descriptor_set,
+    traffic::Traffic,
+    wire::header,
 };
 
 const READ: &str = "/mesh.test.v1.TestService/Read";
@@ -127,6 +133,18 @@ fn hung() -> Client {
     };
     let destination = destination_over(Arc::new(connector), "http://test:1", &config);
     client_of(destination, &config)
+}
+
+#[tokio::test]
+async fn a_call_is_short_while_it_neither_waits_nor_hedges() {
+    let destination = destination_over(network(), "http://127.0.0.1:1", &Config::default());
+    let mut attempts = retry::Retry::new(destination.clone(), destination);
+    let mut read = request(READ);
+    let call = Call::tested(None, CallContext::current());
+    read.extensions_mut().insert(call);
+    let calling = attempts.call(read);
+    let bytes = size_of_val(&*calling);
+    assert!(bytes <= FUTURE_BYTES_MAX, "{bytes}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -293,7 +311,7 @@ struct Failing {
 impl Attempts for Failing {
     async fn attempt(
         &self,
-        request: Request<Body>,
+        request: &mut Request<Body>,
         number: u32,
         _: &Tried,
     ) -> Result<Response<Body>, Failure> {
@@ -307,10 +325,11 @@ impl Attempts for Failing {
                 cause: Cause::CutOff,
                 reach: self.reach,
                 endpoint: None,
-                unsent: Some(Box::new(request)),
+                unsent: true,
             });
         }
-        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let body = std::mem::take(request).into_body();
+        let body = body.collect().await.unwrap().to_bytes();
         assert_eq!(
             &body[..],
             [0, 0, 0, 0, 2, 10, 0],

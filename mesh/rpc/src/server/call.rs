@@ -5,7 +5,7 @@
 //! an upload would look like a whole one; here the error has another code.
 
 use std::{
-    future::{pending, poll_fn},
+    future::{pending, poll_fn, ready as done},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -17,37 +17,45 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use tonic::{Status, body::Body};
-use tower::ServiceExt as _;
+use tower::{Service as _, ServiceExt as _};
 
-use super::{ServerStack, deadline::Ends};
+use super::{ServerStack, deadline::Ends, life::InFlight};
 use crate::{incoming::Incoming, status::Origin};
 
 /// Serves one call to the end of its response. The handler is dropped as soon as the caller resets the
-/// stream or the connection is gone.
-pub(crate) async fn serve(
+/// stream or the connection is gone, and `in_flight` with it.
+pub(crate) fn serve(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    stack: ServerStack,
-) {
+    mut stack: ServerStack,
+    in_flight: InFlight,
+) -> impl Future<Output = ()> {
     let request = request.map(|stream| Body::new(RequestBody(Incoming::new(stream))));
-    let answered = tokio::select! {
-        biased;
-        answered = stack.oneshot(request) => answered,
-        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
-    };
-    let (mut head, body) = answered.unwrap_or_else(Status::into_http).into_parts();
-    let ends = head.extensions.remove::<Ends>();
-    let over = body.is_end_stream();
-    let sent = match respond.send_response(Response::from_parts(head, ()), over) {
-        Ok(_) if over => Ok(()),
-        Ok(stream) => send(body, stream, ends).await,
-        Err(error) => {
-            respond.send_reset(Reason::INTERNAL_ERROR);
-            Err(error)
+    async move {
+        let answering = match stack.ready().await {
+            Ok(stack) => stack.call(request),
+            Err(refused) => Box::pin(done(Err(refused))),
+        };
+        let answered = tokio::select! {
+            biased;
+            answered = answering => answered,
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+        };
+        let (mut head, body) = answered.unwrap_or_else(Status::into_http).into_parts();
+        let ends = head.extensions.remove::<Ends>();
+        let over = body.is_end_stream();
+        let sent = match respond.send_response(Response::from_parts(head, ()), over) {
+            Ok(_) if over => Ok(()),
+            Ok(stream) => send(body, stream, ends).await,
+            Err(error) => {
+                respond.send_reset(Reason::INTERNAL_ERROR);
+                Err(error)
+            }
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "response broke off");
         }
-    };
-    if let Err(error) = sent {
-        tracing::debug!(%error, "response broke off");
+        drop(in_flight);
     }
 }
 
@@ -95,12 +103,10 @@ async fn send(
         let trailers = match frame.map(Frame::into_data) {
             Ok(Ok(data)) => {
                 let last = body.is_end_stream();
-                let ended = tokio::select! {
-                    biased;
-                    room = wait_for_room(&mut stream, &data) => { room?; false }
-                    () = come(ends.as_ref()) => true,
-                };
-                if ended {
+                // What few calls need is not part of every call's future.
+                if !has_room(&mut stream, &data)
+                    && !Box::pin(comes_room(&mut stream, ends.as_ref())).await?
+                {
                     drop(body.frame().now_or_never()); // The layers learn of it.
                     stream.send_reset(Reason::CANCEL); // Trailers would wait behind what nobody reads.
                     return Ok(());
@@ -122,29 +128,43 @@ async fn send(
     }
 }
 
-async fn come(ends: Option<&Ends>) {
-    match ends {
-        Some(ends) => {
-            ends.wait().await;
-        }
-        None => pending().await,
-    }
-}
-
-/// Waits until a byte may be sent. Asks for no more than that: a stream that waits must not hold the
-/// connection's window back from others (hyper's issue 4003), and h2 asks for the rest when it has it.
-async fn wait_for_room(stream: &mut SendStream<Bytes>, data: &Bytes) -> Result<(), h2::Error> {
+/// Whether a byte may be sent. Asks for no more than that: a stream that waits must not hold the connection's window
+/// back from others (hyper's issue 4003), and h2 asks for the rest when it has it.
+fn has_room(stream: &mut SendStream<Bytes>, data: &Bytes) -> bool {
     if data.is_empty() {
-        return Ok(());
+        return true;
     }
     stream.reserve_capacity(1);
-    while stream.capacity() == 0 {
-        match poll_fn(|cx| stream.poll_capacity(cx)).await {
-            Some(granted) => granted?,
-            None => return Err(Reason::CANCEL.into()), // It was reset.
-        };
+    stream.capacity() > 0
+}
+
+/// Waits until a byte that was asked for may be sent; `false`: the call ends before.
+async fn comes_room(
+    stream: &mut SendStream<Bytes>,
+    ends: Option<&Ends>,
+) -> Result<bool, h2::Error> {
+    let room = async {
+        while stream.capacity() == 0 {
+            match poll_fn(|cx| stream.poll_capacity(cx)).await {
+                Some(granted) => granted?,
+                None => return Err(Reason::CANCEL.into()), // It was reset.
+            };
+        }
+        Ok(true)
+    };
+    let ended = async {
+        match ends {
+            Some(ends) => {
+                ends.wait().await;
+            }
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        room = room => room,
+        () = ended => Ok(false),
     }
-    Ok(())
 }
 
 /// `None`: it does not fit into headers.
@@ -152,4 +172,19 @@ fn trailers_of(status: &Status) -> Option<HeaderMap> {
     let mut trailers = HeaderMap::new();
     status.add_header(&mut trailers).ok()?;
     Some(trailers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stack::FUTURE_BYTES_MAX;
+
+    #[test]
+    fn a_call_is_short_while_it_waits_for_nothing() {
+        fn bytes<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = bytes(serve);
+        assert!(bytes <= FUTURE_BYTES_MAX, "{bytes}");
+    }
 }

@@ -133,11 +133,7 @@ impl Terms {
                     // Their answers leave with the next look at the socket.
                     () = consume_budget(), if !came.is_empty() => {
                         let serve = |(request, respond, in_flight)| {
-                            let stack = self.stack.clone();
-                            async move {
-                                call::serve(request, respond, stack).await;
-                                drop(in_flight);
-                            }
+                            call::serve(request, respond, self.stack.clone(), in_flight)
                         };
                         hush.during(|| came.half(&self.drain.tasks, serve));
                     }

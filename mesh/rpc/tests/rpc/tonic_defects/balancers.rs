@@ -136,7 +136,7 @@ async fn many_calls_get_several_connections() {
         let (address, connections) = counted(served.address).await;
         let client = kind.client(&[address]);
         let mut calls = JoinSet::new();
-        for number in 1..=64 {
+        for number in 1..=160 {
             let client = client.clone();
             calls.spawn(async move { client.unary("Post", "").await });
             let arriving = async {
