@@ -1,5 +1,5 @@
-//! How many unary calls a second one client makes: plain tonic's Channel, as many Channels as the mesh
-//! opens connections, and the mesh, interleaved, at 1, 8 and 64 concurrent calls.
+//! How many unary calls a second one client makes: plain tonic's Channel, three of them, and the
+//! mesh, interleaved, at 1, 8 and 64 concurrent calls.
 //!
 //! `cargo run --release -p commerce-mesh --example client_rate [rounds] [seconds]`
 //!

@@ -34,10 +34,10 @@ const AGENT: HeaderValue =
 /// What the retry layer stands on: something that makes attempts.
 pub(crate) trait Attempts: Clone + Send + Sync + 'static {
     /// Makes the `number`th attempt of a call, at an endpoint that was not tried before if there is one. Takes the
-    /// request when it is sent, and leaves it where the failure says that nothing of it was.
+    /// request when it is sent: if it is left, nothing of it was.
     fn attempt<'a>(
         &'a self,
-        request: &'a mut Request<Body>,
+        request: &'a mut Option<Request<Body>>,
         number: u32,
         tried: &'a Tried,
     ) -> impl Future<Output = Result<Response<Body>, Failure>> + Send + 'a;
@@ -49,11 +49,12 @@ pub(crate) trait Attempts: Clone + Send + Sync + 'static {
 impl Attempts for Arc<Destination> {
     async fn attempt(
         &self,
-        request: &mut Request<Body>,
+        request: &mut Option<Request<Body>>,
         number: u32,
         tried: &Tried,
     ) -> Result<Response<Body>, Failure> {
-        let progress = Call::of(request).progress.clone();
+        let sending = request.as_mut().expect("an attempt has its request");
+        let progress = Call::of(sending).progress.clone();
         progress.attempt();
         let Some(permit) = self.circuit.enter() else {
             self.shared.metrics.refused("circuit");
@@ -71,8 +72,8 @@ impl Attempts for Arc<Destination> {
         };
         tried.add(endpoint.id);
         progress.at(endpoint.address());
-        let flight = Flight::begin(self.clone(), endpoint, lease, permit, request);
-        flight.address(request);
+        let flight = Flight::begin(self.clone(), endpoint, lease, permit, sending);
+        flight.address(sending);
         let answered = flight.lease.call(request).await;
         flight.answered(answered, number)
     }

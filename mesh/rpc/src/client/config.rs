@@ -55,8 +55,8 @@ impl Default for ClientConfig {
 pub struct PoolConfig {
     /// How many connections one endpoint may have. Default: 4.
     pub connections_max: usize,
-    /// From how many calls in flight on a connection another one is opened; less where the peer allows
-    /// fewer streams. Default: 100.
+    /// From how many calls in flight on a connection another one is opened, and from three quarters of the streams
+    /// that the peer allows. Default: 100.
     pub calls_per_connection: usize,
     /// How long a connection may be without calls before it is closed, in milliseconds. Default: 300000.
     pub idle_ms: u64,

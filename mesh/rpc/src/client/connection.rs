@@ -66,7 +66,7 @@ pub(crate) struct Driver {
 /// Why a call brought no answer.
 pub(crate) struct Broken {
     pub(crate) error: Trouble,
-    /// Not a byte of the request was written: its owner still has it.
+    /// Not a byte of the request was written, and its owner still has it.
     pub(crate) unsent: bool,
 }
 
@@ -204,7 +204,7 @@ impl Lease {
     /// Takes the request when it can be sent, and waits for the answer's headers. Dropped before, it resets the stream.
     pub(crate) async fn call(
         &self,
-        request: &mut Request<Body>,
+        request: &mut Option<Request<Body>>,
     ) -> Result<(Response<()>, Received), Broken> {
         let mut sender = self.0.sender.clone();
         if let Err(error) = poll_fn(|cx| sender.poll_ready(cx)).await {
@@ -217,7 +217,8 @@ impl Lease {
             error,
             unsent: false,
         };
-        let (parts, body) = std::mem::take(request).into_parts();
+        let request = request.take().expect("an attempt has its request");
+        let (parts, body) = request.into_parts();
         let empty = body.is_end_stream();
         let (answer, stream) = sender
             .send_request(Request::from_parts(parts, ()), empty)

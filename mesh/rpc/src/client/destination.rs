@@ -195,8 +195,8 @@ impl Destination {
         self.set.load().has_other(self.shared.clock.now(), tried)
     }
 
-    /// A place on a connection to a good endpoint. Waits only while there is no connection at all: as long as one is
-    /// being opened, and for `connect_timeout_ms` after the last one was lost.
+    /// A place on a connection to a good endpoint. Waits only while there is no connection at all, or no stream on those
+    /// that there are: as long as one is being opened, and for `connect_timeout_ms` after the last one was lost.
     pub(crate) async fn place(&self, tried: &Tried) -> Result<(Arc<Endpoint>, Lease), Cause> {
         if self.following.load().is_none() {
             return Err(Cause::Unconfigured);

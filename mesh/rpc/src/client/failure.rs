@@ -14,8 +14,6 @@ pub(crate) struct Failure {
     pub(crate) reach: Reach,
     /// The address, where the attempt had got as far as choosing one.
     pub(crate) endpoint: Option<Arc<str>>,
-    /// Nothing of the request was sent: whoever holds it still has it.
-    pub(crate) unsent: bool,
 }
 
 /// How far the request came.
@@ -64,7 +62,6 @@ impl Failure {
             cause,
             reach,
             endpoint: None,
-            unsent: true,
         }
     }
 
@@ -82,7 +79,6 @@ impl Failure {
                 Trouble::Body(status) => Cause::Body(status),
             },
             endpoint: Some(endpoint),
-            unsent: broken.unsent,
         }
     }
 
@@ -91,7 +87,6 @@ impl Failure {
             cause: Cause::CutOff,
             reach: Reach::Handler,
             endpoint: Some(endpoint),
-            unsent: false,
         }
     }
 
@@ -194,7 +189,6 @@ mod tests {
             cause,
             reach: Reach::Handler,
             endpoint: endpoint.map(Arc::from),
-            unsent: false,
         };
         let status = failure.into_status("shop", 3);
         assert!(

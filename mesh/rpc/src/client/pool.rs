@@ -3,11 +3,11 @@
 //!
 //! A second connection pays because the calls on one share a lock and a task, and costs because what two have to say
 //! leaves in smaller pieces, and a task that the kernel puts off has a queue of its own. Measured with 64 calls at a
-//! time, three carry a tenth more than one, and their latest hundredth takes three times as long; with 256 there is no
-//! difference (docs/performance.md). So the first connection is filled up to `calls_per_connection` (or to what the peer
-//! allows), by default with the hundred streams that RFC 9113 wants every peer to allow at least (section 6.5.2), then
-//! the next; what is above goes to the least busy one while another is being opened. The later ones fall idle first and
-//! are closed.
+//! time, three carry hardly more than one, and their latest hundredth takes three times as long; with 256 there is no
+//! difference (docs/performance.md). So the first connection is filled up to `calls_per_connection`, or to three quarters
+//! of the streams that the peer allows, so that the next one is there before it is full; what is above goes to the least
+//! busy one while another is being opened, and waits where all streams are taken. The later ones fall idle first and are
+//! closed.
 //!
 //! A connection that is lost while it is in use is replaced at once; one that cannot be had, or breaks before
 //! its first answer, is tried again with exponential backoff and jitter, when a call asks for it. A peer that
@@ -140,7 +140,8 @@ impl Pool {
         let mut least: Option<(&Arc<Connection>, usize)> = None;
         for connection in connections.iter().filter(|connection| connection.is_open()) {
             let (calls, streams_max) = (connection.in_flight(), connection.streams_max());
-            if calls < config.client.pool.calls_per_connection.min(streams_max) {
+            let enough = streams_max - streams_max / 4;
+            if calls < config.client.pool.calls_per_connection.min(enough) {
                 return Found::Lease(connection.lease());
             }
             let waiting = calls.saturating_sub(streams_max);

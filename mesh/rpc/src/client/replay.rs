@@ -11,9 +11,8 @@ use crate::stack::Call;
 
 /// A request, for as many attempts as it can be had.
 pub(super) struct Copy {
-    /// For the next attempt, unless it [is sent](Self::sent).
-    pub(super) request: Request<Body>,
-    is_sent: bool,
+    /// For the next attempt, which takes it when it sends it.
+    request: Option<Request<Body>>,
     /// Of a short request: for any number of attempts.
     pub(super) message: Option<Message>,
 }
@@ -31,22 +30,27 @@ impl Copy {
     /// For one attempt.
     pub(super) fn of(request: Request<Body>) -> Self {
         Self {
-            request,
-            is_sent: false,
+            request: Some(request),
             message: None,
         }
     }
 
+    /// The request, before the first attempt.
+    pub(super) fn request(&self) -> &Request<Body> {
+        self.request.as_ref().expect("it is not sent yet")
+    }
+
     /// For any number of them, if it is one message of `bytes_max` at most.
     pub(super) async fn keep(&mut self, bytes_max: usize) -> Result<(), Status> {
-        let method = Call::of(&self.request).method.as_ref();
+        let request = self.request.as_mut().expect("it is not sent yet");
+        let method = Call::of(request).method.as_ref();
         if method.is_none_or(|method| method.client_streaming) {
             return Ok(());
         }
-        let body = std::mem::take(self.request.body_mut());
-        *self.request.body_mut() = match read(body, bytes_max).await? {
+        let body = std::mem::take(request.body_mut());
+        *request.body_mut() = match read(body, bytes_max).await? {
             Read::Whole(message) => {
-                self.message = Some(Message::of(&self.request, message.clone()));
+                self.message = Some(Message::of(request, message.clone()));
                 Body::new(Full::new(message))
             }
             Read::TooLong(body) => body,
@@ -54,23 +58,17 @@ impl Copy {
         Ok(())
     }
 
-    /// The last attempt has sent the request: it can be had again if its message was kept.
-    pub(super) fn sent(&mut self) {
-        self.is_sent = true;
-    }
-
     pub(super) fn is_left(&self) -> bool {
-        self.message.is_some() || !self.is_sent
+        self.message.is_some() || self.request.is_some()
     }
 
-    /// The request for another attempt, and the message for one beside it.
-    pub(super) fn next(&mut self) -> Option<(&mut Request<Body>, Option<&Message>)> {
+    /// The request for another attempt, or nothing; and the message for one beside it.
+    pub(super) fn next(&mut self) -> (&mut Option<Request<Body>>, Option<&Message>) {
         let message = self.message.as_ref();
-        if self.is_sent {
-            self.request = message?.again();
-            self.is_sent = false;
+        if self.request.is_none() {
+            self.request = message.map(Message::again);
         }
-        Some((&mut self.request, message))
+        (&mut self.request, message)
     }
 }
 

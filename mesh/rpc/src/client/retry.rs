@@ -120,11 +120,14 @@ impl<A: Attempts> Retry<A> {
         let destination = &*self.destination;
         let config = &destination.shared.live.load().client.retry.clone();
         destination.budget.earn(destination.shared.clock.now());
-        let mut trial = Trial::of(&copy.request, destination);
+        let mut trial = Trial::of(copy.request(), destination);
         copy.keep(config.replay_bytes_max).await?;
         trial.repeatable &= copy.message.is_some();
-        while let Some((request, message)) = copy.next() {
-            trial.mark(request.headers_mut());
+        loop {
+            let (request, message) = copy.next();
+            if let Some(request) = request {
+                trial.mark(request.headers_mut());
+            }
             let setback = match self.once(request, message, &trial).await {
                 Ok(response) => match code_of(&response) {
                     None | Some(Code::Ok) => return Ok(response),
@@ -132,9 +135,6 @@ impl<A: Attempts> Retry<A> {
                 },
                 Err(failure) => Setback::Failed(failure),
             };
-            if !setback.is_unsent() {
-                copy.sent();
-            }
             let next = trial.next(&setback, config, rand::random());
             let metrics = &destination.shared.metrics;
             let pause = match next {
@@ -168,13 +168,12 @@ impl<A: Attempts> Retry<A> {
                 sleep(pause).await;
             }
         }
-        unreachable!("an attempt that is not repeated returns")
     }
 
     /// One attempt; or two at a time, when the first is slow and may be hedged.
     async fn once(
         &self,
-        request: &mut Request<Body>,
+        request: &mut Option<Request<Body>>,
         message: Option<&Message>,
         trial: &Trial,
     ) -> Result<Response<Body>, Failure> {
@@ -223,6 +222,7 @@ impl<A: Attempts> Retry<A> {
         trial.hedged.store(1, Relaxed);
         let mut request = message.again();
         mark(request.headers_mut(), trial.above + 1);
+        let mut request = Some(request);
         let second = pin!(self.attempts.attempt(&mut request, 2, &trial.tried));
         match select(first, second).await {
             Either::Left((answer, _)) | Either::Right((answer, _)) if is_final(&answer) => answer,
@@ -373,10 +373,6 @@ impl Trial {
 }
 
 impl Setback {
-    fn is_unsent(&self) -> bool {
-        matches!(self, Self::Failed(failure) if failure.unsent)
-    }
-
     /// What the caller gets. `exhausted`: tells those above that trying again was tried.
     fn end(
         self,

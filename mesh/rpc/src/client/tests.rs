@@ -17,7 +17,7 @@ use mesh_identity::PeerGuard;
 use prometheus::Registry;
 use tokio::{
     io::{AsyncReadExt as _, DuplexStream},
-    time::Instant,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -311,13 +311,14 @@ struct Failing {
 impl Attempts for Failing {
     async fn attempt(
         &self,
-        request: &mut Request<Body>,
+        request: &mut Option<Request<Body>>,
         number: u32,
         _: &Tried,
     ) -> Result<Response<Body>, Failure> {
         let attempt = self.attempts.fetch_add(1, Ordering::SeqCst);
         assert_eq!(number, attempt + 1);
-        let previous = request.headers().get(&header::PREVIOUS_ATTEMPTS);
+        let headers = request.as_ref().unwrap().headers();
+        let previous = headers.get(&header::PREVIOUS_ATTEMPTS);
         let previous = previous.map_or("-", |previous| previous.to_str().unwrap());
         self.previous.lock().unwrap().push(previous.to_owned());
         if attempt < self.failures && self.reach != Reach::Handler {
@@ -325,16 +326,9 @@ impl Attempts for Failing {
                 cause: Cause::CutOff,
                 reach: self.reach,
                 endpoint: None,
-                unsent: true,
             });
         }
-        let body = std::mem::take(request).into_body();
-        let body = body.collect().await.unwrap().to_bytes();
-        assert_eq!(
-            &body[..],
-            [0, 0, 0, 0, 2, 10, 0],
-            "every attempt sends the request"
-        );
+        send(request).await;
         if attempt < self.failures {
             return Err(Failure::cut_off("10.0.0.1:1".into()));
         }
@@ -343,6 +337,62 @@ impl Attempts for Failing {
 
     fn has_other(&self, _: &Tried) -> bool {
         false
+    }
+}
+
+/// Takes a request like an attempt that sends it.
+async fn send(request: &mut Option<Request<Body>>) {
+    let body = request.take().unwrap().into_body();
+    let body = body.collect().await.unwrap().to_bytes();
+    let sent = "every attempt sends the request";
+    assert_eq!(&body[..], [0, 0, 0, 0, 2, 10, 0], "{sent}");
+}
+
+/// The first call is answered. Of the second one's attempts the first breaks after it was sent, the hedge beside it
+/// never gets as far, and the third is answered.
+#[derive(Clone, Default)]
+struct Parted(Arc<AtomicU32>);
+
+impl Attempts for Parted {
+    async fn attempt(
+        &self,
+        request: &mut Option<Request<Body>>,
+        _: u32,
+        _: &Tried,
+    ) -> Result<Response<Body>, Failure> {
+        let attempt = self.0.fetch_add(1, Ordering::SeqCst);
+        if attempt != 2 {
+            send(request).await;
+        }
+        sleep(Duration::from_millis([10, 100, 200, 10][attempt as usize])).await;
+        let lost = Failure::cut_off("10.0.0.1:1".into());
+        match attempt {
+            1 => Err(lost),
+            2 => Err(Failure {
+                reach: Reach::NoHandler,
+                ..lost
+            }),
+            _ => Ok(Response::new(Body::empty())),
+        }
+    }
+
+    fn has_other(&self, _: &Tried) -> bool {
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_is_sent_again_when_its_hedge_was_not_sent_at_all() {
+    let mut config = Config::default();
+    config.client.hedge.calls_min = 1;
+    let destination = destination_over(network(), "http://test:1", &config);
+    let attempts = Parted::default();
+    let stack = ServiceBuilder::new()
+        .layer(context::layer(contract(), Live::new(config)))
+        .service(retry::Retry::new(attempts.clone(), destination));
+    for expected in [1, 4] {
+        stack.clone().oneshot(request(READ)).await.unwrap();
+        assert_eq!(attempts.0.load(Ordering::SeqCst), expected);
     }
 }
 

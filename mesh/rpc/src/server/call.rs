@@ -36,6 +36,7 @@ pub(crate) fn serve(
             Ok(stack) => stack.call(request),
             Err(refused) => Box::pin(done(Err(refused))),
         };
+        drop(stack); // A stream that goes on for long needs none.
         let answered = tokio::select! {
             biased;
             answered = answering => answered,
