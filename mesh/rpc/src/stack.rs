@@ -1,7 +1,8 @@
 //! What every layer of both stacks has in common.
 //!
-//! Each layer takes tonic's request and answers tonic's response or a `Status`, so that layers can be
-//! put in any order and read one at a time. The price is a boxed future per layer.
+//! Each layer takes tonic's request and answers tonic's response or a `Status` in a boxed future, so that layers can be
+//! put in any order and read one at a time. The price is a box per layer that has something to wait for; one that only
+//! decides hands on the box of the layer below.
 
 use std::{
     future::Future,
@@ -28,7 +29,7 @@ pub(crate) const FUTURE_BYTES_MAX: usize = 1032;
 
 /// What a layer stands on.
 pub(crate) trait Stack:
-    Service<Request<Body>, Response = Response<Body>, Error = Status, Future: Send + 'static>
+    Service<Request<Body>, Response = Response<Body>, Error = Status, Future = Answer>
     + Clone
     + Send
     + 'static
@@ -36,11 +37,20 @@ pub(crate) trait Stack:
 }
 
 impl<S> Stack for S where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Status, Future: Send + 'static>
+    S: Service<Request<Body>, Response = Response<Body>, Error = Status, Future = Answer>
         + Clone
         + Send
         + 'static
 {
+}
+
+/// A function that a layer stands on in its test.
+#[cfg(test)]
+pub(crate) fn handler<F>(answer: impl Fn(Request<Body>) -> F + Clone + Send + 'static) -> impl Stack
+where
+    F: Future<Output = Result<Response<Body>, Status>> + Send + 'static,
+{
+    tower::service_fn(move |request| Box::pin(answer(request)) as Answer)
 }
 
 /// The side of the call that a layer stands on.

@@ -84,7 +84,7 @@ impl<S: Stack> Service<Request<Body>> for Inject<S> {
             deadline_by,
             progress: Arc::default(),
         });
-        Box::pin(self.inner.call(request))
+        self.inner.call(request)
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic_types::StatusExt as _;
-use tower::{ServiceExt as _, service_fn};
+use tower::ServiceExt as _;
 
 mod partings;
 mod retries;
@@ -40,7 +40,7 @@ use crate::{
     identities::Identities,
     live::Live,
     metrics::Metrics,
-    stack::{Call, FUTURE_BYTES_MAX},
+    stack::{Call, FUTURE_BYTES_MAX, handler},
     testing::descriptor_set,
     traffic::Traffic,
     wire::header,
@@ -250,13 +250,13 @@ async fn the_context_goes_along_in_headers() {
     let (seen, mut headers) = tokio::sync::mpsc::channel(1);
     let stack = ServiceBuilder::new()
         .layer(context::layer(contract(), Live::new(Config::default())))
-        .service(service_fn(move |request: Request<Body>| {
+        .service(handler(move |request| {
             let seen = seen.clone();
             async move {
                 seen.send((request.headers().clone(), Call::of(&request).clone()))
                     .await
                     .unwrap();
-                Ok::<_, Status>(Response::new(Body::empty()))
+                Ok(Response::new(Body::empty()))
             }
         }));
     let caller = CallContext::root(Principal::new("shop, 상점", ["operator", "a,b"]))

@@ -55,7 +55,7 @@ impl<S: Stack> Service<Request<Body>> for Authorize<S> {
     fn call(&mut self, request: Request<Body>) -> Answer {
         match self.authorizer.as_ref().map(|by| decide(by, &request)) {
             Some(Err(refused)) => Box::pin(ready(Err(refused))),
-            Some(Ok(())) | None => Box::pin(self.inner.call(request)),
+            Some(Ok(())) | None => self.inner.call(request),
         }
     }
 }

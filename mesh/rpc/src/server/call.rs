@@ -5,8 +5,9 @@
 //! an upload would look like a whole one; here the error has another code.
 
 use std::{
-    future::{pending, poll_fn, ready as done},
+    future::{pending, poll_fn},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -17,7 +18,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use tonic::{Status, body::Body};
-use tower::{Service as _, ServiceExt as _};
+use tower::Service as _;
 
 use super::{ServerStack, deadline::Ends, life::InFlight};
 use crate::{incoming::Incoming, status::Origin};
@@ -27,15 +28,12 @@ use crate::{incoming::Incoming, status::Origin};
 pub(crate) fn serve(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    mut stack: ServerStack,
+    stack: Arc<ServerStack>,
     in_flight: InFlight,
 ) -> impl Future<Output = ()> {
     let request = request.map(|stream| Body::new(RequestBody(Incoming::new(stream))));
     async move {
-        let answering = match stack.ready().await {
-            Ok(stack) => stack.call(request),
-            Err(refused) => Box::pin(done(Err(refused))),
-        };
+        let answering = ServerStack::clone(&stack).call(request);
         drop(stack); // A stream that goes on for long needs none.
         let answered = tokio::select! {
             biased;

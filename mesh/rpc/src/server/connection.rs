@@ -36,7 +36,7 @@ const SEND_BUFFER_BYTES_MAX: usize = 256 << 10;
 
 /// What every connection of a server is served by.
 pub(crate) struct Terms {
-    pub(crate) stack: ServerStack,
+    stack: Arc<ServerStack>,
     pub(crate) drain: Drain,
     pub(crate) metrics: ConnectionMetrics,
     config: Arc<Config>,
@@ -60,7 +60,7 @@ impl Terms {
             .initial_connection_window_size(config.connection_window_bytes)
             .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
         Self {
-            stack,
+            stack: Arc::new(stack),
             drain: drain.clone(),
             metrics: metrics.clone(),
             config,

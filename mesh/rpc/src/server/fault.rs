@@ -8,6 +8,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -166,6 +167,7 @@ pub(crate) fn layer<S>(
     live: Live,
     metrics: ServerMetrics,
 ) -> impl Layer<S, Service = Inject<S>> + Clone {
+    let metrics = Arc::new(metrics); // Each call clones the stack.
     tower::layer::layer_fn(move |inner| Inject {
         inner,
         live: live.clone(),
@@ -177,7 +179,7 @@ pub(crate) fn layer<S>(
 pub(crate) struct Inject<S> {
     inner: S,
     live: Live,
-    metrics: ServerMetrics,
+    metrics: Arc<ServerMetrics>,
 }
 
 impl<S: Stack> Service<Request<Body>> for Inject<S> {
@@ -194,11 +196,11 @@ impl<S: Stack> Service<Request<Body>> for Inject<S> {
         let faults = &config.server.faults;
         let path = request.uri().path();
         if faults.is_off() || is_housekeeping(path) {
-            return Box::pin(self.inner.call(request));
+            return self.inner.call(request);
         }
         let caller = Call::of(&request).context.principal().name();
         let Some(fault) = faults.plan(path, caller, request.headers(), rand::random) else {
-            return Box::pin(self.inner.call(request));
+            return self.inner.call(request);
         };
         self.metrics.fault(&fault.rule);
         let inner = self.inner.clone();
@@ -218,10 +220,9 @@ mod tests {
     use rand::{Rng, SeedableRng, rngs::StdRng};
     use tokio::time::Instant;
     use tonic_types::StatusExt as _;
-    use tower::service_fn;
 
     use super::*;
-    use crate::{CallContext, Config, Principal};
+    use crate::{CallContext, Config, Principal, stack::handler};
 
     const READ: &str = "/mesh.test.v1.TestService/Read";
 
@@ -235,8 +236,6 @@ mod tests {
     async fn call(faults: FaultsConfig, asked: &[(&'static str, &str)]) -> Result<(), Status> {
         let mut config = Config::default();
         config.server.faults = faults;
-        let handler =
-            service_fn(|_: Request<Body>| async { Ok::<_, Status>(Response::new(Body::empty())) });
         let metrics = ServerMetrics::register(&Registry::new()).unwrap();
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = READ.parse().unwrap();
@@ -245,7 +244,8 @@ mod tests {
         }
         let context = CallContext::root(Principal::anonymous());
         request.extensions_mut().insert(Call::tested(None, context));
-        let service = layer(Live::new(config), metrics).layer(handler);
+        let service = layer(Live::new(config), metrics)
+            .layer(handler(|_| async { Ok(Response::new(Body::empty())) }));
         service.oneshot(request).await.map(drop)
     }
 

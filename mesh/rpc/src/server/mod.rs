@@ -15,6 +15,7 @@ mod drain;
 mod fault;
 #[cfg(test)]
 mod fuzz;
+mod handlers;
 mod health;
 mod heard;
 mod hush;
@@ -32,12 +33,11 @@ use http::{Request, Response};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{
-    Status,
     body::Body,
     server::NamedService,
     service::{Routes, RoutesBuilder},
 };
-use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+use tower::{Service, ServiceBuilder};
 
 use drain::Drain;
 pub use fault::{FaultRule, FaultsConfig};
@@ -48,8 +48,21 @@ pub use rate_limit::{RateLimitRule, RateLimitsConfig};
 
 use crate::{Error, Mesh, frames, observe, stack::Side};
 
-/// What a connection hands each request to.
-pub(crate) type ServerStack = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
+/// What a connection hands each request to, as a type, from outside in. It is always ready: what a call has to wait for
+/// is part of the call.
+type ServerStack = context::Extract<
+    observe::Observe<
+        authorize::Authorize<
+            deadline::Deadline<
+                rate_limit::RateLimit<
+                    overload::Shed<
+                        fault::Inject<panic::CatchPanic<frames::Limit<handlers::Handlers>>>,
+                    >,
+                >,
+            >,
+        >,
+    >,
+>;
 
 /// Serves tonic services behind the mesh's stack.
 #[derive(Debug)]
@@ -190,8 +203,7 @@ impl Server {
         let contract = self.mesh.contract();
         let (live, metrics) = (self.mesh.live(), self.mesh.server_metrics());
         let authorizer = self.mesh.identities().authorizer.clone();
-        let routes = ServiceExt::<Request<Body>>::map_err(routes.prepare(), |never| match never {});
-        let stack = ServiceBuilder::new()
+        ServiceBuilder::new()
             // Who calls, why and until when; everything below runs inside that context.
             .layer(context::layer(contract.clone(), live.clone()))
             // Sees what the caller sees, whatever the layers below make of it.
@@ -211,7 +223,6 @@ impl Server {
             .layer(panic::layer())
             // What is too long is refused before it is read.
             .layer(frames::layer(Side::Server, live.clone()))
-            .service(routes);
-        BoxCloneSyncService::new(stack)
+            .service(handlers::Handlers::new(routes))
     }
 }

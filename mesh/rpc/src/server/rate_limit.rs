@@ -152,7 +152,7 @@ impl<S: Stack> Service<Request<Body>> for RateLimit<S> {
 
     fn call(&mut self, request: Request<Body>) -> Answer {
         match self.limits.check(&request) {
-            Ok(()) => Box::pin(self.inner.call(request)),
+            Ok(()) => self.inner.call(request),
             Err(refused) => Box::pin(std::future::ready(Err(refused))),
         }
     }

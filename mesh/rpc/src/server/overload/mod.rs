@@ -101,7 +101,7 @@ impl<S: Stack> Service<Request<Body>> for Shed<S> {
 
     fn call(&mut self, request: Request<Body>) -> Answer {
         if !self.gate.live.load().server.overload.enabled || is_housekeeping(request.uri().path()) {
-            return Box::pin(self.inner.call(request));
+            return self.inner.call(request);
         }
         let visit = Visit::of(&request, &self.gate);
         match self.gate.arrive(visit) {

@@ -10,10 +10,12 @@ use http_body_util::{BodyExt as _, StreamBody};
 use prometheus::Registry;
 use tokio::time::Instant;
 use tonic_types::StatusExt as _;
-use tower::service_fn;
 
 use super::*;
-use crate::{CallContext, Config, Criticality, Principal, testing::descriptor_set, wire::header};
+use crate::{
+    CallContext, Config, Criticality, Principal, stack::handler, testing::descriptor_set,
+    wire::header,
+};
 
 const READ: &str = "/mesh.test.v1.TestService/Read";
 const WATCH: &str = "/mesh.test.v1.TestService/Watch";
@@ -52,7 +54,7 @@ fn request(path: &str, caller: &str, criticality: Criticality) -> Request<Body> 
 
 /// A handler that answers after 100 ms, with a stream that never ends where it is to.
 fn slow(gate: &Arc<Gate>) -> Shed<impl Stack> {
-    let handler = service_fn(|request: Request<Body>| async move {
+    let slow = handler(|request| async move {
         sleep(Duration::from_millis(100)).await;
         let body = if request.uri().path() == WATCH {
             Body::new(StreamBody::new(futures_util::stream::pending::<
@@ -61,10 +63,10 @@ fn slow(gate: &Arc<Gate>) -> Shed<impl Stack> {
         } else {
             Body::empty()
         };
-        Ok::<_, Status>(Response::new(body))
+        Ok(Response::new(body))
     });
     Shed {
-        inner: handler,
+        inner: slow,
         gate: gate.clone(),
     }
 }
@@ -144,9 +146,9 @@ async fn a_call_that_has_expired_when_its_turn_comes_is_not_begun() {
     let begun = [Criticality::Critical; 2].map(|criticality| read(&gate, criticality));
     let calls = Arc::new(AtomicU32::new(0));
     let counted = calls.clone();
-    let handler = service_fn(move |_: Request<Body>| {
+    let counting = handler(move |_| {
         counted.fetch_add(1, Ordering::SeqCst);
-        async { Ok::<_, Status>(Response::new(Body::empty())) }
+        async { Ok(Response::new(Body::empty())) }
     });
     let mut late = request(READ, "shop", Criticality::Critical);
     let call = Call::of(&late).clone();
@@ -156,7 +158,7 @@ async fn a_call_that_has_expired_when_its_turn_comes_is_not_begun() {
         ..call
     });
     let mut shed = Shed {
-        inner: handler,
+        inner: counting,
         gate: gate.clone(),
     };
     let late = shed.call(late);
@@ -185,9 +187,8 @@ async fn a_stream_gives_its_place_back_when_it_has_begun() {
 #[tokio::test(start_paused = true)]
 async fn an_upload_gives_its_place_back_after_a_while() {
     let gate = gate(narrow());
-    let handler = service_fn(|_: Request<Body>| std::future::pending());
-    let mut shed = Shed::<_> {
-        inner: handler,
+    let mut shed = Shed {
+        inner: handler(|_| std::future::pending()),
         gate: gate.clone(),
     };
     let uploads = [(); 2].map(|()| {
