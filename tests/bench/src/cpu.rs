@@ -1,6 +1,6 @@
 //! Who used the processors, as the kernel counts it: where the time of a call goes.
 
-use std::{array, fs, process};
+use std::{array, collections::BTreeMap, fs, process};
 
 use anyhow::{Context as _, Result};
 
@@ -44,12 +44,35 @@ impl Used {
     }
 }
 
-/// What a process has used so far, in milliseconds.
-pub(crate) fn used_ms(id: u32) -> Result<u64> {
-    let path = format!("/proc/{id}/stat");
-    let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let (_, _, ticks) = read(&stat).with_context(|| format!("{path} is not as it should be"))?;
-    Ok(ticks * TICK_MS)
+/// What each thread of a process has used so far, in nanoseconds, by its id. Ticks are too coarse for part of a second of
+/// few calls.
+pub(crate) struct Threads(BTreeMap<String, u64>);
+
+impl Threads {
+    pub(crate) fn of(id: u32) -> Result<Threads> {
+        let path = format!("/proc/{id}/task");
+        let tasks = fs::read_dir(&path).with_context(|| format!("cannot read {path}"))?;
+        let mut used = BTreeMap::new();
+        for task in tasks {
+            let task = task?;
+            let Ok(stat) = fs::read_to_string(task.path().join("schedstat")) else {
+                continue; // It has ended.
+            };
+            let ns = stat.split(' ').next().and_then(|ns| ns.parse().ok());
+            let ns = ns.with_context(|| format!("{path}: {stat:?} is no schedstat"))?;
+            used.insert(task.file_name().to_string_lossy().into_owned(), ns);
+        }
+        Ok(Threads(used))
+    }
+
+    /// What all of them have used since, in nanoseconds, but for those that have ended.
+    pub(crate) fn since(&self, before: &Threads) -> u64 {
+        let each = self.0.iter().map(|(id, used)| {
+            let before = before.0.get(id).copied().unwrap_or(0);
+            used.saturating_sub(before)
+        });
+        each.sum()
+    }
 }
 
 /// Id, name, and ticks in user and kernel mode, with those of children that have ended: a server's processes come and go, and
@@ -64,6 +87,12 @@ fn read(stat: &str) -> Option<(u32, &str, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::Barrier,
+        thread,
+        time::{Duration, Instant},
+    };
+
     use super::*;
 
     #[test]
@@ -76,11 +105,36 @@ mod tests {
 
     #[test]
     fn what_a_process_has_used_stays_when_it_ends() {
-        let before = used_ms(process::id()).unwrap();
+        let ticks = || {
+            read(&fs::read_to_string("/proc/self/stat").unwrap())
+                .unwrap()
+                .2
+        };
+        let before = ticks();
         let mut spinning = process::Command::new("timeout");
         let spinning = spinning.args(["0.3", "sh", "-c", "while :; do :; done"]);
         assert!(!spinning.status().unwrap().success());
-        let used = used_ms(process::id()).unwrap() - before;
-        assert!(used >= 5 * TICK_MS, "{used}");
+        let used = ticks() - before;
+        assert!(used >= 5, "{used}");
+    }
+
+    #[test]
+    fn threads_are_counted_finer_than_ticks_and_newer_ones_from_their_start() {
+        let before = Threads::of(process::id()).unwrap();
+        let (begun, go_on) = (Barrier::new(2), Barrier::new(2));
+        let used = thread::scope(|scope| {
+            scope.spawn(|| {
+                let started = Instant::now();
+                while started.elapsed() < Duration::from_millis(3) {}
+                begun.wait();
+                go_on.wait();
+            });
+            begun.wait();
+            let used = Threads::of(process::id()).unwrap().since(&before);
+            go_on.wait();
+            used
+        });
+        assert!(used > 0, "{used}");
+        assert_ne!(used % (TICK_MS * 1_000_000), 0, "{used}");
     }
 }

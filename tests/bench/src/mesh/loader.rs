@@ -29,7 +29,7 @@ use super::{
     loops::{self, Caller, OUTSTANDING_MAX, Tally, Window},
     server::Kind,
 };
-use crate::cpu;
+use crate::cpu::Threads;
 
 /// Runs before the clock, so that connections are open and everybody is awake.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -78,8 +78,8 @@ pub(crate) struct Seen {
     pub(crate) late_p99_us: f64,
     /// Connections at the end.
     pub(crate) connections: usize,
-    /// Processor time while calls counted, in milliseconds: the loader's own, then of those that it watched.
-    pub(crate) cpu_ms: Vec<u64>,
+    /// Processor time while calls counted, in nanoseconds: the loader's own, then of those that it watched.
+    pub(crate) cpu_ns: Vec<u64>,
 }
 
 /// Puts load on, and says what came of it.
@@ -185,7 +185,7 @@ async fn secured(
 async fn watch(others: Vec<u32>, window: Window) -> Result<Vec<u64>> {
     let used = || {
         let ids = std::iter::once(std::process::id()).chain(others.iter().copied());
-        ids.map(cpu::used_ms).collect::<Result<Vec<_>>>()
+        ids.map(Threads::of).collect::<Result<Vec<_>>>()
     };
     sleep_until(window.begins).await;
     let before = used()?;
@@ -194,12 +194,12 @@ async fn watch(others: Vec<u32>, window: Window) -> Result<Vec<u64>> {
     Ok(after
         .iter()
         .zip(before)
-        .map(|(after, before)| after.saturating_sub(before))
+        .map(|(after, before)| after.since(&before))
         .collect())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn seen(tally: Tally, took: Duration, connections: usize, cpu_ms: Vec<u64>) -> Seen {
+fn seen(tally: Tally, took: Duration, connections: usize, cpu_ns: Vec<u64>) -> Seen {
     let Tally {
         mut latencies,
         mut late,
@@ -215,7 +215,7 @@ fn seen(tally: Tally, took: Duration, connections: usize, cpu_ms: Vec<u64>) -> S
         p99_us: percentile_us(&latencies, 99),
         late_p99_us: percentile_us(&late, 99),
         connections,
-        cpu_ms,
+        cpu_ns,
     }
 }
 

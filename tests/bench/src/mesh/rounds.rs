@@ -50,8 +50,8 @@ impl Sample {
     fn of(seen: &Seen) -> Result<Sample> {
         let calls = seen.calls + seen.errors.values().sum::<u64>();
         ensure!(calls > 0, "no call was made");
-        let each_us = |ms: u64| ms as f64 * 1e3 / calls as f64;
-        let [client, server, sidecars @ ..] = seen.cpu_ms.as_slice() else {
+        let each_us = |ns: u64| ns as f64 / 1e3 / calls as f64;
+        let [client, server, sidecars @ ..] = seen.cpu_ns.as_slice() else {
             anyhow::bail!("the loader says nothing of the server's time");
         };
         Ok(Sample {
@@ -202,7 +202,7 @@ mod tests {
         let seen = Seen {
             calls: 900,
             errors: BTreeMap::from([("Unavailable".to_owned(), 100)]),
-            cpu_ms: vec![10, 20, 30, 40],
+            cpu_ns: vec![10_000_000, 20_000_000, 30_000_000, 40_000_000],
             ..Seen::default()
         };
         let sample = Sample::of(&seen).unwrap();
@@ -219,7 +219,7 @@ mod tests {
         let seen = Seen {
             calls: 1,
             connections: 3,
-            cpu_ms: vec![0, 0],
+            cpu_ns: vec![0, 0],
             ..Seen::default()
         };
         let sample = Sample::of(&seen).unwrap();
