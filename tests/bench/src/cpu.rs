@@ -2,7 +2,7 @@
 
 use std::{array, collections::BTreeMap, fs, process};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::house::House;
 
@@ -62,6 +62,7 @@ impl Threads {
             let ns = ns.with_context(|| format!("{path}: {stat:?} is no schedstat"))?;
             used.insert(task.file_name().to_string_lossy().into_owned(), ns);
         }
+        ensure!(!used.is_empty(), "this kernel has no {path}/*/schedstat");
         Ok(Threads(used))
     }
 
