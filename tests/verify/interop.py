@@ -1,10 +1,11 @@
 """gRPC's official interoperability tests, with PyPI's grpcio on the other side of the mesh.
 
-    interop.py BINARY PROTO_FOLDER...
+    interop.py BINARY MESHCTL PROTO_FOLDER...
 
 BINARY is the crate `interop`, the folders hold `grpc/testing/test.proto` and what it imports. First grpcio calls
-`BINARY serve`, then `BINARY call` calls a server of grpcio. Prints a line for each case; the last line is the sum.
-The cases are those of grpc/grpc, doc/interop-test-descriptions.md; names and sizes are the official ones.
+`BINARY serve`, then `BINARY call` calls a server of grpcio: once in plaintext, once with mTLS on both sides by
+certificates of `MESHCTL certs`. Prints a line for each case; the last line is the sum. The cases are those of grpc/grpc,
+doc/interop-test-descriptions.md; names and sizes are the official ones.
 
 The messages are made from the protos by grpcio-tools, without generated modules: those would lie in a package
 `grpc.testing`, which is grpcio's own.
@@ -29,6 +30,9 @@ TRAILING = ("x-grpc-test-echo-trailing-bin", b"\xab\xab\xab")
 REQUESTS = [27182, 8, 1828, 45904]
 RESPONSES = [31415, 9, 2653, 58979]
 SPECIAL = "\t\ntest with whitespace\r\nand Unicode BMP \u263a and non-BMP \U0001f608\t\n"
+# What the certificates are made for; the mesh's side looks for the first.
+SERVICES = ["interop", "grpcio"]
+TRUST_DOMAIN = "interop.example"
 # What a case may take, and how long a server may take to notice that a call was cancelled, in seconds.
 CASE_TIMEOUT = 30
 NOTICE_TIMEOUT = 10
@@ -177,6 +181,10 @@ class Client:
             next(self.methods["FullDuplexCall"](requests, timeout=0.001))
         requests.close()
 
+    def refused(self):
+        with Refusal(grpc.StatusCode.UNAVAILABLE):
+            self.methods["EmptyCall"](self.message("Empty"))
+
 
 CASES = [name for name in vars(Client) if "_" in name and not name.startswith("_")]
 
@@ -223,10 +231,39 @@ class Refusal:
         return True
 
 
+class Certificates:
+    """What `meshctl certs` has made, in a folder of its own."""
+
+    def __init__(self, meshctl, folder):
+        self.folder = Path(folder)
+        services = [f"--service={service}" for service in SERVICES]
+        made = [meshctl, "certs", "new", "--trust-domain", TRUST_DOMAIN, *services, "--out", folder]
+        subprocess.run(made, stdout=subprocess.DEVNULL, check=True)
+
+    def read(self, name):
+        return (self.folder / name).read_bytes()
+
+    def own(self):
+        return self.read("grpcio/key.pem"), self.read("grpcio/certificate.pem")
+
+    def options(self):
+        return ["--certificates", str(self.folder)]
+
+    def of_channel(self):
+        key, certificate = self.own()
+        return grpc.ssl_channel_credentials(self.read("bundle.pem"), key, certificate)
+
+    def without_own(self):
+        return grpc.ssl_channel_credentials(self.read("bundle.pem"))
+
+    def of_server(self):
+        return grpc.ssl_server_credentials([self.own()], self.read("bundle.pem"), require_client_auth=True)
+
+
 class Server:
     """grpcio answers; remembers which calls their clients have cancelled."""
 
-    def __init__(self, messages, methods):
+    def __init__(self, messages, methods, certificates):
         self.messages = messages
         self.cancelled = queue.Queue()
         handlers = {}
@@ -237,7 +274,11 @@ class Server:
                 handlers[name] = make(self.observed(name, behaviour), request.FromString, response.SerializeToString)
         self.server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
         self.server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
-        self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
+        if certificates:
+            port = self.server.add_secure_port("127.0.0.1:0", certificates.of_server())
+        else:
+            port = self.server.add_insecure_port("127.0.0.1:0")
+        self.address = f"127.0.0.1:{port}"
         self.server.start()
 
     def observed(self, name, behaviour):
@@ -313,23 +354,45 @@ def same(found, expected):
         raise AssertionError(f"found {str(found)[:200]}, expected {str(expected)[:200]}")
 
 
-def grpcio_calls(binary, messages, methods):
+def grpcio_calls(binary, messages, methods, certificates):
     """How many cases failed."""
     failed = 0
-    with subprocess.Popen([binary, "serve"], stdout=subprocess.PIPE, text=True) as serving:
+    what = f"grpcio calls the mesh, {name_of(certificates)}"
+
+    def told(case, verdict):
+        nonlocal failed
+        failed += verdict != "ok"
+        print(f"{what}: {case} {verdict}", flush=True)
+
+    with subprocess.Popen([binary, "serve", *options(certificates)], stdout=subprocess.PIPE, text=True) as serving:
         try:
-            with grpc.insecure_channel(serving.stdout.readline().strip()) as channel:
-                client = Client(channel, messages, methods)
+            address = serving.stdout.readline().strip()
+            with channel(address, certificates and certificates.of_channel()) as trusted:
+                client = Client(trusted, messages, methods)
                 for case in CASES:
-                    verdict = run(getattr(client, case))
-                    failed += verdict != "ok"
-                    print(f"grpcio calls the mesh: {case} {verdict}", flush=True)
+                    told(case, run(getattr(client, case)))
+            if certificates:
+                for case, credentials in {"no TLS": None, "no certificate": certificates.without_own()}.items():
+                    with channel(address, credentials) as stranger:
+                        told(f"refused with {case}:", run(Client(stranger, messages, methods).refused))
         finally:
             serving.terminate()
     if serving.returncode != 0:
         print(f"the mesh's server ended with {serving.returncode}")
         failed += 1
     return failed
+
+
+def channel(address, credentials):
+    return grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address)
+
+
+def name_of(certificates):
+    return "mTLS" if certificates else "plaintext"
+
+
+def options(certificates):
+    return certificates.options() if certificates else []
 
 
 def run(case):
@@ -350,32 +413,38 @@ def run(case):
         return f"failed: not done after {CASE_TIMEOUT} s"
 
 
-def mesh_calls(binary, messages, methods):
+def mesh_calls(binary, messages, methods, certificates):
     """How many cases failed."""
-    server = Server(messages, methods)
-    ended = subprocess.run([binary, "call", server.address], stdout=subprocess.PIPE, text=True, check=False)
+    server = Server(messages, methods, certificates)
+    call = [binary, "call", server.address, *options(certificates)]
+    ended = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=False)
     lines = ended.stdout.splitlines()
+    what = f"the mesh calls grpcio, {name_of(certificates)}"
     for line in lines:
-        print(f"the mesh calls grpcio: {line}", flush=True)
+        print(f"{what}: {line}", flush=True)
     same([line.split()[0] for line in lines], CASES)
     failed = sum(not line.endswith(" ok") for line in lines)
     try:
         server.wait_for_cancelled(["StreamingInputCall", "FullDuplexCall"])
     except AssertionError as error:
-        print(f"the mesh calls grpcio: {error}")
+        print(f"{what}: {error}")
         failed += 1
     server.server.stop(grace=None)
     return failed + (ended.returncode != 0 and failed == 0)
 
 
 def main():
-    binary, *folders = sys.argv[1:]
+    binary, meshctl, *folders = sys.argv[1:]
     messages, methods = compile_protos(folders)
-    failed = grpcio_calls(binary, messages, methods) + mesh_calls(binary, messages, methods)
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for certificates in (None, Certificates(meshctl, folder)):
+            failed += grpcio_calls(binary, messages, methods, certificates)
+            failed += mesh_calls(binary, messages, methods, certificates)
     if failed:
         print(f"{failed} cases failed")
         return 1
-    print(f"{len(CASES)} cases in both directions, grpcio {grpc.__version__}")
+    print(f"{len(CASES)} cases in both directions, in plaintext and with mTLS, grpcio {grpc.__version__}")
     return 0
 
 

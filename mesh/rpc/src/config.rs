@@ -106,8 +106,11 @@ pub struct ServerConfig {
     /// removed while the process is already stopping, 5000. Default: 0.
     pub drain_wait_ms: u64,
     /// How long calls in flight may go on after that, in milliseconds; what is left then ends with
-    /// UNAVAILABLE. Streams without a deadline end at once. Default: 10000.
+    /// UNAVAILABLE. Default: 10000.
     pub drain_timeout_ms: u64,
+    /// How long streams without a deadline may go on of that, in milliseconds: a watch would hold up every
+    /// shutdown to its bound. Default: 1000.
+    pub stream_grace_ms: u64,
     /// Refusing what the server cannot bear.
     pub overload: OverloadConfig,
     /// How often callers may call.
@@ -129,6 +132,7 @@ impl Default for ServerConfig {
             readiness_timeout_ms: 2_000,
             drain_wait_ms: 0,
             drain_timeout_ms: 10_000,
+            stream_grace_ms: 1_000,
             overload: OverloadConfig::default(),
             rate_limits: RateLimitsConfig::default(),
             faults: FaultsConfig::default(),
@@ -152,6 +156,10 @@ impl ServerConfig {
 
     pub(crate) fn drain_timeout(&self) -> Duration {
         Duration::from_millis(self.drain_timeout_ms)
+    }
+
+    pub(crate) fn stream_grace(&self) -> Duration {
+        Duration::from_millis(self.stream_grace_ms)
     }
 
     fn validate_rules(&self) -> Result<(), ConfigError> {

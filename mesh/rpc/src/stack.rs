@@ -82,10 +82,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Of a call that is served: which of its caller's attempts it is.
-    pub(crate) fn served(previous_attempts: u32) -> Arc<Self> {
+    /// Of a call that is served: which of its caller's attempts it is, and the address that it came to.
+    pub(crate) fn served(previous_attempts: u32, endpoint: Option<Arc<str>>) -> Arc<Self> {
         Arc::new(Self {
             attempts: AtomicU32::new(previous_attempts.saturating_add(1)),
+            endpoint: Mutex::new(endpoint),
             ..Self::default()
         })
     }

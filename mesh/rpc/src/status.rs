@@ -27,7 +27,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) policy: &'a str,
     /// Which attempt it was, or how many there were; 0: none was made.
     pub(crate) attempt: u32,
-    /// Where the last one went.
+    /// Where the last one went; on the server, the address that it came to.
     pub(crate) endpoint: Option<Arc<str>>,
 }
 
@@ -132,6 +132,12 @@ impl<'a> Origin<'a> {
         self.status(code, message, "MESSAGE_TOO_LARGE", None, [])
     }
 
+    /// A fault on purpose.
+    pub(crate) fn injected(self, code: Code) -> Status {
+        let message = "a fault was injected on purpose";
+        self.status(code, message, "FAULT_INJECTED", None, [])
+    }
+
     pub(crate) fn internal(self) -> Status {
         self.status(Code::Internal, "internal error", "INTERNAL", None, [])
     }
@@ -204,6 +210,7 @@ impl<'a> Origin<'a> {
 
 /// A call that is refused before its handler begins, and that may be made again later.
 pub(crate) struct Refusal<'a> {
+    pub(crate) progress: &'a Progress,
     /// The layer, by the name of its file.
     pub(crate) layer: &'static str,
     /// Which rule of the layer.
@@ -216,10 +223,9 @@ pub(crate) struct Refusal<'a> {
 
 /// RESOURCE_EXHAUSTED with RetryInfo, and with the pushback that gRPC clients obey (gRFC A6).
 pub(crate) fn refused(refusal: Refusal<'_>) -> Status {
-    let Refusal { layer, policy, .. } = refusal;
     let (code, pause) = (Code::ResourceExhausted, Some(refusal.pause));
-    let mut status =
-        Origin::before(layer, policy).status(code, refusal.message, refusal.reason, pause, []);
+    let origin = Origin::of(refusal.layer, refusal.policy, refusal.progress);
+    let mut status = origin.status(code, refusal.message, refusal.reason, pause, []);
     let pause_ms = refusal.pause.as_nanos().div_ceil(1_000_000);
     if let Ok(pushback) = pause_ms.to_string().parse() {
         status
@@ -227,12 +233,6 @@ pub(crate) fn refused(refusal: Refusal<'_>) -> Status {
             .insert(header::RETRY_PUSHBACK.as_str(), pushback);
     }
     status
-}
-
-/// A fault on purpose, of the rule of that name.
-pub(crate) fn injected(code: Code, rule: &str) -> Status {
-    let message = "a fault was injected on purpose";
-    Origin::before("fault", rule).status(code, message, "FAULT_INJECTED", None, [])
 }
 
 /// Before anything is known of the call.

@@ -1,6 +1,10 @@
-//! `interop serve` is the server of the tests, `interop call ADDRESS` their client; both are the mesh.
+//! `interop serve` is the server of the tests, `interop call ADDRESS` their client; both are the mesh. With certificates
+//! of `meshctl certs` both speak mTLS, and nothing else.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand, ValueEnum as _};
@@ -9,17 +13,25 @@ use interop::{
     cases::{Caller, Case},
     contract, server,
 };
-use mesh::{Config, Mesh};
+use mesh::{
+    Config, Mesh,
+    identity::{FilesConfig, Mode},
+};
 use prometheus::Registry;
 use tokio::{net::TcpListener, signal::unix::SignalKind, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than any case takes.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The service that a folder of certificates was made for.
+const SERVICE: &str = "interop";
 
 /// gRPC's official interoperability tests.
 #[derive(Parser)]
 struct Arguments {
+    /// A folder of `meshctl certs new --service interop`: strict mTLS. Without one: plaintext.
+    #[arg(long, value_name = "FOLDER", global = true)]
+    certificates: Option<PathBuf>,
     #[command(subcommand)]
     side: Side,
 }
@@ -40,14 +52,32 @@ enum Side {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    match Arguments::parse().side {
-        Side::Serve => serve().await,
-        Side::Call { address, cases } => call(&address, &cases).await,
+    let arguments = Arguments::parse();
+    let certificates = arguments.certificates.as_deref();
+    let config = certificates.map_or_else(Config::default, strict);
+    match arguments.side {
+        Side::Serve => serve(config).await,
+        Side::Call { address, cases } => {
+            let scheme = certificates.map_or("http", |_| "https");
+            call(config, &format!("{scheme}://{address}"), &cases).await
+        }
     }
 }
 
-async fn serve() -> Result<()> {
-    let mesh = Mesh::new(Config::default(), contract(), &Registry::new())?;
+fn strict(certificates: &Path) -> Config {
+    let mut config = Config::default();
+    config.identity.mode = Mode::Strict;
+    config.identity.files = Some(FilesConfig {
+        certificate: certificates.join(SERVICE).join("certificate.pem"),
+        key: certificates.join(SERVICE).join("key.pem"),
+        bundle: certificates.join("bundle.pem"),
+        ..FilesConfig::default()
+    });
+    config
+}
+
+async fn serve(config: Config) -> Result<()> {
+    let mesh = Mesh::start(config, contract(), &Registry::new()).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
     let mut terminate = tokio::signal::unix::signal(SignalKind::terminate())?;
@@ -64,13 +94,12 @@ async fn serve() -> Result<()> {
     Ok(serving.await?)
 }
 
-async fn call(address: &str, cases: &[Case]) -> Result<()> {
-    let mut config = Config::default();
+async fn call(mut config: Config, address: &str, cases: &[Case]) -> Result<()> {
     config
         .destinations
-        .insert(DESTINATION.to_owned(), format!("http://{address}"));
+        .insert(DESTINATION.to_owned(), address.to_owned());
     let registry = Registry::new();
-    let mesh = Mesh::new(config, contract(), &registry)?;
+    let mesh = Mesh::start(config, contract(), &registry).await?;
     let mut caller = Caller::new(&mesh, registry);
     let cases = if cases.is_empty() {
         Case::value_variants()

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     checkout,
-    process::{command, watch},
+    process::{cargo, command, watch},
 };
 
 /// The programs that are killed.
@@ -23,7 +23,8 @@ const HARNESS: &str = "faults";
 pub struct Options {
     /// What goes wrong: mixed (everything at once), broker or postgres (away for the time), provider (it goes wrong
     /// in every way it can, and is killed with payment, until so many payments were begun), fallback (one of two
-    /// providers is killed, and then hangs).
+    /// providers is killed, and then hangs), mesh (its own tests of resets, restarts, rotations and rates, at full
+    /// size; for a machine that has nothing else to do).
     #[arg(default_value = "mixed")]
     what: String,
     /// Where all chance comes from; another one each time, unless given.
@@ -43,8 +44,27 @@ pub struct Options {
     release: bool,
 }
 
+/// What the mesh's own tests do less often, and leave to chance, where `cargo xtask test` runs them.
+const FULL_SIZE: [(&str, &str); 4] = [
+    ("MESH_TEST_RESETS", "1000000"),
+    ("MESH_TEST_RESTARTS", "100"),
+    ("MESH_TEST_ROTATIONS", "1000"),
+    ("MESH_TEST_RATES", "1"),
+];
+/// Which these are, by parts of their names.
+const SIZED: [&str; 5] = [
+    "resets::",
+    "restarts::",
+    "rotation::",
+    "hops::",
+    "balancers::",
+];
+
 /// Runs the harness; fails when it finds a violation.
 pub fn run(options: &Options) -> Result<()> {
+    if options.what == "mesh" {
+        return mesh(options.release);
+    }
     let mut names = PROGRAMS.to_vec();
     names.push(HARNESS);
     let programs = checkout::build_all(&names, options.release)?;
@@ -64,6 +84,20 @@ pub fn run(options: &Options) -> Result<()> {
     let ended = watch(&mut harness)?;
     if !ended.status.success() {
         bail!("the fault harness ended with {}", ended.status);
+    }
+    Ok(())
+}
+
+fn mesh(release: bool) -> Result<()> {
+    let mut tests = cargo();
+    tests.args(["test", "--package", "commerce-mesh", "--test", "rpc"]);
+    if release {
+        tests.arg("--release");
+    }
+    tests.args(["--", "--test-threads", "1", "--nocapture"]);
+    let ended = watch(tests.args(SIZED).envs(FULL_SIZE))?;
+    if !ended.status.success() {
+        bail!("the mesh's tests ended with {}", ended.status);
     }
     Ok(())
 }

@@ -116,8 +116,9 @@ impl Outliers {
                 } else {
                     reputation.in_a_row.fetch_add(1, Relaxed) + 1
                 };
+                // Where it was not ejected the first time, it may be after as many again.
                 let limit = self.config.consecutive_failures;
-                if limit > 0 && in_a_row >= limit {
+                if in_a_row > 0 && in_a_row.is_multiple_of(limit) {
                     self.eject(set, endpoint, Method::ConsecutiveFailures, now);
                 }
             }

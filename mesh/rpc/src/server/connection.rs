@@ -6,7 +6,7 @@
 //!
 //! Deliberately without: push, CONNECT, upgrades, adaptive windows.
 
-use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use h2::{Reason, server};
@@ -16,7 +16,10 @@ use tokio::{
     task::coop::{consume_budget, unconstrained},
     time::{Instant, timeout_at},
 };
-use tonic::{codegen::StdError as BoxError, transport::server::Connected as _};
+use tonic::{
+    codegen::StdError as BoxError,
+    transport::server::{Connected as _, TcpConnectInfo},
+};
 
 use super::{
     ServerStack,
@@ -95,7 +98,7 @@ impl Terms {
             () = closing.begun() => return Ok(()),
         };
         let mut open = self.metrics.opened();
-        let peer = self.peer(connected.remote_addr, proven);
+        let peer = self.peer(&connected, proven);
         let pings = io.ping_pong();
         let mut life = Life::begin(
             &self.config,
@@ -157,12 +160,13 @@ impl Terms {
         }
     }
 
-    fn peer(&self, address: Option<SocketAddr>, proven: Option<PeerIdentity>) -> Peer {
+    fn peer(&self, connected: &TcpConnectInfo, proven: Option<PeerIdentity>) -> Peer {
         let id = proven.map(|peer| peer.id);
         let own = self.identities.own.as_ref();
         let own = own.map(mesh_identity::Identity::id);
         Peer {
-            address,
+            address: connected.remote_addr,
+            here: connected.local_addr.map(|here| Arc::from(here.to_string())),
             is_foreign: id
                 .as_ref()
                 .is_some_and(|id| own.is_none_or(|own| own.trust_domain() != id.trust_domain())),

@@ -92,6 +92,8 @@ impl<S: Stack> Service<Request<Body>> for Extract<S> {
             }
             _ => self.contract.deadline_by(path),
         };
+        let here = peer.and_then(|peer| peer.here.clone());
+        let progress = Progress::served(context.previous_attempts(), here);
         if let Some(malformed) = malformed {
             request.extensions_mut().insert(malformed);
         }
@@ -99,7 +101,7 @@ impl<S: Stack> Service<Request<Body>> for Extract<S> {
             method,
             context: context.clone(),
             deadline_by,
-            progress: Progress::served(context.previous_attempts()),
+            progress,
         });
         let gone = token.drop_guard();
         let calling = context.clone().scope(self.inner.call(request));

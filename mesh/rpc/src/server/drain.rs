@@ -16,11 +16,13 @@ use super::life::Why;
 /// How long the last frames may take to leave after everything was told to end.
 pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The end of a server, in three steps.
+/// The end of a server, step by step.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drain {
-    /// No new calls; streams without a deadline end.
+    /// No new calls.
     pub(crate) begun: CancellationToken,
+    /// Streams without a deadline end.
+    pub(crate) grace_over: CancellationToken,
     /// Every call ends.
     pub(crate) cut: CancellationToken,
     /// Connections close, whatever is still on them.
@@ -36,11 +38,17 @@ impl Drain {
         self.closed.clone().drop_guard()
     }
 
-    /// Lets calls in flight go on for at most `bound`.
-    pub(crate) async fn run(&self, bound: Duration) {
+    /// Lets calls in flight go on for at most `bound`, streams without a deadline for at most `stream_grace`.
+    pub(crate) async fn run(&self, stream_grace: Duration, bound: Duration) {
         self.tasks.close();
         self.begun.cancel();
-        if timeout(bound, self.tasks.wait()).await.is_ok() {
+        let ended = async {
+            if timeout(stream_grace, self.tasks.wait()).await.is_err() {
+                self.grace_over.cancel();
+                self.tasks.wait().await;
+            }
+        };
+        if timeout(bound, ended).await.is_ok() {
             return;
         }
         tracing::warn!(
@@ -70,6 +78,7 @@ pub(crate) struct Closing(Arc<Tokens>);
 #[derive(Debug)]
 struct Tokens {
     begun: CancellationToken,
+    grace_over: CancellationToken,
     cut: CancellationToken,
     why: OnceLock<Why>,
 }
@@ -79,6 +88,7 @@ impl Closing {
     pub(crate) fn new(drain: &Drain) -> Self {
         Self(Arc::new(Tokens {
             begun: drain.begun.child_token(),
+            grace_over: drain.grace_over.child_token(),
             cut: drain.cut.child_token(),
             why: OnceLock::new(),
         }))
@@ -96,19 +106,20 @@ impl Closing {
     }
 
     /// Resolves when a call has to end, and says why. A stream that never ends by itself would hold up every shutdown
-    /// to its bound, so one without a deadline goes first.
+    /// to its bound, so one without a deadline has a grace of its own.
     pub(crate) async fn closed(&self, has_deadline: bool) -> Why {
         tokio::select! {
             biased;
             () = self.0.cut.cancelled() => {}
-            () = self.0.begun.cancelled(), if !has_deadline => {}
+            () = self.0.grace_over.cancelled(), if !has_deadline => {}
         }
         self.why()
     }
 
     /// Whether that has come, and why.
     pub(crate) fn has_closed(&self, has_deadline: bool) -> Option<Why> {
-        let closed = self.0.cut.is_cancelled() || (!has_deadline && self.0.begun.is_cancelled());
+        let closed =
+            self.0.cut.is_cancelled() || (!has_deadline && self.0.grace_over.is_cancelled());
         closed.then(|| self.why())
     }
 

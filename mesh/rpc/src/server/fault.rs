@@ -25,7 +25,7 @@ use crate::{
     live::Live,
     metrics,
     stack::{Answer, Call, Stack},
-    status,
+    status::Origin,
     wire::{self, header},
 };
 
@@ -203,11 +203,12 @@ impl<S: Stack> Service<Request<Body>> for Inject<S> {
             return self.inner.call(request);
         };
         self.metrics.fault(&fault.rule);
+        let progress = Call::of(&request).progress.clone();
         let inner = self.inner.clone();
         Box::pin(async move {
             sleep(fault.delay).await;
             match fault.abort {
-                Some(code) => Err(status::injected(code, &fault.rule)),
+                Some(code) => Err(Origin::of("fault", &fault.rule, &progress).injected(code)),
                 None => inner.oneshot(request).await,
             }
         })

@@ -137,7 +137,7 @@ impl Server {
     /// Serves until `shutdown`, then leaves in this order: health turns NOT_SERVING; calls are served for another
     /// `drain_wait_ms`, in which whoever balances by health or by a cluster's endpoints learns of it; no connection
     /// is accepted any more and clients are told to go elsewhere (GOAWAY); calls in flight may finish within
-    /// `drain_timeout_ms`.
+    /// `drain_timeout_ms`, streams without a deadline within `stream_grace_ms`.
     ///
     /// Health (`grpc.health.v1`) and reflection (`grpc.reflection.v1`) are served along.
     pub async fn serve(
@@ -184,8 +184,11 @@ impl Server {
         };
         let accepting = accept::serve(listener, terms, connections_max, &drain.begun);
         tokio::join!(accepting, leaving);
-        let drain_timeout = self.mesh.config().server.drain_timeout();
-        drain.run(drain_timeout).await;
+        let config = self.mesh.config();
+        let server = &config.server;
+        drain
+            .run(server.stream_grace(), server.drain_timeout())
+            .await;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Who is at the other end of the connection that a call came on.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use mesh_identity::SpiffeId;
 
@@ -8,6 +8,8 @@ use mesh_identity::SpiffeId;
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) address: Option<SocketAddr>,
+    /// The address at this end, by which the errors of a server say where they were made.
+    pub(crate) here: Option<Arc<str>>,
     /// Proven by its certificate; `None`: it spoke plaintext.
     pub(crate) id: Option<SpiffeId>,
     /// Whether it is of another trust domain than this process: it then speaks for itself only.

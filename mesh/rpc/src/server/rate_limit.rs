@@ -26,7 +26,7 @@ use crate::{
     client::clock::{Clock, Nanos, whole},
     contract::is_housekeeping,
     live::Live,
-    stack::{Answer, Call, Stack},
+    stack::{Answer, Call, Progress, Stack},
     status,
 };
 
@@ -174,7 +174,8 @@ impl Limits {
         if config.rules.is_empty() || is_housekeeping(path) {
             return Ok(());
         }
-        let caller = Call::of(request).context.principal().name();
+        let call = Call::of(request);
+        let caller = call.context.principal().name();
         let fits = |rule: &RateLimitRule| {
             pattern::any_matches(&rule.methods, path) && pattern::any_matches(&rule.callers, caller)
         };
@@ -196,7 +197,7 @@ impl Limits {
                         self.used.give_back(key, increment);
                     }
                     self.metrics.rate_limited(name);
-                    return Err(refusal(name, pause));
+                    return Err(refusal(name, pause, &call.progress));
                 }
             }
         }
@@ -204,8 +205,9 @@ impl Limits {
     }
 }
 
-fn refusal(rule: &str, pause: Nanos) -> Status {
+fn refusal(rule: &str, pause: Nanos, progress: &Progress) -> Status {
     status::refused(status::Refusal {
+        progress,
         layer: "rate_limit",
         policy: rule,
         reason: "RATE_LIMITED",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
-use mesh::{CallContext, Config, ERROR_DOMAIN};
+use mesh::{CallContext, Config, ERROR_DOMAIN, FaultRule, RateLimitRule};
 use prometheus::Registry;
 use tokio::{net::TcpListener, sync::mpsc, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
@@ -159,6 +159,39 @@ async fn every_layer_explains_its_errors() {
             (code, [reason, layer, policy, attempt].map(str::to_owned))
         })
     );
+}
+
+#[tokio::test]
+async fn a_refusal_says_which_attempt_was_refused_and_by_whom() {
+    let mut config = Config::default();
+    let limit = RateLimitRule {
+        methods: vec!["/mesh.test.v1.TestService/Read".to_owned()],
+        per_s: 0.001,
+        ..RateLimitRule::default()
+    };
+    let fault = FaultRule {
+        methods: vec!["/mesh.test.v1.TestService/Put".to_owned()],
+        percent: 100.0,
+        abort: "DATA_LOSS".to_owned(),
+        ..FaultRule::default()
+    };
+    config.server.rate_limits.rules.insert("r".into(), limit);
+    config.server.faults.rules.insert("f".into(), fault);
+    let served = serve(config, moody()).await;
+    let client = plain(served.address);
+    let third = || with("grpc-previous-rpc-attempts", "2");
+    client.unary("Read", "panic").await.unwrap_err(); // And so the limit is reached.
+    for (method, reason, layer, policy) in [
+        ("Read", "RATE_LIMITED", "rate_limit", "r"),
+        ("Put", "FAULT_INJECTED", "fault", "f"),
+    ] {
+        let status = client.ask(method, third()).await.unwrap_err();
+        let expected = [reason, layer, policy, "3"].map(str::to_owned);
+        assert_eq!(explained(&status).1, expected);
+        let details = status.get_error_details();
+        let metadata = &details.error_info().unwrap().metadata;
+        assert_eq!(metadata["endpoint"], served.address.to_string());
+    }
 }
 
 #[tokio::test]

@@ -1,15 +1,21 @@
 //! From the first call to the last: health, reflection, metrics, drain, restart.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream};
 use mesh::{Config, ServerConfig};
 use prometheus::TextEncoder;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Notify,
+    sync::{Notify, mpsc},
     time::timeout,
 };
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
@@ -81,11 +87,25 @@ async fn the_drain_ends_within_its_bound_and_tells_those_that_it_cuts_off() {
 }
 
 #[tokio::test]
-async fn a_stream_without_a_deadline_ends_when_the_drain_begins() {
-    let served = serve(draining_within(60_000), endless()).await;
+async fn a_stream_without_a_deadline_goes_on_for_its_grace_and_holds_up_the_drain_no_longer() {
+    let mut config = draining_within(60_000);
+    config.server.stream_grace_ms = 7_000;
+    let (say, said) = mpsc::unbounded_channel();
+    let said = Mutex::new(Some(said));
+    let service = TestService::new(move |_, _| {
+        let said = said.lock().unwrap().take().expect("it is called once");
+        async { Ok(Box::pin(UnboundedReceiverStream::new(said).map(Ok)) as Texts) }
+    });
+    let served = serve(config, service).await;
     let mut answers = served.client().watch("Watch", "").await.unwrap();
-    assert_eq!(answers.next().await.unwrap().unwrap(), "first");
     served.shutdown.cancel();
+    closed(served.address).await;
+    elapse(Duration::from_secs(5)).await;
+    say.send("within its grace".to_owned()).unwrap();
+    let heard = timeout(PATIENCE, answers.next()).await.unwrap();
+    assert_eq!(heard.unwrap().unwrap(), "within its grace");
+    assert!(!served.serving.is_finished());
+    elapse(Duration::from_secs(3)).await;
     let status = timeout(PATIENCE, answers.next())
         .await
         .unwrap()

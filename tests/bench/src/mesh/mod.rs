@@ -3,8 +3,9 @@
 //!
 //! A round has each contestant under each load, one after another, so that what disturbs the machine disturbs all of
 //! them; ratios are taken round by round. Servers, sidecars and the loader are processes of their own, so that the
-//! kernel says what a call costs in each. Once without and once with mTLS, where sidecars speak it among each other;
-//! once with and once without a spinner on each core, since processors that wake from idleness answer late.
+//! kernel says what a call costs in each, and new in each round. Once without and once with mTLS, where sidecars speak
+//! it among each other; once with and once without a spinner on each core, since processors that wake from idleness
+//! answer late.
 //!
 //! What is missing on a machine is SKIPPED by name.
 

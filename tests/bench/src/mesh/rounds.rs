@@ -12,7 +12,7 @@ use super::{
     loader::Seen,
     server::Kind,
     spinner,
-    stage::{Party, Stage, said},
+    stage::{Cast, Party, Stage, said},
 };
 
 /// The circumstances of some rounds.
@@ -79,7 +79,6 @@ impl Sample {
 pub(crate) type Samples = BTreeMap<(Load, Contestant), Vec<Sample>>;
 
 /// Everything.
-#[derive(Default)]
 pub(crate) struct Measured {
     pub(crate) settings: Vec<(Setting, Samples)>,
     /// Whoever could not be measured, and why.
@@ -89,33 +88,35 @@ pub(crate) struct Measured {
 /// Runs all rounds of all settings.
 pub(crate) fn all(options: &Options, folder: &Path) -> Result<Measured> {
     let certificates = Certificates::make(folder)?;
-    let wanted: Vec<_> = Contestant::ALL
-        .into_iter()
-        .filter(|contestant| options.wants(*contestant))
-        .collect();
-    let mut measured = Measured::default();
+    let wanted = Contestant::ALL.into_iter();
+    let cast = Cast::of(wanted.filter(|contestant| options.wants(*contestant)));
+    let mut settings = Vec::new();
     for security in [Security::Plain, Security::Mtls] {
         if security == Security::Mtls && options.no_tls {
             continue;
         }
-        let stage = Stage::set(&wanted, security, &certificates, folder)?;
         for spinning in [false, true] {
             if spinning && options.no_spinner {
                 continue;
             }
             let _spinners = spinning.then(spinner::start).transpose()?;
+            let set = || Stage::set(&cast, security, &certificates, folder);
             let setting = Setting { security, spinning };
-            let samples = rounds(options, &stage, &certificates, setting)?;
-            measured.settings.push((setting, samples));
+            let samples = rounds(options, set, &certificates, setting)?;
+            settings.push((setting, samples));
         }
-        measured.skipped.extend(stage.skipped);
     }
-    Ok(measured)
+    Ok(Measured {
+        settings,
+        skipped: cast.skipped,
+    })
 }
 
+/// The rounds of a setting, each on a stage of its own: where the kernel happens to place a process's threads makes
+/// one process a third faster than the next.
 fn rounds(
     options: &Options,
-    stage: &Stage,
+    set: impl Fn() -> Result<Stage>,
     certificates: &Certificates,
     setting: Setting,
 ) -> Result<Samples> {
@@ -125,6 +126,7 @@ fn rounds(
         .collect();
     let mut samples = Samples::new();
     for round in 0..options.rounds {
+        let stage = set()?;
         for &load in &loads {
             for contestant in order(round) {
                 let Some(party) = stage.parties.get(&contestant) else {

@@ -1,4 +1,4 @@
-//! The servers and sidecars of the contestants: each has its own, and all of them stay up for all rounds.
+//! The servers and sidecars of the contestants: each has its own, and all of them stay up for a round.
 
 use std::{
     collections::BTreeMap,
@@ -95,10 +95,37 @@ impl Party {
     }
 }
 
-/// Everybody who can be measured here, and why others cannot.
+/// Who can be measured here, with the sidecar of those that have one; and why others cannot.
+pub(crate) struct Cast {
+    ready: Vec<(Contestant, PathBuf)>,
+    pub(crate) skipped: Vec<String>,
+}
+
+impl Cast {
+    /// Installs what is missing for `wanted`.
+    pub(crate) fn of(wanted: impl Iterator<Item = Contestant>) -> Cast {
+        let (mut ready, mut skipped) = (Vec::new(), Vec::new());
+        for contestant in wanted {
+            let sidecar = match contestant {
+                Contestant::Haproxy => haproxy::install().map(|()| PathBuf::from("haproxy")),
+                Contestant::Envoy => envoy::install(),
+                Contestant::Tonic | Contestant::TonicMany | Contestant::Mesh => Ok(PathBuf::new()),
+            };
+            match sidecar {
+                Ok(sidecar) => ready.push((contestant, sidecar)),
+                Err(reason) => skipped.push(format!("SKIPPED {}: {reason:#}", contestant.name())),
+            }
+        }
+        for line in &skipped {
+            println!("{line}");
+        }
+        Cast { ready, skipped }
+    }
+}
+
+/// Everybody's processes.
 pub(crate) struct Stage {
     pub(crate) parties: BTreeMap<Contestant, Party>,
-    pub(crate) skipped: Vec<String>,
 }
 
 /// How the parties of a stage are started.
@@ -109,9 +136,9 @@ struct Builder<'a> {
 }
 
 impl Stage {
-    /// Starts what `wanted` need.
+    /// Starts what the cast needs.
     pub(crate) fn set(
-        wanted: &[Contestant],
+        cast: &Cast,
         security: Security,
         certificates: &Certificates,
         folder: &Path,
@@ -121,39 +148,17 @@ impl Stage {
             security,
             certificates,
         };
-        let mut stage = Stage {
-            parties: BTreeMap::new(),
-            skipped: Vec::new(),
-        };
-        for &contestant in wanted {
-            match builder.prepare(contestant) {
-                Ok(binary) => {
-                    let party = builder.party(contestant, &binary);
-                    let party = party.with_context(|| contestant.name())?;
-                    stage.parties.insert(contestant, party);
-                }
-                Err(reason) => {
-                    let (name, security) = (contestant.name(), security.name());
-                    let skipped = format!("SKIPPED {name}, {security}: {reason:#}");
-                    println!("{skipped}");
-                    stage.skipped.push(skipped);
-                }
-            }
+        let mut parties = BTreeMap::new();
+        for (contestant, sidecar) in &cast.ready {
+            let party = builder.party(*contestant, sidecar);
+            let party = party.with_context(|| contestant.name())?;
+            parties.insert(*contestant, party);
         }
-        Ok(stage)
+        Ok(Stage { parties })
     }
 }
 
 impl Builder<'_> {
-    /// Makes sure that a contestant can be measured; answers its sidecar, where it has one.
-    fn prepare(&self, contestant: Contestant) -> Result<PathBuf> {
-        match (contestant, self.security) {
-            (Contestant::Haproxy, _) => haproxy::install().map(|()| PathBuf::from("haproxy")),
-            (Contestant::Envoy, _) => envoy::install(),
-            (Contestant::Tonic | Contestant::TonicMany | Contestant::Mesh, _) => Ok(PathBuf::new()),
-        }
-    }
-
     fn party(&self, contestant: Contestant, binary: &Path) -> Result<Party> {
         let tls = self.security == Security::Mtls;
         let (kind, sidecars) = match contestant {

@@ -21,11 +21,11 @@ pub(super) fn run(place: &Place) -> Result<Verdict> {
         Ok(python) => python,
         Err(reason) => return Ok(Verdict::Skipped(format!("{reason:#}"))),
     };
-    let interop = checkout::build("interop")?;
+    let [interop, meshctl] = ["interop", "meshctl"].map(checkout::build);
     let ended = collect(
         command(python.join("python"))
             .arg(Place::config("interop.py"))
-            .arg(interop)
+            .args([interop?, meshctl?])
             .args(PROTOS.map(|folder| checkout::root().join(folder))),
     )?;
     fs::write(place.log("interop.txt"), &ended.text)?;

@@ -77,6 +77,26 @@ async fn failures_in_a_row_eject_and_a_success_between_does_not() {
 }
 
 #[tokio::test]
+async fn the_last_one_is_not_ejected_and_looked_at_only_after_as_many_failures_again() {
+    let registry = Registry::new();
+    let metrics = ClientMetrics::register(&registry).unwrap();
+    let set = Set::new(members(&[(1, "")]), "");
+    let outliers = Outliers::new(OutlierConfig::default(), metrics.of("test"), 1);
+    for outcome in [Outcome::Failure; 14] {
+        outliers.record(&set, &set.members()[0].endpoint, outcome, 2);
+    }
+    assert!(ejected(&set, 3).is_empty());
+    let text = prometheus::TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .unwrap();
+    let looks = text
+        .lines()
+        .find(|line| line.contains("unenforced_total{"))
+        .unwrap();
+    assert!(looks.ends_with(" 2"), "{looks}");
+}
+
+#[tokio::test]
 async fn each_ejection_lasts_longer_and_good_times_are_remembered() {
     let (set, outliers) = watched(3, OutlierConfig::default());
     let endpoint = &set.members()[1].endpoint;

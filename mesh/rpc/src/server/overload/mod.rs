@@ -53,7 +53,7 @@ use crate::{
     contract::is_housekeeping,
     live::Live,
     server::metrics::ServerMetrics,
-    stack::{Answer, Call, Stack},
+    stack::{Answer, Call, Progress, Stack},
     status::{self, Origin},
 };
 
@@ -109,11 +109,16 @@ impl<S: Stack> Service<Request<Body>> for Shed<S> {
                 let place = Place::new(self.gate.clone(), visit, began);
                 Box::pin(served(self.inner.call(request), place))
             }
-            Entry::Refused => Box::pin(std::future::ready(Err(self.gate.refuse(&visit, "full")))),
+            Entry::Refused => {
+                let progress = &Call::of(&request).progress;
+                let refused = self.gate.refuse(&visit, progress, "full");
+                Box::pin(std::future::ready(Err(refused)))
+            }
             Entry::Waits(waiting) => {
                 let inner = self.inner.clone();
+                let progress = Call::of(&request).progress.clone();
                 Box::pin(async move {
-                    let place = waiting.wait().await?;
+                    let place = waiting.wait(&progress).await?;
                     served(inner.oneshot(request), place).await
                 })
             }
@@ -228,11 +233,12 @@ impl Gate {
         });
     }
 
-    fn refuse(&self, visit: &Visit, reason: &'static str) -> Status {
+    fn refuse(&self, visit: &Visit, progress: &Progress, reason: &'static str) -> Status {
         let criticality = visit.arrival.criticality;
         self.metrics.shed(criticality, reason);
         let pause = self.locked(|admission, _, _| admission.pause(criticality, rand::random()));
         status::refused(status::Refusal {
+            progress,
             layer: "overload",
             policy: reason,
             reason: "OVERLOADED",
@@ -254,16 +260,18 @@ struct Waiting {
 }
 
 impl Waiting {
-    async fn wait(mut self) -> Result<Place, Status> {
+    async fn wait(mut self, progress: &Progress) -> Result<Place, Status> {
         let fate = timeout(self.patience, &mut self.told).await;
         self.settled = fate.is_ok();
         match fate {
             Ok(Ok(Fate::Admitted(began))) => Ok(Place::new(self.gate.clone(), self.visit, began)),
             Ok(Ok(Fate::Expired)) => {
-                Err(Origin::before("overload", "expired in the queue").deadline_exceeded())
+                Err(Origin::of("overload", "expired in the queue", progress).deadline_exceeded())
             }
-            Ok(Ok(Fate::Displaced) | Err(_)) => Err(self.gate.refuse(&self.visit, "displaced")),
-            Err(_) => Err(self.gate.refuse(&self.visit, "waited")),
+            Ok(Ok(Fate::Displaced) | Err(_)) => {
+                Err(self.gate.refuse(&self.visit, progress, "displaced"))
+            }
+            Err(_) => Err(self.gate.refuse(&self.visit, progress, "waited")),
         }
     }
 }
