@@ -21,6 +21,13 @@ use rustls::{
 /// What servers are called in their certificates.
 pub(crate) const SERVER_NAME: &str = "localhost";
 const TRUST_DOMAIN: &str = "spiffe://bench.test";
+/// Who may call the server.
+const POLICY: &str = r#"
+[[rule]]
+name = "the client calls everything"
+callers = ["spiffe://bench.test/client"]
+methods = ["/*"]
+"#;
 /// What TLS agrees on.
 const ALPN: &[u8] = b"h2";
 
@@ -42,6 +49,7 @@ impl Certificates {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         fs::write(folder.join("authority.pem"), authority.pem())?;
+        fs::write(folder.join("policy.toml"), POLICY)?;
         for side in ["client", "server"] {
             let key = KeyPair::generate()?;
             let mut params = CertificateParams::new(vec![SERVER_NAME.to_owned()])?;
@@ -76,7 +84,7 @@ impl Certificates {
         &self.folder
     }
 
-    /// `authority.pem`, and of `client` and `server` each `.pem`, `.key` and `.both.pem`.
+    /// `authority.pem`, `policy.toml`, and of `client` and `server` each `.pem`, `.key` and `.both.pem`.
     pub(crate) fn file(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
     }

@@ -1,9 +1,9 @@
-//! The mesh with everything that it has switched on, as both sides of it run here.
+//! The mesh with everything that it has switched on, what is off unless configured too, as both sides of it run here.
 
 use anyhow::Result;
 use mesh::{
-    Config, Mesh,
-    identity::{FilesConfig, Mode},
+    Config, Mesh, RateLimitRule,
+    identity::{FilesConfig, Mode, PolicyConfig},
 };
 use mesh_runtime::telemetry::{self, Telemetry, TelemetryConfig};
 use prometheus::Registry;
@@ -31,6 +31,10 @@ pub(crate) async fn mesh(
             bundle: file("authority.pem"),
             ..FilesConfig::default()
         });
+        config.identity.policy = Some(PolicyConfig {
+            file: file("policy.toml"),
+            ..PolicyConfig::default()
+        });
     }
     open(config).await
 }
@@ -55,6 +59,15 @@ pub(crate) fn log() -> Result<Telemetry> {
 fn config() -> Config {
     let mut config = Config::default();
     config.client.hedge.enabled = true;
+    // Each call is counted, and none is too many.
+    let limit = RateLimitRule {
+        per_s: 1e6,
+        burst: 1_000_000,
+        ..RateLimitRule::default()
+    };
+    let limits = &mut config.server.rate_limits.rules;
+    limits.insert("every caller".to_owned(), limit);
+    config.server.faults.headers_allowed = true;
     config
 }
 
