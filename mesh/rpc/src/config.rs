@@ -18,12 +18,13 @@ use crate::{
 pub struct Config {
     /// Where each destination listens, by name: one or several `http://host:port` separated by commas,
     /// each with `;zone=NAME` and `;weight=1..1000` where wanted; `dns://host:port`, each address of which
-    /// is an endpoint; or `file:///path` of a file with one endpoint per line. Default: none. A call to
-    /// a name that is missing here is UNAVAILABLE and says so.
+    /// is an endpoint; `srv://_grpc._tcp.name`, the SRV records of which say hosts, ports and weights, in a program
+    /// that is built with the cargo feature `srv` of commerce-mesh; or `file:///path` of a file with one endpoint per
+    /// line. Default: none. A call to a name that is missing here is UNAVAILABLE and says so.
     ///
     /// `https://` instead of `http://` speaks TLS, which `identity.mode` has to allow; in mode `strict`
     /// all do. The server has to be of the own trust domain, or, with one or several
-    /// `;id=spiffe://shop.example/product` (or `/jobs/*` for all below), one of those; on a `dns://`
+    /// `;id=spiffe://shop.example/product` (or `/jobs/*` for all below), one of those; on a `dns://` or `srv://`
     /// destination an id also says that it speaks TLS.
     pub destinations: BTreeMap<String, String>,
     /// How the calls of a destination are shared between versions of it: the names of other destinations,

@@ -165,7 +165,7 @@ impl Default for OutlierConfig {
 pub struct DiscoveryConfig {
     /// How often the file of a `file:///` destination is read again, in milliseconds. Default: 1000.
     pub file_interval_ms: u64,
-    /// How often the name of a `dns://` destination is resolved again, in milliseconds; sooner after
+    /// How often the name of a `dns://` or `srv://` destination is resolved again, in milliseconds; sooner after
     /// a lost connection. Default: 5000.
     pub dns_interval_ms: u64,
     /// How long one look-up may take, in milliseconds. Default: 5000.

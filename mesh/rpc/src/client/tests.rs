@@ -56,7 +56,7 @@ fn request(path: &str) -> Request<Body> {
     Request::post(uri).body(body).unwrap()
 }
 
-fn contract() -> Contract {
+pub(crate) fn contract() -> Contract {
     Contract::new(descriptor_set()).unwrap()
 }
 
@@ -88,7 +88,7 @@ where
 }
 
 /// Over TCP.
-fn network() -> Arc<dyn Connect> {
+pub(crate) fn network() -> Arc<dyn Connect> {
     let live = Live::new(Config::default());
     Arc::new(Network::new(Arc::new(Identities::off()), live))
 }

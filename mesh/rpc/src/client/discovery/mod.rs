@@ -3,13 +3,17 @@
 //! An empty or failed look-up changes nothing: the last good endpoints stay, and the log and a metric
 //! say so. (An outage of the name service must not become one of the service.)
 //!
-//! Deliberately without SRV records: ports of a headless Service are known, and a resolver of our own
-//! would weigh more than everything else here. Deliberately without inotify: a mounted ConfigMap is a
-//! symbolic link that changes, and reading a small file once a second costs nothing.
+//! SRV records only with the cargo feature `srv`: ports of a headless Service are known, and a resolver of our own
+//! weighs more than everything else here. Deliberately without inotify: a mounted ConfigMap is a symbolic link that
+//! changes, and reading a small file once a second costs nothing.
 
 mod dns;
 mod file;
 mod source;
+#[cfg(feature = "srv")]
+mod srv;
+#[cfg(test)]
+mod tests;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -56,6 +60,12 @@ pub(crate) fn of(source: Source, config: &DiscoveryConfig) -> Box<dyn Discover> 
         Source::Dns(named) => Box::new(dns::Dns {
             named,
             interval: Duration::from_millis(config.dns_interval_ms),
+        }),
+        #[cfg(feature = "srv")]
+        Source::Srv(named) => Box::new(srv::Srv {
+            named,
+            interval: Duration::from_millis(config.dns_interval_ms),
+            servers: None,
         }),
         Source::File(path) => Box::new(file::File {
             path,

@@ -6,6 +6,8 @@
 //! https://10.0.0.1:50051;id=spiffe://shop.example/product
 //! dns://product.shop.svc:50051
 //! dns://product.shop.svc:50051;id=spiffe://shop.example/product
+//! srv://_grpc._tcp.product.shop.svc.cluster.local
+//! srv://_grpc._tcp.product.shop.svc.cluster.local;id=spiffe://shop.example/product
 //! file:///etc/mesh/product
 //! ```
 
@@ -17,6 +19,9 @@ use mesh_identity::IdPattern;
 /// The longest name of a zone, in bytes.
 const ZONE_BYTES_MAX: usize = 64;
 const WEIGHT_MAX: u32 = 1000;
+/// The longest name that DNS knows, and the longest part of one, in bytes (RFC 1035).
+const NAME_BYTES_MAX: usize = 253;
+const LABEL_BYTES_MAX: usize = 63;
 
 /// Where the endpoints of a destination come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +30,9 @@ pub(crate) enum Source {
     List(Vec<Target>),
     /// Each address of a name is one like this.
     Dns(Target),
+    /// The SRV records of a name say which; its address is that name, and their ports are missing in its authority.
+    #[cfg(feature = "srv")]
+    Srv(Target),
     /// Each line of a file is one.
     File(PathBuf),
 }
@@ -38,7 +46,7 @@ pub(crate) struct Target {
     pub(crate) authority: Authority,
     /// Empty: not known.
     pub(crate) zone: Arc<str>,
-    /// Its share beside the others': 1 to 1000.
+    /// Its share beside the others': 1 to 1000, or to 65535 where a record of DNS says it.
     pub(crate) weight: u32,
     /// Whether it says that it speaks TLS.
     pub(crate) tls: bool,
@@ -59,6 +67,8 @@ impl Source {
         match self {
             Self::List(targets) => targets.iter().any(|target| target.tls),
             Self::Dns(target) => target.tls,
+            #[cfg(feature = "srv")]
+            Self::Srv(target) => target.tls,
             Self::File(_) => false,
         }
     }
@@ -76,6 +86,14 @@ pub(crate) fn parse_destination(text: &str) -> Result<Source, &'static str> {
     }
     if text.starts_with("dns://") {
         return parse_target(text).map(Source::Dns);
+    }
+    if text.starts_with("srv://") {
+        #[cfg(feature = "srv")]
+        return parse_target(text).map(Source::Srv);
+        #[cfg(not(feature = "srv"))]
+        return Err(
+            "needs the cargo feature \"srv\" of commerce-mesh, without which this was built",
+        );
     }
     text.split(',')
         .map(parse_endpoint)
@@ -99,7 +117,10 @@ pub(crate) fn parse_file(text: &str) -> Result<Vec<Target>, String> {
 
 /// One of several: an address, not a name for many.
 fn parse_endpoint(text: &str) -> Result<Target, &'static str> {
-    if text.trim().starts_with("dns://") {
+    if ["dns://", "srv://"]
+        .iter()
+        .any(|many| text.trim().starts_with(many))
+    {
         return Err("must start with http:// or https:// beside others");
     }
     parse_target(text)
@@ -112,7 +133,10 @@ fn parse_target(text: &str) -> Result<Target, &'static str> {
     let mut ids: Vec<IdPattern> = Vec::new();
     let mut target = Target {
         address: Arc::from(authority.as_str()),
-        authority,
+        authority: match scheme {
+            Scheme::Srv => subject(authority.as_str())?,
+            _ => authority,
+        },
         zone: Arc::from(""),
         weight: 1,
         tls: scheme == Scheme::Https,
@@ -121,13 +145,14 @@ fn parse_target(text: &str) -> Result<Target, &'static str> {
     for part in parts {
         match part.split_once('=') {
             Some(("id", _)) if scheme == Scheme::Http => {
-                return Err("has an id, which only https:// and dns:// can");
+                return Err("has an id, which only https://, dns:// and srv:// can");
             }
             Some(("id", id)) => {
                 let id = id.parse();
                 ids.push(id.map_err(|_| "has an id that is not a SPIFFE ID or all below one")?);
             }
             _ if scheme == Scheme::Dns => return Err("knows only ;id=SPIFFE-ID after the port"),
+            _ if scheme == Scheme::Srv => return Err("knows only ;id=SPIFFE-ID after the name"),
             Some(("zone", zone)) if is_zone(zone) => target.zone = Arc::from(zone),
             Some(("zone", _)) => {
                 return Err("has a zone that is not 1 to 64 letters, digits, '-', '_' or '.'");
@@ -152,14 +177,33 @@ fn is_zone(zone: &str) -> bool {
     !zone.is_empty() && zone.len() <= ZONE_BYTES_MAX && zone.bytes().all(plain)
 }
 
+/// What the SRV records of a name are about: the name without `_service` and `_protocol` (RFC 2782). Requests are made
+/// to that and not to the hosts that the records name, as with `dns://` it is the name and not the address.
+fn subject(name: &str) -> Result<Authority, &'static str> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let is_label = |label: &str| {
+        !label.is_empty() && label.len() <= LABEL_BYTES_MAX && label.bytes().all(plain)
+    };
+    if name.len() > NAME_BYTES_MAX || !name.split('.').all(is_label) {
+        return Err("has a name that DNS cannot have");
+    }
+    let labels = name.split('.').skip_while(|label| label.starts_with('_'));
+    let subject = labels.collect::<Vec<_>>().join(".");
+    subject
+        .parse()
+        .map_err(|_| "needs a name after the service, as in srv://_grpc._tcp.product.shop.svc")
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scheme {
     Http,
     Https,
     Dns,
+    Srv,
 }
 
-/// `scheme://host:port` and nothing more.
+/// `scheme://host:port` and nothing more; `srv://name`, for the records have the port.
 fn address(text: &str) -> Result<(Scheme, Authority), &'static str> {
     let uri: http::Uri = text
         .parse()
@@ -168,15 +212,26 @@ fn address(text: &str) -> Result<(Scheme, Authority), &'static str> {
         Some("http") => Scheme::Http,
         Some("https") => Scheme::Https,
         Some("dns") => Scheme::Dns,
-        _ => return Err("must start with http://, https://, dns:// or file://"),
+        Some("srv") => Scheme::Srv,
+        _ => return Err("must start with http://, https://, dns://, srv:// or file://"),
     };
     if uri
         .path_and_query()
         .is_some_and(|rest| !matches!(rest.as_str(), "" | "/"))
     {
-        return Err("must end after the port");
+        return Err(if scheme == Scheme::Srv {
+            "must end after the name"
+        } else {
+            "must end after the port"
+        });
     }
     let authority = uri.authority().cloned();
+    if scheme == Scheme::Srv {
+        return authority
+            .filter(|a| !a.as_str().contains(['@', ':']))
+            .map(|authority| (scheme, authority))
+            .ok_or("needs a name without a port, which its records have");
+    }
     authority
         .filter(|a| !a.host().is_empty() && a.port_u16().is_some_and(|port| port != 0))
         .filter(|a| !a.as_str().contains('@'))
@@ -220,6 +275,17 @@ mod tests {
             "a b",
             "dns://a",
             "dns://a:1, dns://b:1",
+            "http://a:1, srv://_grpc._tcp.a",
+            "srv://_grpc._tcp.a:1",
+            "srv://_grpc._tcp.a/v1",
+            "srv://_grpc._tcp.a;weight=2",
+            "srv://_grpc._tcp.a;id=product",
+            "srv://user@_grpc._tcp.a",
+            "srv://_grpc._tcp",
+            "srv://_grpc._tcp..a",
+            "srv://[::1]",
+            "srv://a%20b",
+            "srv://",
             "file://relative",
             "http://a:1,",
             "http://a:1;zone=",
@@ -230,6 +296,34 @@ mod tests {
         ] {
             assert!(parse_destination(address).is_err(), "{address:?}");
         }
+    }
+
+    #[cfg(feature = "srv")]
+    #[test]
+    fn a_service_is_called_by_the_name_that_its_records_are_about() {
+        let read = |text: &str| match parse_destination(text) {
+            Ok(Source::Srv(target)) => target,
+            read => panic!("{text}: {read:?}"),
+        };
+        let target = read("srv://_grpc._tcp.product.shop.svc");
+        assert_eq!(&*target.address, "_grpc._tcp.product.shop.svc");
+        assert_eq!(target.authority, "product.shop.svc");
+        assert!(!target.tls && target.ids.is_empty());
+        let target = read(" srv://product.service.consul.;id=spiffe://shop.example/product ");
+        assert_eq!(&*target.address, "product.service.consul.");
+        assert_eq!(target.authority, "product.service.consul");
+        assert!(target.tls && target.ids.len() == 1);
+        let label = "a".repeat(LABEL_BYTES_MAX + 1);
+        assert!(parse_destination(&format!("srv://_grpc._tcp.{label}")).is_err());
+        let name = "a.".repeat(NAME_BYTES_MAX / 2 + 1) + "a";
+        assert!(parse_destination(&format!("srv://{name}")).is_err());
+    }
+
+    #[cfg(not(feature = "srv"))]
+    #[test]
+    fn without_its_feature_srv_is_refused_by_the_features_name() {
+        let refused = parse_destination("srv://_grpc._tcp.product.shop.svc").unwrap_err();
+        assert!(refused.contains("cargo feature \"srv\" of commerce-mesh"));
     }
 
     #[test]
@@ -264,9 +358,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parsers_panic(text in ".{0,200}") {
-            let _ = parse_destination(&text);
-            let _ = parse_file(&text);
+        fn no_text_makes_the_parsers_panic(
+            scheme in prop::sample::select(vec!["", "http://", "dns://", "srv://", "srv://_a._b."]),
+            text in ".{0,200}",
+        ) {
+            let _ = parse_destination(&format!("{scheme}{text}"));
+            let _ = parse_file(&format!("{scheme}{text}"));
+            // It is refused before it is read where the feature is off.
+            let _ = parse_target(&format!("{scheme}{text}"));
         }
 
         #[test]
