@@ -2,9 +2,11 @@
 //! RabbitMQ.
 //!
 //! What a deployment does, in its order: roles and databases, migrations under the owner's role, the services
-//! under roles that may only read and write rows, the edge last. The simulator is the payment provider: a party of
-//! its own, which posts its webhooks to the edge. Everything goes with Ctrl-C: what is kept is
-//! kept in tests, not here. The logs stay in `target/up`.
+//! under roles that may only read and write rows, the edge last. Calls between them are mutual TLS, allowed by the rules
+//! that a cluster has. The simulator is the payment provider: a party of its own, which posts its webhooks to the edge.
+//! Everything goes with Ctrl-C: what is kept is kept in tests, not here. The logs stay in `target/up`.
+
+mod identity;
 
 use std::{
     fmt::Write as _,
@@ -18,6 +20,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use self::identity::Identity;
 use crate::{
     check, checkout,
     process::{collect, command, output},
@@ -69,12 +72,21 @@ impl FromStr for Replicas {
     }
 }
 
+impl Options {
+    /// Processes of a service.
+    fn count(&self, service: &str) -> usize {
+        let mut wanted = self.replicas.iter().rev(); // The last word counts.
+        let wanted = wanted.find(|replicas| replicas.service == service);
+        wanted.map_or(1, |replicas| replicas.count)
+    }
+}
+
 /// Runs until Ctrl-C.
 pub fn run(options: &Options) -> Result<()> {
     let folder = checkout::target()?.join("up");
     fs::create_dir_all(&folder)?;
-    // All programs: the provider, the services in the order in which they start, the edge.
-    let programs = [&["simulator"], services::NAMES, &["edge"]].concat();
+    // All programs: what makes certificates, the provider, the services in the order in which they start, the edge.
+    let programs = [&["meshctl", "simulator"], services::NAMES, &["edge"]].concat();
     let binaries = checkout::build_all(&programs, options.release)?;
     println!("starting PostgreSQL and RabbitMQ");
     let servers = Servers::start()?;
@@ -92,6 +104,7 @@ struct House {
     processes: Vec<Process>,
     listen: SocketAddr,
     folder: PathBuf,
+    identity: Identity,
 }
 
 struct Process {
@@ -115,13 +128,14 @@ impl House {
         folder: &Path,
         options: &Options,
     ) -> Result<House> {
+        let [meshctl, simulator, of_services @ .., edge] = binaries else {
+            bail!("the programs were built")
+        };
         let mut house = House {
             processes: Vec::new(),
             listen: options.listen,
             folder: folder.to_owned(),
-        };
-        let [simulator, of_services @ .., edge] = binaries else {
-            bail!("the programs were built")
+            identity: Identity::issue(meshctl, folder.join("certificates"))?,
         };
         let provider = Provider::new(options.listen, folder)?;
         house.launch(simulator, "simulator", provider.port, &provider.own())?;
@@ -133,23 +147,21 @@ impl House {
                 "payment" => provider.seen_by_payment(),
                 _ => String::new(),
             };
-            let replicas = options.replicas.iter().rev();
-            let wanted = replicas
-                .clone()
-                .find(|replicas| replicas.service == service);
-            let count = wanted.map_or(1, |replicas| replicas.count);
-            let mut first = None;
-            for number in 1..=count {
+            let storage = storage(servers, service, service);
+            let own = house.identity.of_service(service);
+            let more = format!("{storage}\n{provider}\n{destinations}\n{own}");
+            let mut ports = Vec::new();
+            for number in 1..=options.count(service) {
                 let port = free_port()?;
-                first.get_or_insert(port);
-                let storage = storage(servers, service, service);
-                let more = format!("{storage}\n{provider}\n{destinations}");
                 house.launch(binary, &format!("{service}-{number}"), port, &more)?;
+                ports.push(port);
             }
-            let port = first.expect("there is at least one");
-            writeln!(destinations, "{service} = \"http://127.0.0.1:{port}\"")?;
+            let destination = identity::destination(service, &ports);
+            writeln!(destinations, "{service} = \"{destination}\"")?;
         }
-        house.launch(edge, "edge", options.listen.port(), &destinations)?;
+        let own = house.identity.of_caller("edge");
+        let more = format!("{destinations}\n{own}");
+        house.launch(edge, "edge", options.listen.port(), &more)?;
         say_where(servers, &provider)?;
         Ok(house)
     }
@@ -209,6 +221,10 @@ impl House {
             line(&process.name, &admin);
         }
         line("Logs", &self.folder.display().to_string());
+        line(
+            "Certificates",
+            &self.identity.folder().display().to_string(),
+        );
         line("Invariants", "cargo xtask check");
         screen.push_str("\nCtrl-C stops everything and forgets it.\n");
         screen
@@ -328,6 +344,16 @@ fn secret() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_word_about_replicas_counts() {
+        let options = Options {
+            release: false,
+            replicas: vec!["payment=2".parse().unwrap(), "payment=3".parse().unwrap()],
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+        };
+        assert_eq!((options.count("payment"), options.count("product")), (3, 1));
+    }
 
     #[test]
     fn replicas_are_read() {
