@@ -56,7 +56,7 @@ pub(crate) struct Driver {
     io: client::Connection<Box<dyn Stream>, Bytes>,
     pings: Option<PingPong>,
     guard: PeerGuard,
-    /// When what is left is cut off, because the peer is not trusted any more.
+    /// When what is left is cut off, because the peer is not trusted any more or does not answer.
     cut_at: Option<Instant>,
     keepalive_interval: Duration,
     keepalive_timeout: Duration,
@@ -397,6 +397,7 @@ impl Driver {
                     }
                     let heard = connection.heard.swap(false, Relaxed);
                     if connection.in_flight() > 0 && !heard && !self.answers_ping().await {
+                        self.cut_at = Some(Instant::now()); // What is left has waited long enough.
                         return End::Lost;
                     }
                 }
@@ -405,7 +406,7 @@ impl Driver {
     }
 
     /// Moves bytes until the calls in flight have ended, or their time on a connection to a peer that is
-    /// not trusted any more.
+    /// not trusted any more or does not answer.
     pub(crate) async fn drain(&mut self, connection: &Connection) {
         let far = Instant::now(); // Never waited for: without a moment there is no branch.
         while connection.in_flight() > 0 {

@@ -26,6 +26,8 @@ use tower::ServiceExt as _;
 
 mod partings;
 mod retries;
+mod silence;
+mod streams;
 
 use super::*;
 use super::{
@@ -49,6 +51,7 @@ use crate::{
 const READ: &str = "/mesh.test.v1.TestService/Read";
 const PUT: &str = "/mesh.test.v1.TestService/Put";
 const POST: &str = "/mesh.test.v1.TestService/Post";
+const WATCH: &str = "/mesh.test.v1.TestService/Watch";
 
 fn request(path: &str) -> Request<Body> {
     let body = Body::new(Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 10, 0])));
@@ -77,6 +80,28 @@ where
         Box::pin(async {
             Ok(Opened {
                 stream: Box::new(connecting.await?),
+                guard: PeerGuard::default(),
+            })
+        })
+    }
+
+    fn scheme(&self, _: &Target) -> http::uri::Scheme {
+        http::uri::Scheme::HTTP
+    }
+}
+
+/// Connects to an endpoint as the test says for its address.
+struct By<F>(F);
+
+impl<F> Connect for By<F>
+where
+    F: Fn(&str) -> io::Result<DuplexStream> + Send + Sync + 'static,
+{
+    fn connect<'a>(&'a self, target: &'a Target) -> Connecting<'a> {
+        let connected = (self.0)(&target.address);
+        Box::pin(async {
+            Ok(Opened {
+                stream: Box::new(connected?),
                 guard: PeerGuard::default(),
             })
         })
@@ -122,6 +147,11 @@ fn client_of(destination: Arc<Destination>, config: &Config) -> Client {
         metrics.of("test"),
         Traffic::default(),
     )
+}
+
+/// Lets what was begun come to its end.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 /// A client whose connector never comes to a result.

@@ -16,8 +16,8 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 
 use crate::{
-    party::{Authority, Issued, Logs, Party, QUICK, self_signed, started, year},
-    support::{PATIENCE, TestClient, TestService, Texts, elapse, mesh_calling, one},
+    party::{Authority, Issued, Logs, Party, QUICK, how_soon, self_signed, started, year},
+    support::{PATIENCE, TestClient, TestService, Texts, mesh_calling, one},
 };
 
 /// Says who calls, and for whom.
@@ -54,7 +54,7 @@ async fn client(config: Config, to: String) -> TestClient<Client> {
     TestClient(started(calling(config, to)).await.client("test"))
 }
 
-fn reason(status: &Status) -> (Code, String) {
+pub(crate) fn reason(status: &Status) -> (Code, String) {
     let details = status.get_error_details();
     let info = details
         .error_info()
@@ -297,19 +297,7 @@ async fn a_revoked_peer_is_cut_off_within_two_seconds() {
 
     let logs = Logs::capture();
     product.write(&ours, &authority.pem(), &authority.crl(&[theirs.serial]));
-    let mut elapsed = Duration::ZERO;
-    let ended = loop {
-        match futures_util::poll!(watching.next()) {
-            std::task::Poll::Ready(ended) => break ended,
-            std::task::Poll::Pending => {}
-        }
-        // Most of it by the runtime's clock; a little by the machine's, for reading files.
-        let (step, real) = (Duration::from_millis(80), Duration::from_millis(20));
-        elapse(step).await;
-        tokio::time::sleep(real).await;
-        elapsed += step + real;
-        assert!(elapsed <= Duration::from_secs(10), "still connected");
-    };
+    let (ended, elapsed) = how_soon(watching.next()).await;
     let status = ended.unwrap().unwrap_err();
     assert_eq!(
         reason(&status),

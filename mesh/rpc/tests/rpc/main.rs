@@ -7,6 +7,7 @@ mod counting;
 mod deadlines;
 mod discovering;
 mod explaining;
+mod faults;
 mod hops;
 mod identity;
 mod kills;
@@ -21,8 +22,10 @@ mod reloading;
 mod repeating;
 mod resets;
 mod restarts;
+mod revoking;
 mod rotation;
 mod seeing;
+mod silence;
 #[path = "../support/mod.rs"]
 mod support;
 mod tonic_defects;

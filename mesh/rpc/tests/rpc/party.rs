@@ -5,10 +5,12 @@ use std::{
     io::{self, Write},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -25,7 +27,7 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 use tracing::subscriber::DefaultGuard;
 
-use crate::support::contract;
+use crate::support::{contract, elapse};
 
 static SERIAL: AtomicU64 = AtomicU64::new(1);
 
@@ -227,6 +229,22 @@ pub(crate) async fn holds(mesh: &Mesh, serial: u64) {
     let held = || mesh.identity().expect("it has one").status().serial;
     while u64::from_str_radix(&held(), 16).unwrap() != serial {
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// What comes of a wait for others to notice new files, and how long that took.
+pub(crate) async fn how_soon<T>(waiting: impl Future<Output = T>) -> (T, Duration) {
+    let (mut waiting, mut elapsed) = (pin!(waiting), Duration::ZERO);
+    loop {
+        if let Poll::Ready(came) = futures_util::poll!(&mut waiting) {
+            return (came, elapsed);
+        }
+        // Most of it by the runtime's clock; a little by the machine's, for reading files.
+        let (step, real) = (Duration::from_millis(80), Duration::from_millis(20));
+        elapse(step).await;
+        tokio::time::sleep(real).await;
+        elapsed += step + real;
+        assert!(elapsed <= Duration::from_secs(10), "nothing came of it");
     }
 }
 

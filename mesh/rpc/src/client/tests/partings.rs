@@ -7,28 +7,6 @@ use super::*;
 /// No pause between two attempts to connect ends within a test.
 const FOR_EVER_MS: u64 = 1 << 40;
 
-/// Connects to an endpoint as the test says for its address.
-struct By<F>(F);
-
-impl<F> Connect for By<F>
-where
-    F: Fn(&str) -> io::Result<DuplexStream> + Send + Sync + 'static,
-{
-    fn connect<'a>(&'a self, target: &'a Target) -> Connecting<'a> {
-        let connected = (self.0)(&target.address);
-        Box::pin(async {
-            Ok(Opened {
-                stream: Box::new(connected?),
-                guard: PeerGuard::default(),
-            })
-        })
-    }
-
-    fn scheme(&self, _: &Target) -> http::uri::Scheme {
-        http::uri::Scheme::HTTP
-    }
-}
-
 /// A connection that answers every call, until it breaks; it begins to go away with its first one where it `leaves`.
 fn served(leaves: bool, breaks: CancellationToken) -> DuplexStream {
     let (near, far) = tokio::io::duplex(4096);
@@ -67,11 +45,6 @@ fn refused() -> io::Result<DuplexStream> {
 fn states(destination: &Destination) -> Vec<EndpointState> {
     let endpoints = destination.snapshot().endpoints.into_iter();
     endpoints.map(|endpoint| endpoint.state).collect()
-}
-
-/// Lets what was begun come to its end.
-async fn settle() {
-    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,124 @@
+//! Peers that take a call and say nothing more: who does not answer a ping is let go, who only takes long is not.
+
+use super::*;
+
+/// What a peer does with the calls of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    /// Answers each after so long, and pings at once.
+    Answers(Duration),
+    /// Falls silent with the first one.
+    Silent,
+    /// The same, after it has said that it goes away.
+    SilentlyLeaves,
+}
+
+const AT_ONCE: Peer = Peer::Answers(Duration::ZERO);
+
+fn connection_to(peer: Peer) -> DuplexStream {
+    let (near, far) = tokio::io::duplex(4096);
+    crate::spawn(async move {
+        let mut server = h2::server::handshake(far).await.unwrap();
+        while let Some(Ok((_, mut respond))) = server.accept().await {
+            let Peer::Answers(after) = peer else {
+                if peer == Peer::SilentlyLeaves {
+                    server.graceful_shutdown();
+                    let flushing = tokio::time::timeout(Duration::from_millis(1), server.accept());
+                    assert!(flushing.await.is_err(), "the connection is over");
+                }
+                return std::future::pending().await; // Nothing is closed.
+            };
+            crate::spawn(async move {
+                sleep(after).await;
+                let head = Response::builder().header("content-type", "application/grpc");
+                let head = head.header("grpc-status", "0").body(()).unwrap();
+                respond.send_response(head, true).unwrap();
+            });
+        }
+    });
+    near
+}
+
+/// Calls as a test likes, of a destination whose first connection leads to `first` and all later ones to a peer that
+/// answers; and how many there were.
+fn client_to(first: Peer, config: &Config) -> (Client, Arc<AtomicU32>) {
+    let (count, made) = (Arc::new(AtomicU32::new(0)), AtomicU32::new(0));
+    let connect = move || {
+        let is_first = made.fetch_add(1, Ordering::SeqCst) == 0;
+        let connected = connection_to(if is_first { first } else { AT_ONCE });
+        async { Ok(connected) }
+    };
+    let connector = Made {
+        connect,
+        count: count.clone(),
+    };
+    let destination = destination_over(Arc::new(connector), "http://test:1", config);
+    (client_of(destination, config), count)
+}
+
+/// With deadlines that no test comes to.
+fn patient() -> Config {
+    Config {
+        deadline_default_ms: 3_600_000,
+        ..Config::default()
+    }
+}
+
+/// How long a call may go on with a peer that has said nothing at all, to the accuracy of the runtime's timers.
+fn noticed_in(config: &Config) -> std::ops::RangeInclusive<Duration> {
+    let due = config.keepalive_interval() + config.keepalive_timeout();
+    due..=due + Duration::from_millis(5)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_no_ping_is_let_go_and_the_next_call_is_made_elsewhere() {
+    let config = patient();
+    let (client, connections) = client_to(Peer::Silent, &config);
+    let started = Instant::now();
+    let status = client.clone().oneshot(request(POST)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    let took = started.elapsed();
+    assert!(noticed_in(&config).contains(&took), "{took:?}");
+    client.oneshot(request(POST)).await.unwrap();
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_may_be_repeated_outlives_the_silence_of_its_peer() {
+    let config = patient();
+    let (client, connections) = client_to(Peer::Silent, &config);
+    let started = Instant::now();
+    client.oneshot(request(PUT)).await.unwrap();
+    let (took, due) = (started.elapsed(), *noticed_in(&config).start());
+    // It is sent again after a pause, and not before there is another connection.
+    assert!(
+        (due..due + Duration::from_secs(1)).contains(&took),
+        "{took:?}"
+    );
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_pings_may_take_as_long_as_it_likes() {
+    let takes = Duration::from_mins(10);
+    let (client, connections) = client_to(Peer::Answers(takes), &patient());
+    let started = Instant::now();
+    client.oneshot(request(POST)).await.unwrap();
+    assert!(started.elapsed() >= takes);
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_with_a_peer_that_goes_away_ends_with_its_silence_too() {
+    let config = patient();
+    let (client, _) = client_to(Peer::SilentlyLeaves, &config);
+    let started = Instant::now();
+    let calling = crate::spawn(client.clone().oneshot(request(POST)));
+    settle().await;
+    client.oneshot(request(POST)).await.unwrap(); // It has left: this one goes to another connection.
+    assert!(started.elapsed() < config.keepalive_interval());
+    let status = calling.await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    let took = started.elapsed();
+    assert!(noticed_in(&config).contains(&took), "{took:?}");
+}
