@@ -188,6 +188,14 @@ impl CallContext {
         self.with(|fields| fields.deadline = deadline)
     }
 
+    /// The same context with a deadline as far from now as the text of a `grpc-timeout` says (`250m`: 250
+    /// milliseconds), unless it has a sooner one. `None`: the text is malformed.
+    pub fn with_timeout(self, text: &str) -> Option<Self> {
+        let asked = Instant::now().checked_add(crate::wire::decode_timeout(text)?);
+        let sooner = self.deadline().into_iter().chain(asked).min();
+        Some(self.with_deadline(sooner))
+    }
+
     /// The same context on behalf of another principal.
     #[must_use]
     pub fn with_principal(self, principal: Principal) -> Self {

@@ -25,6 +25,7 @@ use crate::{
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// The longest request id that is taken over from a client.
 const REQUEST_ID_CHARS_MAX: usize = 128;
 
@@ -177,7 +178,7 @@ async fn serve(
         found: &found,
         id,
     };
-    let context = call.context(parts, principal);
+    let context = call.context(parts, principal)?;
     let span = call.span(&context, verb);
     let answering = context.scope(call.answer(parts, body));
     let outcome = answering.instrument(span.clone()).await;
@@ -223,8 +224,9 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The client's trace goes on; its deadline is the contract's, which the mesh knows.
-    fn context(&self, parts: &Parts, principal: Principal) -> CallContext {
+    /// The client's trace goes on; its deadline is the contract's, which the mesh knows, or a sooner one that it asks
+    /// for in gRPC's words, as grpc-gateway's clients do.
+    fn context(&self, parts: &Parts, principal: Principal) -> Result<CallContext, Refusal> {
         let traceparent = parts
             .headers
             .get("traceparent")
@@ -233,7 +235,14 @@ impl Call<'_> {
             Some(traceparent) => CallContext::from_traceparent(traceparent, principal),
             None => CallContext::root(principal),
         };
-        context.with_request_id(&self.id.0)
+        let context = context.with_request_id(&self.id.0);
+        let Some(timeout) = request::one(&parts.headers, &GRPC_TIMEOUT)? else {
+            return Ok(context);
+        };
+        context.with_timeout(timeout).ok_or_else(|| {
+            let why = "expected 1 to 8 digits and a unit, one of H, M, S, m, u, n";
+            Refusal::bad_field("Grpc-Timeout", why)
+        })
     }
 
     /// For collectors, by OpenTelemetry's conventions for HTTP servers.

@@ -54,6 +54,29 @@ async fn a_stream_is_one_json_value_a_line() {
 }
 
 #[tokio::test]
+async fn a_client_says_how_long_it_waits() {
+    let edge = Edge::start().await;
+    let watch = |timeout| {
+        edge.request("GET", "/v1/notes:watch?resumeRevision=4")
+            .header("grpc-timeout", timeout)
+            .send()
+    };
+    let text = within(async { watch("300m").await.unwrap().text().await })
+        .await
+        .unwrap();
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["error"]["status"], "DEADLINE_EXCEEDED", "{text}");
+    edge.cancelled().await;
+    for malformed in ["soon", "300", "123456789m", ""] {
+        let (status, error) = json(watch(malformed).await.unwrap()).await;
+        assert_eq!(status, 400, "{malformed}: {error}");
+        let field = &detail(&error, "BadRequest")["fieldViolations"][0]["field"];
+        assert_eq!(field, "Grpc-Timeout", "{error}");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn events_carry_their_revision_and_go_on_behind_the_last_one() {
     let edge = Edge::start().await;
     let watch = |path: &str| {
