@@ -21,6 +21,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
+    client::code_of,
     metrics::{self, Calls, name},
     stack::{Answer, Call, Side, Stack},
     traffic::{InFlight, Listed, Traffic},
@@ -79,7 +80,7 @@ impl<S: Stack> Service<Request<Body>> for Observe<S> {
         let observed = async move {
             match calling.await {
                 Ok(response) => {
-                    record.code = code_in(response.headers());
+                    record.code = code_of(&response);
                     if http_body::Body::is_end_stream(response.body()) {
                         return Ok(response);
                     }
@@ -239,7 +240,7 @@ impl http_body::Body for ObservedBody {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    record.code = code_in(trailers).or(record.code);
+                    record.code = code_in(trailers).or(record.code).or(Some(Code::Unknown));
                 }
             }
             Poll::Ready(Some(Err(status))) => record.code = Some(status.code()),

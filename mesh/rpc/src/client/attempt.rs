@@ -150,7 +150,11 @@ impl Flight {
             return Err(Failure::cut_off(self.endpoint.address().clone()));
         }
         if let Some(code) = code {
-            self.end(code);
+            if head.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE {
+                self.take_back(code); // It is the request's fault.
+            } else {
+                self.end(code);
+            }
             let body = AnswerBody {
                 received,
                 flight: None,
@@ -187,8 +191,9 @@ impl Flight {
         wire::set_timeout(headers, self.deadline);
     }
 
-    /// The connection went away before the request, which the pool knows, or this end gave the call up: that says nothing of
-    /// the endpoint. (A server that restarts in good order under many calls would be ejected for it.)
+    /// The connection went away before the request, which the pool knows, or this end gave the call up, or asked for what
+    /// nobody would take: that says nothing of the endpoint. (A server that restarts in good order under many calls would be
+    /// ejected for it.)
     fn take_back(&mut self, code: Code) {
         self.ended = true;
         let now = self.destination.shared.clock.now();
@@ -256,7 +261,7 @@ impl Drop for Flight {
 }
 
 /// What the headers of an answer already say of its outcome.
-pub(super) fn code_of<B>(head: &Response<B>) -> Option<Code> {
+pub(crate) fn code_of<B>(head: &Response<B>) -> Option<Code> {
     match code_in(head.headers()) {
         Some(code) => Some(code),
         None => match head.status() {

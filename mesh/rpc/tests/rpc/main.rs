@@ -8,6 +8,7 @@ mod deadlines;
 mod discovering;
 mod explaining;
 mod faults;
+mod headers;
 mod hops;
 mod identity;
 mod kills;
