@@ -141,7 +141,10 @@ async fn collect(body: Body, bytes_max: usize, timeout_ms: u64) -> Result<Bytes,
 }
 
 /// The value of a header that may be given once.
-pub(crate) fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Refusal> {
+pub(crate) fn one<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'h str>, Refusal> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);

@@ -77,10 +77,10 @@ pub(crate) enum Trouble {
 }
 
 impl Trouble {
-    /// Whether the peer went away before it has processed the request (RFC 9113, section 6.8): h2 says
-    /// GOAWAY of a stream only where its number is above the last one that the peer names.
+    /// Whether the peer went away, with nothing to complain about, before it has processed the request (RFC 9113, section
+    /// 6.8): h2 says GOAWAY of a stream only where its number is above the last one that the peer names.
     pub(crate) fn is_unprocessed(&self) -> bool {
-        matches!(self, Self::Http2(error) if error.is_remote() && error.is_go_away())
+        matches!(self, Self::Http2(error) if is_farewell(error))
     }
 
     /// Whether this end gave the stream up, as it does where a request's body fails.
@@ -91,10 +91,12 @@ impl Trouble {
         }
     }
 
-    /// Whether the peer refused the stream before any processing (RFC 9113, section 8.7).
+    /// Whether the peer refused the request before any processing: its stream (RFC 9113, section 8.7), or with the whole
+    /// connection. Then this request may be what it complains about, and ends the next connection as well.
     pub(crate) fn is_refused(&self) -> bool {
         let refused = Some(Reason::REFUSED_STREAM);
-        matches!(self, Self::Http2(error) if error.is_remote() && error.reason() == refused)
+        matches!(self, Self::Http2(error)
+            if error.is_remote() && (error.is_go_away() || error.reason() == refused))
     }
 }
 

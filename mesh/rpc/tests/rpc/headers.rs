@@ -17,6 +17,8 @@ use crate::support::{
 const LIMIT: u32 = 8 << 10;
 /// Over the limit, and not by so much that HTTP/2's own defence ends the connection.
 const TOO_MUCH: usize = 12 << 10;
+/// Over it by so much.
+const FAR_TOO_MUCH: usize = 40 << 10;
 
 fn limited() -> Config {
     Config {
@@ -196,4 +198,25 @@ async fn an_answer_over_the_clients_limit_is_an_error_and_the_connection_lives_o
         assert_eq!(status.code(), Code::NotFound, "{status}");
         assert_eq!(status.metadata().get("note").unwrap().len(), TOO_MUCH);
     }
+}
+
+#[tokio::test]
+async fn a_request_far_over_the_limit_ends_its_connection_and_is_not_sent_over_and_over() {
+    let (say, _) = broadcast::channel(1);
+    let served = serve(limited(), noting(&say)).await;
+    let (mesh, _registry) = calling(&[&served], Config::default());
+    let client = TestClient(mesh.client("test"));
+    assert_eq!(client.unary("Post", "").await.unwrap(), "fine");
+    let status = client
+        .ask("Put", with_note(FAR_TOO_MUCH))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap();
+    assert!(
+        info.metadata["attempt"].parse::<u32>().unwrap() <= 4,
+        "{info:?}"
+    );
+    assert_eq!(client.unary("Post", "").await.unwrap(), "fine");
 }
