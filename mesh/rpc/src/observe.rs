@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::Frame;
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body, transport::server::TcpConnectInfo};
@@ -21,10 +21,10 @@ use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
-    client::code_of,
     metrics::{self, Calls, name},
     stack::{Answer, Call, Side, Stack},
     traffic::{InFlight, Listed, Traffic},
+    wire::{code_in, code_of},
 };
 
 /// Observes every call.
@@ -129,12 +129,6 @@ fn exported(shown: &InFlight) -> Span {
             mesh.principal = context.principal().name(),
         ),
     }
-}
-
-fn code_in(headers: &HeaderMap) -> Option<Code> {
-    headers
-        .get("grpc-status")
-        .map(|code| Code::from_bytes(code.as_bytes()))
 }
 
 /// Written when it is dropped: however the call ends, it is recorded once.

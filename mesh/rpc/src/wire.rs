@@ -4,10 +4,10 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::status;
 
@@ -151,6 +151,32 @@ pub(crate) fn decode_timeout(value: &str) -> Option<Duration> {
         'n' => Duration::from_nanos(amount),
         _ => return None,
     })
+}
+
+/// What the headers of an answer already say of its outcome.
+pub(crate) fn code_of<B>(head: &Response<B>) -> Option<Code> {
+    match code_in(head.headers()) {
+        Some(code) => Some(code),
+        None => match head.status() {
+            StatusCode::OK => None,
+            // gRPC's own mapping, for proxies that answer in a callee's place.
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => Some(Code::Unavailable),
+            StatusCode::BAD_REQUEST => Some(Code::Internal),
+            StatusCode::UNAUTHORIZED => Some(Code::Unauthenticated),
+            StatusCode::FORBIDDEN => Some(Code::PermissionDenied),
+            StatusCode::NOT_FOUND => Some(Code::Unimplemented),
+            _ => Some(Code::Unknown),
+        },
+    }
+}
+
+/// What headers or trailers say of it.
+pub(crate) fn code_in(headers: &HeaderMap) -> Option<Code> {
+    let code = headers.get(Status::GRPC_STATUS)?;
+    Some(Code::from_bytes(code.as_bytes()))
 }
 
 #[cfg(test)]

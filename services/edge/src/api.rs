@@ -25,7 +25,6 @@ use crate::{
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// The longest request id that is taken over from a client.
 const REQUEST_ID_CHARS_MAX: usize = 128;
 
@@ -236,7 +235,7 @@ impl Call<'_> {
             None => CallContext::root(principal),
         };
         let context = context.with_request_id(&self.id.0);
-        let Some(timeout) = request::one(&parts.headers, &GRPC_TIMEOUT)? else {
+        let Some(timeout) = request::one(&parts.headers, &mesh::header::GRPC_TIMEOUT)? else {
             return Ok(context);
         };
         context.with_timeout(timeout).ok_or_else(|| {

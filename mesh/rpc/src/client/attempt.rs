@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header::USER_AGENT, uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header::USER_AGENT, uri};
 use http_body::Frame;
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     stack::{Call, Progress},
-    wire,
+    wire::{self, code_in, code_of},
 };
 
 const AGENT: HeaderValue =
@@ -258,31 +258,6 @@ impl Drop for Flight {
             self.record(Code::Cancelled, latency);
         }
     }
-}
-
-/// What the headers of an answer already say of its outcome.
-pub(crate) fn code_of<B>(head: &Response<B>) -> Option<Code> {
-    match code_in(head.headers()) {
-        Some(code) => Some(code),
-        None => match head.status() {
-            StatusCode::OK => None,
-            // gRPC's own mapping, for proxies that answer in a callee's place.
-            StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => Some(Code::Unavailable),
-            StatusCode::BAD_REQUEST => Some(Code::Internal),
-            StatusCode::UNAUTHORIZED => Some(Code::Unauthenticated),
-            StatusCode::FORBIDDEN => Some(Code::PermissionDenied),
-            StatusCode::NOT_FOUND => Some(Code::Unimplemented),
-            _ => Some(Code::Unknown),
-        },
-    }
-}
-
-fn code_in(headers: &HeaderMap) -> Option<Code> {
-    let code = headers.get(Status::GRPC_STATUS)?;
-    Some(Code::from_bytes(code.as_bytes()))
 }
 
 /// An answer that ends with trailers or with an error, never in silence: a callee that dies in the

@@ -43,7 +43,6 @@ use http::{Request, Response};
 use tonic::{Status, body::Body};
 use tower::{Service, ServiceBuilder};
 
-pub(crate) use attempt::code_of;
 pub(crate) use clients::Clients;
 pub use config::{
     BalanceConfig, ClientConfig, DiscoveryConfig, HedgeConfig, OutlierConfig, PoolConfig,

@@ -25,7 +25,7 @@ use tonic::{Code, Status, body::Body};
 use tower::Service;
 
 use super::{
-    attempt::{Attempts, code_of},
+    attempt::Attempts,
     balance::Tried,
     config::RetryConfig,
     destination::{Destination, Method},
@@ -35,7 +35,7 @@ use super::{
 use crate::{
     contract::Idempotency,
     stack::{Answer, Call},
-    wire::header,
+    wire::{code_of, header},
 };
 
 /// The longest pause that a callee may ask for.
