@@ -37,6 +37,8 @@ enum What {
     Store(store::Options),
     /// Calls through the mesh, beside bare tonic, HAProxy and Envoy.
     Mesh(mesh::Options),
+    /// A server of the mesh under five times the load that it can serve.
+    Overload(mesh::OverloadOptions),
     /// A server that is measured: a process of its own.
     #[command(hide = true)]
     MeshServer(mesh::ServerOptions),
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     let ended = match Arguments::parse().what {
         What::Store(options) => store::run(&options),
         What::Mesh(options) => mesh::run(&options),
+        What::Overload(options) => mesh::overload(&options),
         What::MeshServer(options) => mesh::serve(&options),
         What::MeshLoad(options) => mesh::load(&options),
         What::MeshMemory(options) => mesh::hold(&options),

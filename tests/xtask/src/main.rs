@@ -58,7 +58,8 @@ enum Task {
     },
     /// Starts a private PostgreSQL and RabbitMQ for tests that are run one by one; Ctrl-C stops them.
     Servers,
-    /// Measures the services against their servers, and the mesh against others: `cargo xtask bench store`, `mesh`.
+    /// Measures the services against their servers, and the mesh against others: `cargo xtask bench store`,
+    /// `mesh`, `overload`.
     #[command(disable_help_flag = true)]
     Bench(bench::Options),
     /// Writes docs/configuration.md from the configuration structs.

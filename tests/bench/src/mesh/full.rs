@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use mesh::{
-    Config, Mesh, RateLimitRule,
+    Config, Mesh, OverloadConfig, RateLimitRule,
     identity::{FilesConfig, Mode, PolicyConfig},
 };
 use mesh_runtime::telemetry::{self, Telemetry, TelemetryConfig};
@@ -10,18 +10,37 @@ use prometheus::Registry;
 
 use super::{DESTINATION, certificates::Certificates};
 
-/// A mesh of a process of its own, with the metrics that a service has; `address` is what it calls, `side` whose
-/// certificate it shows.
-pub(crate) async fn mesh(
-    address: Option<&str>,
+/// The mesh of a client, with the metrics that a service has.
+pub(crate) async fn calling(address: &str, certificates: Option<&Certificates>) -> Result<Mesh> {
+    let mut config = config();
+    let destinations = &mut config.destinations;
+    destinations.insert(DESTINATION.to_owned(), format!("http://{address}"));
+    identify(&mut config, certificates, "client");
+    open(config).await
+}
+
+/// The mesh of a server. With `places` it works on so many calls at once and lets none wait, instead of finding out what
+/// it can bear.
+pub(crate) async fn serving(
     certificates: Option<&Certificates>,
-    side: &str,
+    places: Option<usize>,
 ) -> Result<Mesh> {
     let mut config = config();
-    if let Some(address) = address {
-        let destinations = &mut config.destinations;
-        destinations.insert(DESTINATION.to_owned(), format!("http://{address}"));
+    if let Some(places) = places {
+        config.server.overload = OverloadConfig {
+            limit_initial: places,
+            limit_min: places,
+            limit_max: places,
+            waiting_max: 0,
+            ..OverloadConfig::default()
+        };
     }
+    identify(&mut config, certificates, "server");
+    open(config).await
+}
+
+/// With certificates, those of this side and mTLS.
+fn identify(config: &mut Config, certificates: Option<&Certificates>, side: &str) {
     if let Some(certificates) = certificates {
         let file = |name: &str| certificates.file(name).into();
         config.identity.mode = Mode::Strict;
@@ -36,7 +55,6 @@ pub(crate) async fn mesh(
             ..PolicyConfig::default()
         });
     }
-    open(config).await
 }
 
 /// A mesh that knows the endpoints of a destination as `mesh.destinations` has it.

@@ -8,16 +8,17 @@ use interop::{
     payload,
     pb::{SimpleRequest, test_service_client::TestServiceClient},
 };
-use mesh::Mesh;
+use mesh::{Criticality, Mesh};
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::TcpStream,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_rustls::TlsConnector;
 use tonic::{
     Code,
+    metadata::MetadataValue,
     transport::{Channel, Endpoint},
 };
 use tower::service_fn;
@@ -31,8 +32,6 @@ use super::{
 };
 use crate::cpu::Threads;
 
-/// Runs before the clock, so that connections are open and everybody is awake.
-const WARM_UP: Duration = Duration::from_millis(500);
 /// Of the request and of the answer: as a small message of a small service has.
 const PAYLOAD_BYTES: usize = 70;
 
@@ -58,6 +57,15 @@ pub(crate) struct Options {
     rate: Option<u32>,
     #[arg(long)]
     length_ms: u64,
+    /// How long it runs before the clock, so that connections are open and everybody is awake, in milliseconds.
+    #[arg(long, default_value_t = 500)]
+    warm_up_ms: u64,
+    /// Calls say that they may be shed; tonic's only.
+    #[arg(long)]
+    sheddable: bool,
+    /// A first call takes the one place that the server has, so that all others are refused.
+    #[arg(long)]
+    refused: bool,
     /// Processes whose time is counted too.
     #[arg(long, value_delimiter = ',')]
     watch: Vec<u32>,
@@ -92,7 +100,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 #[derive(Clone)]
 enum Client {
-    Tonic(TestServiceClient<Channel>),
+    Tonic(TestServiceClient<Channel>, Option<Criticality>),
     Mesh(TestServiceClient<mesh::Client>),
 }
 
@@ -104,7 +112,14 @@ impl Caller for Client {
             ..SimpleRequest::default()
         };
         let answered = match self {
-            Client::Tonic(client) => client.unary_call(request).await,
+            Client::Tonic(client, criticality) => {
+                let mut request = tonic::Request::new(request);
+                if let Some(criticality) = criticality {
+                    let value = MetadataValue::from_static(criticality.as_str());
+                    request.metadata_mut().insert("mesh-criticality", value);
+                }
+                client.unary_call(request).await
+            }
             Client::Mesh(client) => client.unary_call(request).await,
         };
         let answer = answered.map_err(|status| status.code())?.into_inner();
@@ -117,12 +132,16 @@ impl Caller for Client {
 
 async fn load(options: &Options) -> Result<Seen> {
     let (clients, mesh) = connect(options).await?;
-    // A first call outside of the clock: who cannot be reached at all is not measured.
-    for mut client in clients.clone() {
-        let answered = client.call().await;
-        ensure!(answered.is_ok(), "the first call ended with {answered:?}");
+    if options.refused {
+        take_the_place(&clients[0]).await?;
+    } else {
+        // A first call outside of the clock: who cannot be reached at all is not measured.
+        for mut client in clients.clone() {
+            let answered = client.call().await;
+            ensure!(answered.is_ok(), "the first call ended with {answered:?}");
+        }
     }
-    let begins = Instant::now() + WARM_UP;
+    let begins = Instant::now() + Duration::from_millis(options.warm_up_ms);
     let ends = begins + Duration::from_millis(options.length_ms);
     let window = Window { begins, ends };
     let watching = mesh::spawn(watch(options.watch.clone(), window));
@@ -142,13 +161,27 @@ async fn load(options: &Options) -> Result<Seen> {
     Ok(seen(tally, took, connections, watching.await??))
 }
 
+/// Has the server begin a call that it does not end, and sees it refuse another one for it.
+async fn take_the_place(client: &Client) -> Result<()> {
+    let (mut first, mut second) = (client.clone(), client.clone());
+    mesh::spawn(async move { first.call().await });
+    sleep(Duration::from_millis(100)).await; // By then it is there.
+    let answered = second.call().await;
+    ensure!(
+        answered == Err(Code::ResourceExhausted),
+        "the second call ended with {answered:?}"
+    );
+    Ok(())
+}
+
 async fn connect(options: &Options) -> Result<(Vec<Client>, Option<Mesh>)> {
     let certificates = options.certificates.as_deref().map(Certificates::of);
     if options.kind == Kind::Mesh {
-        let mesh = full::mesh(Some(&options.address), certificates.as_ref(), "client").await?;
+        let mesh = full::calling(&options.address, certificates.as_ref()).await?;
         let client = TestServiceClient::new(mesh.client(DESTINATION));
         return Ok((vec![Client::Mesh(client)], Some(mesh)));
     }
+    let criticality = options.sheddable.then_some(Criticality::Sheddable);
     let mut clients = Vec::new();
     for _ in 0..options.channels.max(1) {
         let endpoint = Endpoint::from_shared(format!("http://{}", options.address))?;
@@ -156,7 +189,7 @@ async fn connect(options: &Options) -> Result<(Vec<Client>, Option<Mesh>)> {
             None => endpoint.connect().await?,
             Some(certificates) => secured(&endpoint, options.address.clone(), certificates).await?,
         };
-        clients.push(Client::Tonic(TestServiceClient::new(channel)));
+        clients.push(Client::Tonic(TestServiceClient::new(channel), criticality));
     }
     Ok((clients, None))
 }

@@ -9,6 +9,7 @@
 //!
 //! What is missing on a machine is SKIPPED by name.
 
+mod busy;
 mod certificates;
 mod contestant;
 mod envoy;
@@ -17,6 +18,7 @@ mod haproxy;
 mod loader;
 mod loops;
 mod memory;
+mod overload;
 mod pick;
 mod report;
 mod rounds;
@@ -26,6 +28,7 @@ mod stage;
 
 pub(crate) use loader::{Options as LoaderOptions, run as load};
 pub(crate) use memory::{Options as MemoryOptions, run as hold};
+pub(crate) use overload::{Options as OverloadOptions, run as overload};
 pub(crate) use server::{Options as ServerOptions, run as serve};
 pub(crate) use spinner::run as spin;
 

@@ -177,7 +177,7 @@ fn sample(
         _ => 1,
     };
     let mut loader = command(std::env::current_exe()?);
-    loader.args(["mesh-load", "--kind", &format!("{kind:?}").to_lowercase()]);
+    loader.args(["mesh-load", "--kind", kind.name()]);
     loader.args(["--address", &party.address.to_string()]);
     loader.args(["--channels", &channels.to_string()]);
     if party.client_tls {

@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -19,7 +20,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::Connected};
 
-use super::{certificates::Certificates, full};
+use super::{busy::Busy, certificates::Certificates, full};
 
 /// A side of the mesh, or bare tonic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -28,6 +29,16 @@ pub(crate) enum Kind {
     Tonic,
     /// The mesh.
     Mesh,
+}
+
+impl Kind {
+    /// As the command line has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Tonic => "tonic",
+            Kind::Mesh => "mesh",
+        }
+    }
 }
 
 /// What to serve.
@@ -40,6 +51,15 @@ pub(crate) struct Options {
     /// With mTLS, by the certificates in this folder.
     #[arg(long, value_name = "FOLDER")]
     certificates: Option<PathBuf>,
+    /// So many workers do the work; a call waits for one of them. The mesh only, as the two below.
+    #[arg(long)]
+    workers: Option<usize>,
+    /// How long a call keeps its worker, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    takes_ms: u64,
+    /// How many calls the mesh lets in at once, where it is not to find that out.
+    #[arg(long)]
+    places: Option<usize>,
 }
 
 /// Serves until it is killed.
@@ -54,9 +74,15 @@ async fn serve(options: &Options) -> Result<()> {
     match (options.kind, &certificates) {
         (Kind::Mesh, certificates) => {
             let _log = full::log()?;
-            let mesh = full::mesh(None, certificates.as_ref(), "server").await?;
-            let server = mesh.server();
-            let server = server.add(interop::server::service());
+            let mesh = full::serving(certificates.as_ref(), options.places).await?;
+            let (server, service) = (mesh.server(), interop::server::service());
+            let server = match options.workers {
+                None => server.add(service),
+                Some(workers) => {
+                    let takes = Duration::from_millis(options.takes_ms);
+                    server.add(Busy::new(service, workers, takes))
+                }
+            };
             server.serve(listener, CancellationToken::new()).await?;
         }
         (Kind::Tonic, None) => {

@@ -33,7 +33,11 @@ impl Process {
     }
 
     /// Waits until it takes connections.
-    fn listening(command: &mut Command, address: SocketAddr, log: &Path) -> Result<Process> {
+    pub(crate) fn listening(
+        command: &mut Command,
+        address: SocketAddr,
+        log: &Path,
+    ) -> Result<Process> {
         let output = File::create(log)?;
         command.stdout(output.try_clone()?).stderr(output);
         let mut process = Process::start(command)?;
@@ -205,8 +209,7 @@ impl Builder<'_> {
     fn server(&self, kind: Kind, address: SocketAddr, tls: bool, name: &str) -> Result<Process> {
         let itself = std::env::current_exe()?;
         let mut server = program(&itself, None);
-        let kind = format!("{kind:?}").to_lowercase();
-        server.args(["mesh-server", "--kind", &kind]);
+        server.args(["mesh-server", "--kind", kind.name()]);
         server.args(["--listen", &address.to_string()]);
         if tls {
             server.arg("--certificates").arg(self.certificates.folder());
