@@ -18,8 +18,8 @@ use crate::{
 pub struct Config {
     /// Where each destination listens, by name: one or several `http://host:port` separated by commas,
     /// each with `;zone=NAME` and `;weight=1..1000` where wanted; `dns://host:port`, each address of which
-    /// is an endpoint; `srv://_grpc._tcp.name`, the SRV records of which say hosts, ports and weights, in a program
-    /// that is built with the cargo feature `srv` of commerce-mesh; or `file:///path` of a file with one endpoint per
+    /// is an endpoint; `srv://_grpc._tcp.name`, the SRV records of which say hosts, ports and weights (the whole name:
+    /// no search domain is added), in a program that is built with the cargo feature `srv` of commerce-mesh; or `file:///path` of a file with one endpoint per
     /// line. Default: none. A call to a name that is missing here is UNAVAILABLE and says so.
     ///
     /// `https://` instead of `http://` speaks TLS, which `identity.mode` has to allow; in mode `strict`

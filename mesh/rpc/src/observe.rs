@@ -82,6 +82,9 @@ impl<S: Stack> Service<Request<Body>> for Observe<S> {
                 Ok(response) => {
                     record.code = code_of(&response);
                     if http_body::Body::is_end_stream(response.body()) {
+                        // It says nothing of its end, as one that breaks off.
+                        record.code = record.code.or(Some(Code::Unknown));
+                        drop(record);
                         return Ok(response);
                     }
                     Ok(response.map(|inner| Body::new(ObservedBody { inner, record })))

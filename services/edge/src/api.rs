@@ -1,6 +1,9 @@
 //! One HTTP request from route to answer.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Body,
@@ -115,16 +118,24 @@ pub(crate) async fn handle(State(app): State<Arc<App>>, request: Request) -> Res
         .extensions
         .remove::<RequestId>()
         .expect("the envelope names every request");
-    let mut rpc = "-".to_owned();
-    let outcome = serve(&app, &mut parts, body, &id, &mut rpc).await;
+    let mut known = Known {
+        rpc: "-".to_owned(),
+        deadline: None,
+    };
+    let outcome = serve(&app, &mut parts, body, &id, &mut known).await;
     let response = outcome.unwrap_or_else(|refusal| refusal.response(&id.0));
     let status = response.status();
     let elapsed = started.elapsed();
+    let rpc = known.rpc.as_str();
+    let is_late_for_client = known.is_late(status);
+    if is_late_for_client {
+        app.metrics.client_deadlines.inc();
+    }
     app.metrics
-        .answered(&rpc, status.as_u16(), elapsed.as_secs_f64());
+        .answered(rpc, status.as_u16(), elapsed.as_secs_f64());
     let duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
     let verb = parts.method.as_str();
-    if status.is_server_error() {
+    if status.is_server_error() && !is_late_for_client {
         tracing::warn!(
             verb,
             rpc,
@@ -146,12 +157,29 @@ pub(crate) async fn handle(State(app): State<Arc<App>>, request: Request) -> Res
     response
 }
 
+/// What is known of a request while it is served.
+struct Known {
+    /// The method's path; `-`: none is known.
+    rpc: String,
+    /// The client's own deadline.
+    deadline: Option<Instant>,
+}
+
+impl Known {
+    /// Whether that is the answer because the client had no more time: no fault of anybody here.
+    fn is_late(&self, status: StatusCode) -> bool {
+        // A service that is told how much is left counts from another moment and rounds down.
+        let soon = Instant::now() + Duration::from_millis(10);
+        status == StatusCode::GATEWAY_TIMEOUT && self.deadline.is_some_and(|until| until <= soon)
+    }
+}
+
 async fn serve(
     app: &Arc<App>,
     parts: &mut Parts,
     body: Body,
     id: &RequestId,
-    rpc: &mut String,
+    known: &mut Known,
 ) -> Result<Response, Refusal> {
     let path = parts.uri.path();
     if parts.method == Method::OPTIONS {
@@ -168,8 +196,8 @@ async fn serve(
         NoRoute::Verb { allow } => Refusal::method_not_allowed(&allow_header(allow)),
         NoRoute::Malformed(why) => Refusal::bad_request(&why),
     })?;
-    found.endpoint.rpc().path().clone_into(rpc);
-    let target = app.target(rpc);
+    found.endpoint.rpc().path().clone_into(&mut known.rpc);
+    let target = app.target(&known.rpc);
     let principal = app.keys.authenticate(target.audience, &parts.headers)?;
     let call = Call {
         app,
@@ -178,6 +206,7 @@ async fn serve(
         id,
     };
     let context = call.context(parts, principal)?;
+    known.deadline = context.deadline().map(tokio::time::Instant::into_std);
     let span = call.span(&context, verb);
     let answering = context.scope(call.answer(parts, body));
     let outcome = answering.instrument(span.clone()).await;
@@ -186,7 +215,7 @@ async fn serve(
         Err(refusal) => refusal.status(),
     };
     span.record("http.response.status_code", status.as_u16());
-    if status.is_server_error() {
+    if status.is_server_error() && !known.is_late(status) {
         span.record("otel.status_code", "ERROR");
     }
     outcome

@@ -1,11 +1,15 @@
 //! What the edge counts. The calls behind it are counted by the mesh.
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 
 /// The edge's metrics.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     requests: IntCounterVec,
+    /// Answers 504 of which the client's own deadline is the reason.
+    pub(crate) client_deadlines: IntCounter,
     duration: HistogramVec,
     /// Streams and WebSockets that are open.
     pub(crate) streams: IntGauge,
@@ -20,6 +24,10 @@ impl Metrics {
             ),
             &["rpc", "status"],
         )?;
+        let client_deadlines = IntCounter::new(
+            "edge_client_deadlines_total",
+            "Requests answered 504 since the deadline had passed that their client had asked for.",
+        )?;
         let buckets = vec![
             0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
         ];
@@ -33,10 +41,12 @@ impl Metrics {
         )?;
         let streams = IntGauge::new("edge_streams", "Streams and WebSockets that are open.")?;
         registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(client_deadlines.clone()))?;
         registry.register(Box::new(duration.clone()))?;
         registry.register(Box::new(streams.clone()))?;
         Ok(Self {
             requests,
+            client_deadlines,
             duration,
             streams,
         })

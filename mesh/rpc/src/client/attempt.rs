@@ -134,9 +134,9 @@ impl Flight {
         let (head, received) = match answered {
             Ok(answered) => answered,
             Err(broken) => {
-                let is_own = broken.error.is_own();
+                let blames_nobody = broken.error.is_own() || broken.error.is_goaway();
                 let failure = Failure::broken(broken, self.endpoint.address().clone());
-                if is_own || failure.reach == Reach::NoHandler {
+                if blames_nobody || failure.reach == Reach::NoHandler {
                     self.take_back(failure.code());
                 } else {
                     self.end(failure.code());
@@ -191,8 +191,8 @@ impl Flight {
         wire::set_timeout(headers, self.deadline);
     }
 
-    /// The connection went away before the request, which the pool knows, or this end gave the call up, or asked for what
-    /// nobody would take: that says nothing of the endpoint. (A server that restarts in good order under many calls would be
+    /// The connection went away before the request, which the pool knows, for whatever reason the peer may have had (one call
+    /// can end it for all others), or this end gave the call up, or asked for what nobody would take: that says nothing of the endpoint. (A server that restarts in good order under many calls would be
     /// ejected for it.)
     fn take_back(&mut self, code: Code) {
         self.ended = true;

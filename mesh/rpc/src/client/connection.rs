@@ -95,8 +95,13 @@ impl Trouble {
     /// connection. Then this request may be what it complains about, and ends the next connection as well.
     pub(crate) fn is_refused(&self) -> bool {
         let refused = Some(Reason::REFUSED_STREAM);
-        matches!(self, Self::Http2(error)
-            if error.is_remote() && (error.is_go_away() || error.reason() == refused))
+        self.is_goaway()
+            || matches!(self, Self::Http2(error) if error.is_remote() && error.reason() == refused)
+    }
+
+    /// Whether the peer ended the connection, for whatever reason, before it has processed the request.
+    pub(crate) fn is_goaway(&self) -> bool {
+        matches!(self, Self::Http2(error) if error.is_remote() && error.is_go_away())
     }
 }
 
@@ -398,7 +403,7 @@ impl Driver {
                         return End::Idle;
                     }
                     let heard = connection.heard.swap(false, Relaxed);
-                    if connection.in_flight() > 0 && !heard && !self.answers_ping().await {
+                    if connection.in_flight() > 0 && !heard && self.is_silent(connection).await {
                         self.cut_at = Some(Instant::now()); // What is left has waited long enough.
                         return End::Lost;
                     }
@@ -419,12 +424,18 @@ impl Driver {
                 () = sleep_until(self.cut_at.unwrap_or(far)), if self.cut_at.is_some() => return,
                 () = sleep(self.keepalive_interval) => {
                     let heard = connection.heard.swap(false, Relaxed);
-                    if !heard && !self.answers_ping().await {
+                    if !heard && self.is_silent(connection).await {
                         return;
                     }
                 }
             }
         }
+    }
+
+    /// Whether a ping brings nothing to hear: its answer may stand behind much that is on its way, and whatever is received
+    /// is a sign of life (gRFC A8).
+    async fn is_silent(&mut self, connection: &Connection) -> bool {
+        !self.answers_ping().await && !connection.heard.swap(false, Relaxed)
     }
 
     async fn answers_ping(&mut self) -> bool {

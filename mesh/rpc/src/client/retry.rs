@@ -97,8 +97,8 @@ struct Trial {
     sent: u32,
     /// Attempts that have not.
     unsent: u32,
-    /// Of these, those that a server has refused: the first is free.
-    turned_away: u32,
+    /// A server has refused one: the first is free, no further one.
+    turned_away: bool,
     /// Second attempts that were begun beside the first, which is counted above.
     hedged: AtomicU32,
     tried: Tried,
@@ -265,7 +265,7 @@ impl Trial {
             sent: 0,
             unsent: 0,
             hedged: AtomicU32::new(0),
-            turned_away: 0,
+            turned_away: false,
             tried: Tried::default(),
         }
     }
@@ -321,9 +321,9 @@ impl Trial {
                     late => Next::Transparent(pause(late)),
                 }
             }
-            Reach::TurnedAway if self.turned_away == 0 => {
+            Reach::TurnedAway if !self.turned_away => {
                 self.unsent += 1;
-                self.turned_away = 1;
+                self.turned_away = true;
                 Next::Transparent(Duration::ZERO)
             }
             Reach::TurnedAway => {

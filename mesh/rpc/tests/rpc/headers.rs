@@ -146,6 +146,10 @@ async fn a_request_that_is_too_large_is_no_fault_of_the_endpoints() {
         let status = client.ask("Post", with_note(TOO_MUCH)).await.unwrap_err();
         assert!(status.message().contains("431"), "{status}");
     }
+    for _ in 0..threshold {
+        let asked = client.ask("Post", with_note(FAR_TOO_MUCH)).await;
+        assert_eq!(asked.unwrap_err().code(), Code::Unavailable);
+    }
     let endpoints = &mesh.endpoints()[0].endpoints;
     assert!(
         endpoints

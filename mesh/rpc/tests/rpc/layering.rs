@@ -83,3 +83,16 @@ async fn deadline_and_caller_travel_over_the_channel() {
     });
     assert!(counted);
 }
+
+#[tokio::test]
+async fn an_answer_that_ends_with_its_headers_and_says_no_status_counts_as_unknown() {
+    let silent = tower::service_fn(|_: http::Request<tonic::body::Body>| async {
+        let answer = http::Response::builder().header("content-type", "application/grpc");
+        Ok::<_, Status>(answer.body(tonic::body::Body::empty()).unwrap())
+    });
+    let mesh = mesh_with(Config::default(), &Registry::new());
+    let mut tap = mesh.tap(TapFilter::default()).unwrap();
+    let client = TestClient(mesh.layer("far").layer(silent));
+    client.unary("Read", "").await.unwrap_err();
+    assert_eq!(tap.next().await.code, "UNKNOWN");
+}

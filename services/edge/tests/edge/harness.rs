@@ -93,6 +93,16 @@ impl Edge {
         }
     }
 
+    /// How many requests were answered 504 for their client's own deadline.
+    pub(crate) fn client_deadlines(&self) -> f64 {
+        let families = self.registry.gather();
+        let family = families
+            .iter()
+            .find(|family| family.name() == "edge_client_deadlines_total");
+        let metric = &family.expect("it is counted from the start").get_metric()[0];
+        metric.get_counter().get_value()
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }

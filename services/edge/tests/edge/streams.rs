@@ -73,6 +73,13 @@ async fn a_client_says_how_long_it_waits() {
         let field = &detail(&error, "BadRequest")["fieldViolations"][0]["field"];
         assert_eq!(field, "Grpc-Timeout", "{error}");
     }
+    // A stream that has begun is no answer 504.
+    assert!(edge.client_deadlines().abs() < 0.5);
+    let asked = edge
+        .request("GET", "/v1/notes/a")
+        .header("grpc-timeout", "1n");
+    assert_eq!(asked.send().await.unwrap().status(), 504);
+    assert!((edge.client_deadlines() - 1.0).abs() < 0.5);
     edge.stop().await;
 }
 

@@ -144,6 +144,9 @@ pub(crate) fn pace(rate: u32, ends: Instant) -> mpsc::Receiver<Instant> {
         for number in 0_u32.. {
             let at = began + Duration::from_secs(1) * number / rate;
             if at >= ends {
+                drop(say);
+                // Of a thread that has ended nobody can tell any more what it used.
+                thread::park_timeout(Duration::from_millis(200));
                 return;
             }
             while let Some(left) = at.checked_duration_since(Clock::now())

@@ -40,13 +40,16 @@ impl Srv {
         let resolver = resolver(self.servers.clone()).await;
         let resolver = resolver.map_err(|error| self.broken("is not resolved", &error))?;
         let records = preferred(self.records(&resolver).await?);
-        let hosts = records.iter().filter(|record| !record.target.is_root());
-        let looked_up = hosts.map(|record| self.endpoints(&resolver, record));
-        let looked_up: Vec<_> = looked_up.collect();
-        if looked_up.is_empty() && !records.is_empty() {
+        if !records.is_empty() && records.iter().all(|record| record.target.is_root()) {
             let what = "says that the service is decidedly not available (its target is \".\")";
             return Err(Failed::Broken(format!("\"{}\" {what}", self.named.address)));
         }
+        // No port is no endpoint.
+        let hosts = records
+            .iter()
+            .filter(|record| !record.target.is_root() && record.port != 0);
+        let looked_up = hosts.map(|record| self.endpoints(&resolver, record));
+        let looked_up: Vec<_> = looked_up.collect();
         let found = stream::iter(looked_up).buffer_unordered(HOSTS_AT_ONCE_MAX);
         let mut targets = found.try_concat().await?;
         // Each address once, with the largest weight that it has.
@@ -57,7 +60,11 @@ impl Srv {
 
     /// None: the name is there, and has none.
     async fn records(&self, resolver: &TokioResolver) -> Result<Vec<SRV>, Failed> {
-        let found = match resolver.srv_lookup(&*self.named.address).await {
+        // A whole name, to which no search domain is added: of several names the resolver tells only the last one's failure.
+        let mut name = Name::from_utf8(&*self.named.address)
+            .map_err(|error| self.broken("is no name", &error))?;
+        name.set_fqdn(true);
+        let found = match resolver.srv_lookup(name).await {
             Ok(found) => found,
             Err(error) if error.is_nx_domain() => {
                 return Err(self.broken("is not resolved", &"there is no such name"));

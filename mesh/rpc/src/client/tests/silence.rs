@@ -1,5 +1,9 @@
 //! Peers that take a call and say nothing more: who does not answer a ping is let go, who only takes long is not.
 
+use std::sync::atomic::AtomicBool;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use super::*;
 
 /// What a peer does with the calls of a connection.
@@ -11,15 +15,27 @@ enum Peer {
     Silent,
     /// The same, after it has said that it goes away.
     SilentlyLeaves,
+    /// Answers at length, and pings at once, on a line that lets the next byte through after so long, and then little by
+    /// little.
+    Slow(Duration),
 }
 
 const AT_ONCE: Peer = Peer::Answers(Duration::ZERO);
 
 fn connection_to(peer: Peer) -> DuplexStream {
-    let (near, far) = tokio::io::duplex(4096);
+    let (near, mut far) = tokio::io::duplex(4096);
+    let is_slow = Arc::new(AtomicBool::new(false));
+    if let Peer::Slow(first) = peer {
+        far = slow_line(far, first, is_slow.clone());
+    }
     crate::spawn(async move {
         let mut server = h2::server::handshake(far).await.unwrap();
         while let Some(Ok((_, mut respond))) = server.accept().await {
+            is_slow.store(true, Ordering::SeqCst);
+            if matches!(peer, Peer::Slow(_)) {
+                answer_at_length(&mut respond);
+                continue;
+            }
             let Peer::Answers(after) = peer else {
                 if peer == Peer::SilentlyLeaves {
                     server.graceful_shutdown();
@@ -37,6 +53,41 @@ fn connection_to(peer: Peer) -> DuplexStream {
         }
     });
     near
+}
+
+/// A message of 60 bytes, in pieces of one.
+fn answer_at_length(respond: &mut h2::server::SendResponse<Bytes>) {
+    let head = Response::builder().header("content-type", "application/grpc");
+    let head = head.body(()).unwrap();
+    let mut answer = respond.send_response(head, false).unwrap();
+    for byte in [&[0, 0, 0, 0, 60][..], &[7; 60]].concat() {
+        answer.send_data(Bytes::from(vec![byte]), false).unwrap();
+    }
+    let ok = http::HeaderValue::from_static("0");
+    let trailers = http::HeaderMap::from_iter([(Status::GRPC_STATUS, ok)]);
+    answer.send_trailers(trailers).unwrap();
+}
+
+/// The server's end of a line to `client`. Once it is slow, the next byte to the client takes so long, and each further one
+/// ten milliseconds.
+fn slow_line(client: DuplexStream, first: Duration, is_slow: Arc<AtomicBool>) -> DuplexStream {
+    let (own, server) = tokio::io::duplex(4096);
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_server, mut to_server) = tokio::io::split(own);
+    crate::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+    crate::spawn(async move {
+        let mut takes = first;
+        while let Ok(byte) = from_server.read_u8().await {
+            if is_slow.load(Ordering::SeqCst) {
+                sleep(takes).await;
+                takes = Duration::from_millis(10);
+            }
+            if to_client.write_u8(byte).await.is_err() {
+                return;
+            }
+        }
+    });
+    server
 }
 
 /// Calls as a test likes, of a destination whose first connection leads to `first` and all later ones to a peer that
@@ -105,6 +156,22 @@ async fn a_peer_that_answers_pings_may_take_as_long_as_it_likes() {
     let started = Instant::now();
     client.oneshot(request(POST)).await.unwrap();
     assert!(started.elapsed() >= takes);
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_heard_is_not_silent_though_its_answer_to_a_ping_is_late() {
+    let config = patient();
+    // Nothing comes before the ping, and then much before its answer.
+    let first = config.keepalive_interval() + config.keepalive_timeout() / 2;
+    let (client, connections) = client_to(Peer::Slow(first), &config);
+    let started = Instant::now();
+    let answer = client.oneshot(request(POST)).await.unwrap();
+    let message = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(message.len(), 65);
+    let took = started.elapsed();
+    let noticed = config.keepalive_interval() + config.keepalive_timeout();
+    assert!(took > noticed, "{took:?}");
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 

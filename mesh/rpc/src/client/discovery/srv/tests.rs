@@ -228,6 +228,27 @@ async fn a_service_that_is_decidedly_not_available_is_refused_as_that() {
 }
 
 #[tokio::test]
+async fn a_record_without_a_port_is_no_endpoint() {
+    let (a, b) = (srv(0, 1, 0, "a.test"), srv(0, 1, 9, "b.test"));
+    let hosts = [host("a.test", "127.0.0.2"), host("b.test", "127.0.0.3")];
+    let server = NameServer::start([a.clone(), b].into_iter().chain(hosts.clone())).await;
+    assert_eq!(server.found().await, pairs(&[("127.0.0.3:9", 1)]));
+    server.has([a].into_iter().chain(hosts));
+    assert_eq!(server.found().await, []);
+}
+
+#[tokio::test]
+async fn no_search_domain_is_added_so_that_failures_are_of_the_name_itself() {
+    let mut server = NameServer::start([host(RECORD, "127.0.0.2")]).await;
+    server.config.search.push(name("shop.svc.cluster.local"));
+    // The name is there, and has no such records.
+    assert_eq!(server.found().await, []);
+    server.fails_for(&[RECORD]);
+    let refusal = server.refusal().await;
+    assert!(!refusal.contains("no such name"), "{refusal}");
+}
+
+#[tokio::test]
 async fn a_host_that_is_gone_is_left_out_and_one_that_cannot_be_asked_for_is_an_error() {
     let server = NameServer::start([
         srv(0, 1, 1, "a.test"),
