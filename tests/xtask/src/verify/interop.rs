@@ -10,11 +10,20 @@ use anyhow::Result;
 use super::{Place, Verdict, tools};
 use crate::{
     checkout,
-    process::{collect, command},
+    process::{cargo, collect, command},
 };
 
 /// Where the contract of the tests and its imports lie.
 const PROTOS: [&str; 2] = ["tests/interop/proto", "mesh/proto/proto"];
+
+/// In a build of its own, so that tonic's TLS is in no other.
+pub(super) fn tonic_tls(place: &Place) -> Result<Verdict> {
+    let mut tests = cargo();
+    tests.args(["test", "--package", "interop", "--test", "reloading"]);
+    let ended = collect(tests.args(["--features", "tonic-tls"]))?;
+    fs::write(place.log("tonic-tls.txt"), &ended.text)?;
+    Ok(Verdict::of(ended, "both kinds of server"))
+}
 
 pub(super) fn run(place: &Place) -> Result<Verdict> {
     let python = match tools::python(place) {

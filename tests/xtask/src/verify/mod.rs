@@ -48,7 +48,7 @@ struct Check {
     run: fn(&Place) -> Result<Verdict>,
 }
 
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 13] = [
     Check {
         name: "buf-lint",
         about: "the contracts follow buf.yaml's rules",
@@ -68,6 +68,11 @@ const CHECKS: [Check; 12] = [
         name: "grpc-interop",
         about: "gRPC's interoperability tests pass between the mesh and grpcio, both ways",
         run: interop::run,
+    },
+    Check {
+        name: "tonic-tls",
+        about: "certificates that change: tonic's own TLS goes on with the old one, the mesh does not",
+        run: interop::tonic_tls,
     },
     Check {
         name: "packages",

@@ -10,13 +10,12 @@
 //! | 6 | dead endpoints stay picked | `balancers::a_dead_endpoint_costs_no_call` |
 //! | 7 | one connection per endpoint, however many calls | `balancers::many_calls_get_several_connections` |
 //! | 8 | streams per connection are unlimited | `servers::streams_are_limited` |
-//! | 9 | certificates are not loaded again | `rotation::rotations_under_load_fail_no_call`: the mesh alone |
+//! | 9 | certificates are not loaded again | `tests/interop/tests/reloading.rs`, by `cargo xtask verify` |
 //! | 10 | shutdown waits for calls for ever | `servers::a_shutdown_has_a_bound` |
 //! | 11 | a message over the limit is OUT_OF_RANGE, and one to be sent has no limit | `servers::a_message_over_the_limit_has_a_code_of_its_own`, `servers::what_nobody_would_take_is_not_sent` |
 //! | 12 | a connection that breaks is not always UNAVAILABLE | `calls::a_connection_that_breaks_is_unavailable` |
 //!
-//! Deliberately without 9 for plain tonic: its TLS is a feature that nothing here compiles. (It takes certificates as
-//! bytes when a server is built, and offers nothing to change them.)
+//! 9 is elsewhere, for tonic's TLS is a feature that nothing else here compiles.
 
 mod balancers;
 mod calls;
