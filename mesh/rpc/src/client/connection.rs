@@ -122,6 +122,9 @@ pub(crate) async fn open(
         .initial_window_size(config.stream_window_bytes)
         .initial_connection_window_size(config.connection_window_bytes)
         .max_header_list_size(config.header_bytes_max)
+        // Answers to calls that were given up come late. h2 takes those of streams that it has forgotten for errors of the
+        // peer, and would end the connection with the 1,025th.
+        .max_local_error_reset_streams(None)
         .handshake(opened.stream)
         .await?;
     let streams_max = poll_fn(|cx| {

@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,11 +18,16 @@ use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
+use tokio::{runtime::Handle, time::timeout};
 use tonic::{Status, body::Body};
 use tower::Service as _;
 
 use super::{ServerStack, deadline::Ends, life::InFlight};
-use crate::{incoming::Incoming, status::Origin};
+use crate::{context::spawn_apart, incoming::Incoming, status::Origin};
+
+/// How long, and how much, of a request is taken in that nobody reads any more.
+const UNREAD_FOR: Duration = Duration::from_secs(1);
+const UNREAD_BYTES_MAX: usize = 1 << 20;
 
 /// Serves one call to the end of its response. The handler is dropped as soon as the caller resets the
 /// stream or the connection is gone, and `in_flight` with it.
@@ -31,7 +37,7 @@ pub(crate) fn serve(
     stack: Arc<ServerStack>,
     in_flight: InFlight,
 ) -> impl Future<Output = ()> {
-    let request = request.map(|stream| Body::new(RequestBody(Incoming::new(stream))));
+    let request = request.map(|stream| Body::new(RequestBody(Some(Incoming::new(stream)))));
     async move {
         let answering = ServerStack::clone(&stack).call(request);
         drop(stack); // A stream that goes on for long needs none.
@@ -59,7 +65,38 @@ pub(crate) fn serve(
 }
 
 /// The request's messages. Ends in silence only if the caller has said that they are over.
-struct RequestBody(Incoming);
+struct RequestBody(Option<Incoming>);
+
+impl RequestBody {
+    const THERE: &str = "it is there until the body is dropped";
+}
+
+/// A call that is answered before its request has ended, as one that is refused, leaves the rest on its way. h2 would reset
+/// the stream and soon forget it, take what comes then for an error of the peer, and end a connection with more than 1,024 of
+/// them: so the rest is taken in, as far as that is worth it.
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let rest = self.0.take().filter(|rest| !rest.is_end_stream());
+        let Some(mut rest) = rest.map(|rest| Box::pin(swallow(rest))) else {
+            return;
+        };
+        if rest.as_mut().now_or_never().is_none() && Handle::try_current().is_ok() {
+            spawn_apart(timeout(UNREAD_FOR, rest)).detach();
+        }
+    }
+}
+
+/// To the end, unless it breaks off or is longer than [`UNREAD_BYTES_MAX`]: then the peer is told to stop.
+async fn swallow(mut rest: Incoming) {
+    let mut left = UNREAD_BYTES_MAX;
+    while let Some(Ok(frame)) = poll_fn(|cx| rest.poll_frame(cx)).await {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(bytes) {
+            Some(fewer) => left = fewer,
+            None => return,
+        }
+    }
+}
 
 impl http_body::Body for RequestBody {
     type Data = Bytes;
@@ -69,12 +106,12 @@ impl http_body::Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let polled = ready!(self.get_mut().0.poll_frame(cx));
+        let polled = ready!(self.get_mut().0.as_mut().expect(Self::THERE).poll_frame(cx));
         Poll::Ready(polled.map(|read| read.map_err(|error| cut_off(&error))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.0.as_ref().expect(Self::THERE).is_end_stream()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The life of connections: uploads that break off, readers that do not read, age, idleness.
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -410,4 +411,23 @@ async fn a_drain_ends_what_has_no_deadline_and_nobody_reads() {
     let (served, gone, _held) = unread("Watch").await;
     served.shutdown.cancel();
     gone.await;
+}
+
+#[tokio::test]
+async fn a_connection_outlives_any_number_of_answers_that_come_before_the_end_of_their_requests() {
+    let service = TestService::new(|_, _| async { Ok(one("read nothing")) });
+    let served = serve(Config::default(), service).await;
+    let sender = wire::connect(served.address, 1 << 16).await;
+    for number in 0..1_500 {
+        let (answer, mut request) = wire::begin(&sender, "Post").await;
+        let answer = timeout(PATIENCE, answer).await.unwrap();
+        let mut body = answer
+            .unwrap_or_else(|error| panic!("call {number}: {error}"))
+            .into_body();
+        while body.data().await.is_some() {}
+        assert!(body.trailers().await.unwrap().is_some());
+        request.send_data(wire::message("late"), true).unwrap();
+    }
+    let mut sender = sender.ready().await.unwrap();
+    assert!(poll_fn(|cx| sender.poll_ready(cx)).await.is_ok());
 }

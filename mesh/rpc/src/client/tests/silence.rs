@@ -15,6 +15,8 @@ enum Peer {
     Silent,
     /// The same, after it has said that it goes away.
     SilentlyLeaves,
+    /// Answers each at once, on a line on which what it is told takes so long.
+    Far(Duration),
     /// Answers at length, and pings at once, on a line that lets the next byte through after so long, and then little by
     /// little.
     Slow(Duration),
@@ -25,8 +27,10 @@ const AT_ONCE: Peer = Peer::Answers(Duration::ZERO);
 fn connection_to(peer: Peer) -> DuplexStream {
     let (near, mut far) = tokio::io::duplex(4096);
     let is_slow = Arc::new(AtomicBool::new(false));
-    if let Peer::Slow(first) = peer {
-        far = slow_line(far, first, is_slow.clone());
+    match peer {
+        Peer::Slow(first) => far = slow_line(far, first, is_slow.clone()),
+        Peer::Far(takes) => far = late_line(far, takes),
+        Peer::Answers(_) | Peer::Silent | Peer::SilentlyLeaves => {}
     }
     crate::spawn(async move {
         let mut server = h2::server::handshake(far).await.unwrap();
@@ -36,7 +40,12 @@ fn connection_to(peer: Peer) -> DuplexStream {
                 answer_at_length(&mut respond);
                 continue;
             }
-            let Peer::Answers(after) = peer else {
+            let after = match peer {
+                Peer::Answers(after) => Some(after),
+                Peer::Far(_) => Some(Duration::ZERO),
+                _ => None,
+            };
+            let Some(after) = after else {
                 if peer == Peer::SilentlyLeaves {
                     server.graceful_shutdown();
                     let flushing = tokio::time::timeout(Duration::from_millis(1), server.accept());
@@ -85,6 +94,25 @@ fn slow_line(client: DuplexStream, first: Duration, is_slow: Arc<AtomicBool>) ->
             if to_client.write_u8(byte).await.is_err() {
                 return;
             }
+        }
+    });
+    server
+}
+
+/// The server's end of a line on which what `client` says takes so long.
+fn late_line(client: DuplexStream, takes: Duration) -> DuplexStream {
+    let (own, server) = tokio::io::duplex(1 << 16);
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_server, mut to_server) = tokio::io::split(own);
+    crate::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    crate::spawn(async move {
+        let mut said = Vec::with_capacity(1 << 16);
+        while from_client.read_buf(&mut said).await.is_ok_and(|n| n > 0) {
+            sleep(takes).await;
+            if to_server.write_all(&said).await.is_err() {
+                return;
+            }
+            said.clear();
         }
     });
     server
@@ -188,4 +216,23 @@ async fn what_is_left_with_a_peer_that_goes_away_ends_with_its_silence_too() {
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     let took = started.elapsed();
     assert!(noticed_in(&config).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_outlives_any_number_of_answers_to_calls_that_were_given_up() {
+    let takes = Duration::from_millis(50);
+    let (client, connections) = client_to(Peer::Far(takes), &patient());
+    client.clone().oneshot(request(POST)).await.unwrap();
+    for _ in 0..120 {
+        // Few, so that the peer sees none of them given up before it has taken it.
+        let calls = (0..12).map(|_| {
+            let calling = client.clone().oneshot(request(POST));
+            async move { tokio::time::timeout(takes * 4 / 5, calling).await.is_err() }
+        });
+        let given_up = futures_util::future::join_all(calls).await;
+        assert_eq!(given_up, [true; 12]);
+        sleep(takes * 4).await; // The answers come, to nobody.
+    }
+    client.oneshot(request(POST)).await.unwrap();
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
