@@ -263,6 +263,7 @@ async fn whoever_is_not_known_is_refused_with_a_line_that_says_why() {
         mallory(address, shown).await;
         let lines = logs.with("connection refused");
         assert_eq!(lines.len(), 1, "{lines:?}");
+        println!("{}", lines[0]);
         assert!(
             lines[0].contains(&format!("reason=\"{reason}\"")),
             "{lines:?}"
@@ -304,6 +305,7 @@ async fn a_revoked_peer_is_cut_off_within_two_seconds() {
         (Code::Unauthenticated, "CALLER_NOT_TRUSTED".into())
     );
     assert_eq!(made_by(&status), ["deadline", "the caller's certificate"]);
+    println!("a revoked peer's connection ends after {elapsed:?}");
     assert!(elapsed <= Duration::from_secs(2), "after {elapsed:?}");
     assert_eq!(
         logs.with("connection ends: the certificate is revoked")

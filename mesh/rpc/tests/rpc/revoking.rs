@@ -115,6 +115,7 @@ async fn a_revoked_server_is_left_within_two_seconds_and_calls_go_to_another() {
         reason(&status),
         (Code::Unavailable, "DESTINATION_UNAVAILABLE".into())
     );
+    println!("a revoked peer's connection ends after {elapsed:?}");
     assert!(elapsed <= Duration::from_secs(2), "after {elapsed:?}");
     let ends = logs.with("connection ends: the certificate is revoked");
     assert_eq!(ends.len(), 1, "{ends:?}");
