@@ -71,7 +71,7 @@ impl Kind {
                         .max_connection_age(age)
                         .max_connection_age_grace(grace);
                 }
-                let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+                let incoming = super::undelayed(listener);
                 let serving = server
                     .add_service(service)
                     .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());

@@ -19,7 +19,10 @@ use futures_util::{Stream, StreamExt as _, stream};
 use http::{Request, Response, uri::PathAndQuery};
 use mesh::{Config, Contract, Mesh};
 use prometheus::Registry;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status, Streaming,
@@ -316,6 +319,16 @@ pub(crate) fn plain(address: SocketAddr) -> TestClient<Channel> {
     TestClient(endpoint.expect("an address makes a URI").connect_lazy())
 }
 
+/// Connections as tonic takes them where it listens itself: without Nagle's algorithm, which with delayed acknowledgements
+/// adds 40 ms to some calls.
+pub(crate) fn undelayed(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStream>> {
+    tokio_stream::wrappers::TcpListenerStream::new(listener).map(|accepted| {
+        let accepted = accepted?;
+        accepted.set_nodelay(true)?;
+        Ok(accepted)
+    })
+}
+
 /// The same service under plain tonic, to show what the mesh is for.
 pub(crate) async fn serve_plain(
     service: TestService,
@@ -331,7 +344,7 @@ pub(crate) async fn serve_plain(
         .local_addr()
         .expect("a bound listener has an address");
     let shutdown = CancellationToken::new();
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let incoming = undelayed(listener);
     let stop = shutdown.clone();
     let serving = mesh::spawn(async move {
         tonic::transport::Server::builder()
